@@ -1,0 +1,5 @@
+//! Host staging memory.
+
+/// Staging memory that a driver can copy from and to.
+#[derive(Debug)]
+pub(crate) struct HostBuffer;
