@@ -1,16 +1,23 @@
 //! Keeps model weights honest in GPU memory.
 
 pub(crate) mod audit;
+pub(crate) mod clock;
 pub(crate) mod core;
 pub(crate) mod digest;
 pub(crate) mod driver;
 pub(crate) mod error;
 pub(crate) mod ffi;
+pub(crate) mod identity;
+pub(crate) mod keys;
 pub(crate) mod names;
+pub(crate) mod seal;
 
 pub use audit::AuditError;
 pub use core::ManagerState;
 pub use digest::{Digest, TreeParams};
 pub use driver::{DeviceKind, DeviceUuid, DriverError, DriverErrorKind, MemoryInfo};
 pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, VramError};
+pub use identity::{Origin, SealedDevice};
+pub use keys::{SecretFileMode, WorkerSecret};
 pub use names::{ModelRef, SetId, ShardId, WorkerId};
+pub use seal::SealedShard;
