@@ -1,4 +1,20 @@
 //! Audit events and where they go.
+//!
+//! Owns [`AuditSink`], the sinks of this crate and the trail that feeds them. Promises: events carry a sequence without
+//! gaps, and every sink sees them in that order; a step that permits something can wait for its event to be accepted, a step
+//! that protects something never does; a sink that fails or panics stops neither; refusals are rate-limited and every one of
+//! them counted. Nothing reads events back to decide.
+
+mod event;
+mod memory;
+mod text;
+mod tracing;
+mod trail;
+
+pub use self::event::{AuditEvent, EventKind, ExecuteOutcome, QuarantineCause, Severity, VerificationFailure};
+pub use self::memory::MemorySink;
+pub use self::tracing::TracingSink;
+pub(crate) use self::trail::{AuditTrail, Requirement};
 
 /// A sink did not take an event.
 #[derive(Debug, thiserror::Error)]
@@ -10,3 +26,39 @@ pub struct AuditError {
     #[source]
     pub source: Option<std::io::Error>,
 }
+
+/// What a sink did with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ack {
+    /// Took it, as well as it can.
+    Accepted,
+    /// Took it, and it survives a crash of the process and of the machine.
+    Durable,
+}
+
+/// Takes events.
+///
+/// Calls come one at a time, in sequence order, on whatever thread the step happens on, and the step waits: take an event
+/// within microseconds, or queue it. A sink must not call back into the manager that feeds it, which would wait for itself. A
+/// panic counts as a failure.
+///
+/// ```
+/// use vram_residency::{Ack, AuditError, AuditEvent, AuditSink};
+/// struct Stderr;
+/// impl AuditSink for Stderr {
+///     fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
+///         eprintln!("{}", event.to_json_line());
+///         Ok(Ack::Accepted)
+///     }
+/// }
+/// ```
+pub trait AuditSink: Send + Sync {
+    /// Takes one event.
+    ///
+    /// # Errors
+    /// When the event was not taken. Where the policy requires an audit trail, the step that it announces then fails.
+    fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError>;
+}
+
+#[cfg(test)]
+mod tests;

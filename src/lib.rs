@@ -11,8 +11,12 @@ pub(crate) mod identity;
 pub(crate) mod keys;
 pub(crate) mod names;
 pub(crate) mod seal;
+pub(crate) mod telemetry;
 
-pub use audit::AuditError;
+pub use audit::{
+    Ack, AuditError, AuditEvent, AuditSink, EventKind, ExecuteOutcome, MemorySink, QuarantineCause, Severity,
+    TracingSink, VerificationFailure,
+};
 pub use core::ManagerState;
 pub use digest::{Digest, TreeParams};
 pub use driver::{DeviceKind, DeviceUuid, DriverError, DriverErrorKind, MemoryInfo};

@@ -26,10 +26,10 @@ fn cases(file: &str) -> Vec<BTreeMap<String, Vec<u8>>> {
     text.split("\n\n").map(case).filter(|case: &BTreeMap<_, _>| !case.is_empty()).collect()
 }
 
+/// The same with its last bit flipped.
 fn twin(bytes: &[u8]) -> Vec<u8> {
     let mut twin = bytes.to_vec();
-    let last = twin.len() - 1;
-    twin[last] ^= 1;
+    *twin.last_mut().unwrap() ^= 1;
     twin
 }
 

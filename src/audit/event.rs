@@ -1,0 +1,320 @@
+//! The events.
+//!
+//! Owns [`AuditEvent`] and [`EventKind`]: their names, fields and severities. Promises that events are plain data without
+//! pointers, keys, tags or paths of secrets, and that foreign text in them is bounded. The table for readers is
+//! `.specs/40-audit-events.md`; a test holds it to this file.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::text;
+use crate::digest::Digest;
+use crate::driver::{DeviceKind, DeviceUuid};
+use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason};
+use crate::identity::Origin;
+use crate::names::{ShardId, WorkerId};
+
+/// How loudly an event should be heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Work as usual.
+    Info,
+    /// Something was refused.
+    Warning,
+    /// Page someone.
+    Critical,
+}
+
+impl Severity {
+    /// The word used in records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warning => "warning",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// Why memory is kept out of the pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QuarantineCause {
+    /// Its bytes are not the sealed ones; it is kept to be looked at.
+    Evidence,
+    /// It could not be proven zero; it may still hold weights.
+    Residue,
+}
+
+/// What did not verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum VerificationFailure {
+    /// The bytes in device memory have another digest.
+    DigestMismatch,
+    /// An authentic seal disagrees with the live record.
+    RecordMismatch,
+    /// The device did not prove that it looked.
+    DeviceUntrusted,
+}
+
+/// How an execution ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ExecuteOutcome {
+    /// Finished; its results may be used.
+    Finished,
+    /// Finished after the manager stopped, or over bytes that had changed: its results must not be used.
+    Discarded,
+    /// Dropped without being finished.
+    Abandoned,
+}
+
+/// One step of one manager.
+///
+/// Serialises as one flat object: the fields here, `event` with the kind's name, then the kind's own fields. Times are
+/// nanoseconds since 1970, durations nanoseconds, the epoch 32 hexadecimal digits.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct AuditEvent {
+    /// Counts the manager's events from 1, without gaps, in the order in which sinks see them.
+    pub sequence: u64,
+    /// Wall time.
+    #[serde(rename = "at_ns", serialize_with = "text::wall")]
+    pub at: SystemTime,
+    /// The worker.
+    pub worker: WorkerId,
+    /// The manager's 16 random bytes: tells its sequence from any other.
+    #[serde(serialize_with = "text::hex")]
+    pub epoch: [u8; 16],
+    /// CUDA or mock.
+    pub device_kind: DeviceKind,
+    /// The device.
+    #[serde(serialize_with = "text::display")]
+    pub device_uuid: DeviceUuid,
+    /// How loudly it should be heard.
+    pub severity: Severity,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+impl AuditEvent {
+    /// The event as one line of JSON in printable ASCII, without `=` and without a line break: whatever foreign text it
+    /// quotes can neither split a record nor look like a field of one. O(length).
+    #[must_use]
+    pub fn to_json_line(&self) -> String {
+        text::json_line(self)
+    }
+}
+
+/// What happened, with its own fields. Each kind's name is its variant in snake case.
+///
+/// New fields and kinds come in minor versions: match with `..`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+#[expect(
+    missing_docs,
+    reason = "the fields are described once, in `.specs/40-audit-events.md`, which a test holds to this list"
+)]
+pub enum EventKind {
+    /// A manager serves.
+    #[non_exhaustive]
+    ManagerStarted { device_name: String, device_ordinal: u32, total_bytes: u64, policy: String, relaxed: Vec<String> },
+    /// Device memory was taken.
+    #[non_exhaustive]
+    VramAllocated { shard: ShardId, bytes: u64 },
+    /// Device memory was not to be had.
+    #[non_exhaustive]
+    VramAllocationFailed {
+        shard: ShardId,
+        bytes: u64,
+        available: u64,
+        #[serde(serialize_with = "text::code")]
+        code: ErrorCode,
+    },
+    /// An image was sealed.
+    #[non_exhaustive]
+    VramSealed {
+        shard: ShardId,
+        #[serde(serialize_with = "text::display")]
+        digest: Digest,
+        bytes: u64,
+        origin: Origin,
+        write_protected: bool,
+        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
+        duration: Duration,
+    },
+    /// A check passed.
+    #[non_exhaustive]
+    SealVerified {
+        shard: ShardId,
+        #[serde(serialize_with = "text::display")]
+        digest: Digest,
+        bytes: u64,
+        coverage: String,
+        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
+        duration: Duration,
+    },
+    /// A presented seal was refused. `shard` is what it claimed. `suppressed` refusals before it have no event of their own.
+    #[non_exhaustive]
+    SealRefused {
+        shard: Option<ShardId>,
+        #[serde(serialize_with = "text::display")]
+        reason: RefusalReason,
+        suppressed: u64,
+    },
+    /// Resident bytes, or an authentic seal, did not verify.
+    #[non_exhaustive]
+    SealVerificationFailed {
+        shard: ShardId,
+        #[serde(serialize_with = "text::display")]
+        expected: Digest,
+        #[serde(serialize_with = "text::display_option")]
+        actual: Option<Digest>,
+        #[serde(serialize_with = "text::range")]
+        first_bad: Option<BadRange>,
+        reason: VerificationFailure,
+    },
+    /// Verified work begins.
+    #[non_exhaustive]
+    ExecuteStarted { shard: ShardId },
+    /// Verified work ended.
+    #[non_exhaustive]
+    ExecuteFinished {
+        shard: ShardId,
+        outcome: ExecuteOutcome,
+        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
+        duration: Duration,
+    },
+    /// Work did not begin.
+    #[non_exhaustive]
+    ExecuteRefused {
+        shard: ShardId,
+        #[serde(serialize_with = "text::code")]
+        code: ErrorCode,
+    },
+    /// Memory is kept out of the pool.
+    #[non_exhaustive]
+    ShardQuarantined { shard: ShardId, bytes: u64, cause: QuarantineCause },
+    /// Memory was overwritten; `proven` when it was read back as zero.
+    #[non_exhaustive]
+    VramWiped {
+        shard: ShardId,
+        bytes: u64,
+        proven: bool,
+        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
+        duration: Duration,
+    },
+    /// Device memory was given back.
+    #[non_exhaustive]
+    VramDeallocated { shard: ShardId, bytes: u64 },
+    /// Something broke the policy.
+    #[non_exhaustive]
+    PolicyViolation { rule: &'static str, problem: String },
+    /// The manager permits no more work.
+    #[non_exhaustive]
+    ManagerStopped {
+        #[serde(serialize_with = "text::display")]
+        reason: StopReason,
+    },
+}
+
+impl EventKind {
+    /// The stable name, as it stands in records.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::ManagerStarted { .. } => "manager_started",
+            Self::VramAllocated { .. } => "vram_allocated",
+            Self::VramAllocationFailed { .. } => "vram_allocation_failed",
+            Self::VramSealed { .. } => "vram_sealed",
+            Self::SealVerified { .. } => "seal_verified",
+            Self::SealRefused { .. } => "seal_refused",
+            Self::SealVerificationFailed { .. } => "seal_verification_failed",
+            Self::ExecuteStarted { .. } => "execute_started",
+            Self::ExecuteFinished { .. } => "execute_finished",
+            Self::ExecuteRefused { .. } => "execute_refused",
+            Self::ShardQuarantined { .. } => "shard_quarantined",
+            Self::VramWiped { .. } => "vram_wiped",
+            Self::VramDeallocated { .. } => "vram_deallocated",
+            Self::PolicyViolation { .. } => "policy_violation",
+            Self::ManagerStopped { .. } => "manager_stopped",
+        }
+    }
+
+    /// How loudly it should be heard.
+    #[must_use]
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::SealVerificationFailed { .. }
+            | Self::ShardQuarantined { .. }
+            | Self::PolicyViolation { .. }
+            | Self::ManagerStopped {
+                reason: StopReason::IntegrityFailure | StopReason::DeviceUntrusted | StopReason::DeviceLost,
+            } => Severity::Critical,
+            Self::VramAllocationFailed { .. }
+            | Self::SealRefused { .. }
+            | Self::ExecuteRefused { .. }
+            | Self::VramWiped { proven: false, .. }
+            | Self::ExecuteFinished { outcome: ExecuteOutcome::Discarded | ExecuteOutcome::Abandoned, .. } => {
+                Severity::Warning
+            }
+            Self::ManagerStarted { .. }
+            | Self::VramAllocated { .. }
+            | Self::VramSealed { .. }
+            | Self::SealVerified { .. }
+            | Self::ExecuteStarted { .. }
+            | Self::ExecuteFinished { outcome: ExecuteOutcome::Finished, .. }
+            | Self::VramWiped { proven: true, .. }
+            | Self::VramDeallocated { .. }
+            | Self::ManagerStopped { reason: StopReason::Shutdown } => Severity::Info,
+        }
+    }
+
+    /// The shard that it is about, if there is one.
+    #[must_use]
+    pub const fn shard(&self) -> Option<&ShardId> {
+        match self {
+            Self::VramAllocated { shard, .. }
+            | Self::VramAllocationFailed { shard, .. }
+            | Self::VramSealed { shard, .. }
+            | Self::SealVerified { shard, .. }
+            | Self::SealVerificationFailed { shard, .. }
+            | Self::ExecuteStarted { shard, .. }
+            | Self::ExecuteFinished { shard, .. }
+            | Self::ExecuteRefused { shard, .. }
+            | Self::ShardQuarantined { shard, .. }
+            | Self::VramWiped { shard, .. }
+            | Self::VramDeallocated { shard, .. } => Some(shard),
+            Self::SealRefused { shard, .. } => shard.as_ref(),
+            Self::ManagerStarted { .. } | Self::PolicyViolation { .. } | Self::ManagerStopped { .. } => None,
+        }
+    }
+
+    /// The same with foreign text cut to a bounded length.
+    pub(super) fn bounded(mut self) -> Self {
+        match &mut self {
+            Self::ManagerStarted { device_name, policy, relaxed, .. } => {
+                text::bound(device_name);
+                text::bound(policy);
+                relaxed.truncate(text::MAX_ITEMS);
+                relaxed.iter_mut().for_each(text::bound);
+            }
+            Self::SealVerificationFailed { first_bad: Some(BadRange { tensor: Some(tensor), .. }), .. } => {
+                text::bound(tensor);
+            }
+            Self::SealVerified { coverage: foreign, .. } | Self::PolicyViolation { problem: foreign, .. } => {
+                text::bound(foreign);
+            }
+            _ => {}
+        }
+        self
+    }
+}
