@@ -12,7 +12,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub(crate) use self::message::{MAX_SEAL_BYTES, SealMessage, SetPart};
+use self::message::MAX_SEAL_BYTES;
+pub(crate) use self::message::{SealMessage, SetPart};
 use crate::clock;
 use crate::digest::Digest;
 use crate::error::{RefusalReason, VramError};
