@@ -7,10 +7,14 @@ pub(crate) mod driver;
 pub(crate) mod error;
 pub(crate) mod ffi;
 pub(crate) mod names;
+pub(crate) mod source;
+pub(crate) mod tensors;
 
 pub use audit::AuditError;
 pub use core::ManagerState;
-pub use digest::{Digest, TreeParams};
+pub use digest::layout::{Layout, LayoutKind, TensorInfo};
+pub use digest::{Digest, TreeParams, digest_bytes, digest_reader};
 pub use driver::{DeviceKind, DeviceUuid, DriverError, DriverErrorKind, MemoryInfo};
 pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, VramError};
 pub use names::{ModelRef, SetId, ShardId, WorkerId};
+pub use source::{ShardSource, SourceDigest, digest_source};
