@@ -1,16 +1,55 @@
-//! The tree digest: fs-verity over SHA-256.
+//! The tree digest: fs-verity over SHA-256, on the host.
 //!
-//! Owns [`Digest`] and [`TreeParams`].
+//! Owns [`Digest`] and [`TreeParams`], the host tree ([`tree`], [`stream`], [`descriptor`]) and the layouts of images
+//! ([`layout`]). Promises that for every length, block size and salt the digest of some bytes is the one that
+//! `fsverity digest --hash-alg=sha256` prints for a file of these bytes. Refuses to hand out a bare root hash: only the
+//! descriptor binds length, block size and algorithm.
+//!
+//! Source: the Linux kernel's `Documentation/filesystems/fsverity.rst`.
 
-/// A file digest of fs-verity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::VramError;
+
+mod descriptor;
+pub(crate) mod layout;
+mod stream;
+mod tree;
+
+pub(crate) use stream::hash_stream;
+pub use stream::{digest_bytes, digest_reader};
+pub(crate) use tree::{TreeDigest, TreeHasher, digest_from_table, first_difference};
+
+/// Bytes of a hash.
+pub(crate) const HASH_BYTES: usize = 32;
+
+/// A SHA-256 hash inside the tree.
+pub(crate) type Hash = [u8; HASH_BYTES];
+
+/// A file digest of fs-verity: the SHA-256 of the 256-byte descriptor that binds root hash, length, block size and salt.
+///
+/// Prints and parses as `sha256:` and 64 lower-case hexadecimal digits, the spelling of `fsverity digest`; there is one
+/// spelling for each digest. In serde formats it is that text. Not a secret: compared in ordinary time.
+///
+/// ```
+/// use vram_residency::Digest;
+/// let text = "sha256:3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95"; // of the empty file
+/// let digest: Digest = text.parse()?;
+/// assert_eq!(digest.to_string(), text);
+/// # Ok::<(), vram_residency::VramError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-impl std::fmt::Display for Digest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "sha256:{}", hex::encode(self.0))
-    }
-}
+/// What stands before the hexadecimal digits.
+const PREFIX: &str = "sha256:";
+
+/// Characters of a digest as text.
+const TEXT_CHARS: usize = 71;
 
 impl Digest {
     /// Takes 32 bytes.
@@ -26,18 +65,121 @@ impl Digest {
     }
 }
 
-/// Block size and salt of a tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PREFIX}{}", hex::encode(self.0))
+    }
+}
+
+impl FromStr for Digest {
+    type Err = VramError;
+
+    /// Parses `sha256:` and 64 lower-case hexadecimal digits. O(1).
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` naming the position of the first bad character, counted from 1.
+    fn from_str(text: &str) -> Result<Self, VramError> {
+        let bad = |problem: String| VramError::InvalidParams { field: "digest", problem };
+        let mut expected = PREFIX.chars();
+        let mut count = 0usize;
+        for (position, found) in (1usize..).zip(text.chars()) {
+            if position > TEXT_CHARS {
+                return Err(bad(format!(
+                    "goes on at character {position} with {found:?}; give sha256: and exactly 64 hexadecimal digits"
+                )));
+            }
+            let wanted = expected.next();
+            if wanted.is_some_and(|wanted| wanted != found) {
+                return Err(bad(format!(
+                    "has {found:?} as character {position}; it must start with {PREFIX:?} (the only algorithm)"
+                )));
+            }
+            if wanted.is_none() && !matches!(found, '0'..='9' | 'a'..='f') {
+                return Err(bad(format!(
+                    "has {found:?} as character {position}; only the digits 0-9 and a-f (lower case) follow {PREFIX:?}"
+                )));
+            }
+            count = position;
+        }
+        if count < TEXT_CHARS {
+            return Err(bad(format!(
+                "ends after character {count}; sha256: and 64 hexadecimal digits are {TEXT_CHARS}"
+            )));
+        }
+        let mut bytes = [0; 32];
+        text.strip_prefix(PREFIX)
+            .and_then(|digits| hex::decode_to_slice(digits, &mut bytes).ok())
+            .ok_or(VramError::Internal { what: "a checked digest did not decode" })?;
+        Ok(Self(bytes))
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = VramError;
+
+    fn try_from(text: String) -> Result<Self, VramError> {
+        text.parse()
+    }
+}
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+/// Block size and salt of a tree. Both are part of the digest; the salt is not a secret.
+///
+/// The default, 4096-byte blocks without a salt, is the default of `fsverity digest`.
+///
+/// ```
+/// use vram_residency::TreeParams;
+/// let params = TreeParams::new(65536, b"model-zoo")?;
+/// assert_eq!(params.block_size(), 65536);
+/// assert!(TreeParams::new(1000, b"").is_err());
+/// # Ok::<(), vram_residency::VramError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TreeParams {
-    block_size: u32,
+    /// The binary logarithm of the block size: 10 to 16.
+    log_block: u8,
     salt: Vec<u8>,
 }
 
+/// The binary logarithms of the smallest and the largest block, and of a hash.
+const MIN_LOG_BLOCK: u8 = 10;
+const MAX_LOG_BLOCK: u8 = 16;
+const LOG_HASH: u32 = 5;
+
 impl TreeParams {
+    /// The longest salt, in bytes.
+    pub(crate) const MAX_SALT: usize = 32;
+
+    /// Checks and takes a block size in bytes and a salt.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` naming `block size` when it is not a power of two from 1024 to 65536, or `salt` when it is longer
+    /// than 32 bytes.
+    pub fn new(block_size: u32, salt: &[u8]) -> Result<Self, VramError> {
+        let log_block = (MIN_LOG_BLOCK..=MAX_LOG_BLOCK)
+            .find(|&log| 1u32.checked_shl(u32::from(log)) == Some(block_size))
+            .ok_or_else(|| VramError::InvalidParams {
+                field: "block size",
+                problem: format!("is {block_size}; give a power of two from 1024 to 65536"),
+            })?;
+        if salt.len() > Self::MAX_SALT {
+            return Err(VramError::InvalidParams {
+                field: "salt",
+                problem: format!("is {} bytes long; at most {} are allowed", salt.len(), Self::MAX_SALT),
+            });
+        }
+        Ok(Self { log_block, salt: salt.to_vec() })
+    }
+
     /// Bytes per block.
     #[must_use]
     pub const fn block_size(&self) -> u32 {
-        self.block_size
+        1u32.wrapping_shl(self.log_block_u32())
     }
 
     /// The salt; empty for none.
@@ -45,10 +187,65 @@ impl TreeParams {
     pub fn salt(&self) -> &[u8] {
         &self.salt
     }
+
+    /// The binary logarithm of the block size, as the descriptor holds it.
+    pub(crate) const fn log_block(&self) -> u8 {
+        self.log_block
+    }
+
+    #[expect(clippy::as_conversions, reason = "u32::from is not const; u8 to u32 loses nothing")]
+    const fn log_block_u32(&self) -> u32 {
+        self.log_block as u32
+    }
+
+    /// Bytes per block, for indexing host memory.
+    pub(crate) const fn block_len(&self) -> usize {
+        1usize.wrapping_shl(self.log_block_u32())
+    }
+
+    /// Hashes that fill a block: block size / 32.
+    pub(crate) const fn arity(&self) -> u64 {
+        1u64.wrapping_shl(self.log_block_u32().saturating_sub(LOG_HASH))
+    }
+
+    /// The arity, for indexing host memory.
+    pub(crate) const fn arity_len(&self) -> usize {
+        1usize.wrapping_shl(self.log_block_u32().saturating_sub(LOG_HASH))
+    }
+
+    /// Leaves of an image of `bytes` bytes: ceil(bytes / block size).
+    pub(crate) const fn blocks(&self, bytes: u64) -> u64 {
+        ceil_shift(bytes, self.log_block_u32())
+    }
+
+    /// Entries of the level-1 table over `blocks` leaves: ceil(blocks / arity), which is 1 for a single leaf.
+    pub(crate) const fn table_entries(&self, blocks: u64) -> u64 {
+        ceil_shift(blocks, self.log_block_u32().saturating_sub(LOG_HASH))
+    }
+
+    /// Image bytes under one entry of the level-1 table: block size² / 32.
+    pub(crate) const fn subtree_bytes(&self) -> u64 {
+        1u64.wrapping_shl(self.log_block_u32().saturating_mul(2).saturating_sub(LOG_HASH))
+    }
+
+    /// `bytes` rounded up to a multiple of the block size; `None` on overflow.
+    pub(crate) const fn padded(&self, bytes: u64) -> Option<u64> {
+        bytes.checked_next_multiple_of(1u64.wrapping_shl(self.log_block_u32()))
+    }
+}
+
+/// ceil(value / 2^log), without overflow, for `log` below 64.
+const fn ceil_shift(value: u64, log: u32) -> u64 {
+    let floor = value.wrapping_shr(log);
+    // The floor is below 2^63 whenever the remainder can be other than zero, so that this never saturates.
+    if floor.wrapping_shl(log) == value { floor } else { floor.saturating_add(1) }
 }
 
 impl Default for TreeParams {
     fn default() -> Self {
-        Self { block_size: 4096, salt: Vec::new() }
+        Self { log_block: 12, salt: Vec::new() }
     }
 }
+
+#[cfg(test)]
+mod tests;

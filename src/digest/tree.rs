@@ -1,0 +1,258 @@
+//! The Merkle tree on the host.
+//!
+//! Owns [`TreeHasher`], which builds the tree while bytes arrive, and what is done with a level-1 table that a device
+//! computed. Promises: the same result for any chunking and any number of threads; host memory of one block, one level-1
+//! block, one bounded batch of leaf hashes and the table. Refuses nothing: every sequence of bytes has a digest.
+//!
+//! All hashing of blocks goes through [`BlockHasher::hash_run`], many equal blocks at a time.
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::descriptor::file_digest;
+use super::{Digest, HASH_BYTES, Hash, TreeParams};
+use crate::error::VramError;
+
+/// Fewer bytes than this are hashed on the calling thread: starting threads would cost more than they save.
+const PARALLEL_BYTES: usize = 1 << 20;
+
+/// What a thread takes at a time, in bytes; small, so that a thread on a slow or shared core holds the others up little.
+const SHARE_BYTES: usize = 256 << 10;
+
+/// The most that is hashed before the leaf hashes are folded into the table, in bytes.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Input of a short last block, up to the block size.
+static ZEROS: [u8; 65536] = [0; 65536];
+
+/// What the tree over an image comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TreeDigest {
+    /// The file digest.
+    pub(crate) digest: Digest,
+    /// The level-1 table, as `driver::DigestJob` describes it; empty for an empty image.
+    pub(crate) table: Vec<Hash>,
+    /// Bytes of the image, padding between regions included.
+    pub(crate) image_bytes: u64,
+}
+
+/// Hashes single blocks: the salt is hashed once, then cloned.
+struct BlockHasher {
+    salted: Sha256,
+    block_len: usize,
+}
+
+impl BlockHasher {
+    fn new(params: &TreeParams) -> Self {
+        let mut salted = Sha256::new();
+        if !params.salt().is_empty() {
+            let mut padded = [0; 64];
+            for (to, from) in padded.iter_mut().zip(params.salt()) {
+                *to = *from;
+            }
+            salted.update(padded);
+        }
+        Self { salted, block_len: params.block_len() }
+    }
+
+    /// Hashes one block, zero-padded if it is short.
+    fn hash(&self, block: &[u8]) -> Hash {
+        let mut hasher = self.salted.clone();
+        hasher.update(block);
+        let missing = self.block_len.saturating_sub(block.len());
+        hasher.update(ZEROS.get(..missing).unwrap_or(&ZEROS));
+        hasher.finalize().into()
+    }
+
+    /// Hashes consecutive blocks, of which the last may be short, into as many hashes.
+    fn hash_run(&self, data: &[u8], out: &mut [Hash]) {
+        for (block, hash) in data.chunks(self.block_len).zip(out) {
+            *hash = self.hash(block);
+        }
+    }
+
+    /// [`Self::hash_run`] on up to `threads` threads.
+    fn hash_parallel(&self, threads: NonZeroUsize, data: &[u8], out: &mut [Hash]) {
+        if threads.get() == 1 || data.len() < PARALLEL_BYTES {
+            return self.hash_run(data, out);
+        }
+        // Block sizes divide the share.
+        let share_hashes = SHARE_BYTES.checked_div(self.block_len).unwrap_or(1);
+        let shares = Mutex::new(data.chunks(SHARE_BYTES).zip(out.chunks_mut(share_hashes)));
+        let work = || {
+            loop {
+                let share = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((data, out)) = share else { break };
+                self.hash_run(data, out);
+            }
+        };
+        let helpers = threads.get().min(data.len().div_ceil(SHARE_BYTES)).saturating_sub(1);
+        thread::scope(|scope| {
+            for _ in 0..helpers {
+                // A helper that cannot start is not missed: whoever runs takes every share that is left.
+                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
+            }
+            work();
+        });
+    }
+}
+
+/// Builds the tree over an image while its bytes arrive, in chunks of any size.
+///
+/// Holds one partial block (wiped on drop), fewer than `arity` leaf hashes and the level-1 table; O(1) more for a batch.
+pub(crate) struct TreeHasher {
+    params: TreeParams,
+    threads: NonZeroUsize,
+    blocks: BlockHasher,
+    /// The block that is not full yet. Its capacity is one block, so that it never moves and leaves a copy behind.
+    partial: Zeroizing<Vec<u8>>,
+    /// Leaf hashes that do not fill a level-1 block yet.
+    leaves: Vec<Hash>,
+    table: Vec<Hash>,
+    image_bytes: u64,
+}
+
+impl TreeHasher {
+    /// An empty image, to be hashed on up to `threads` threads where an update is large.
+    pub(crate) fn new(params: &TreeParams, threads: NonZeroUsize) -> Self {
+        Self {
+            threads,
+            blocks: BlockHasher::new(params),
+            partial: Zeroizing::new(Vec::with_capacity(params.block_len())),
+            leaves: Vec::with_capacity(params.arity_len()),
+            table: Vec::new(),
+            image_bytes: 0,
+            params: params.clone(),
+        }
+    }
+
+    /// Appends bytes to the image. O(bytes).
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        // 2^64 bytes are not reached by any process.
+        self.image_bytes = self.image_bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        let mut rest = bytes;
+        if !self.partial.is_empty() {
+            let missing = self.params.block_len().saturating_sub(self.partial.len());
+            let (head, tail) = rest.split_at_checked(missing).unwrap_or((rest, &[]));
+            self.partial.extend_from_slice(head);
+            rest = tail;
+            if self.partial.len() < self.params.block_len() {
+                return;
+            }
+            self.absorb_partial();
+        }
+        let blocks = rest.chunks_exact(self.params.block_len());
+        let tail = blocks.remainder();
+        let whole = rest.get(..rest.len().saturating_sub(tail.len())).unwrap_or(&[]);
+        for batch in whole.chunks(BATCH_BYTES) {
+            self.absorb(batch);
+        }
+        self.partial.extend_from_slice(tail);
+    }
+
+    /// Ends a region that others follow: appends zeros up to the next block, which count as bytes of the image.
+    pub(crate) fn pad_to_block(&mut self) {
+        if self.partial.is_empty() {
+            return;
+        }
+        let missing = self.params.block_len().saturating_sub(self.partial.len());
+        self.image_bytes = self.image_bytes.saturating_add(u64::try_from(missing).unwrap_or(u64::MAX));
+        self.absorb_partial();
+    }
+
+    /// Ends the image.
+    pub(crate) fn finish(mut self) -> TreeDigest {
+        if !self.partial.is_empty() {
+            self.absorb_partial();
+        }
+        match self.leaves.as_slice() {
+            [] => {}
+            // The hash of a lone block is the root itself.
+            [only] if self.table.is_empty() => self.table.push(*only),
+            leaves => self.table.push(self.blocks.hash(leaves.as_flattened())),
+        }
+        let root = root(&self.blocks, &self.params, &self.table);
+        TreeDigest {
+            digest: file_digest(&self.params, self.image_bytes, &root),
+            table: self.table,
+            image_bytes: self.image_bytes,
+        }
+    }
+
+    /// Hashes the partial block, zero-padded if it is short.
+    fn absorb_partial(&mut self) {
+        let mut partial = std::mem::take(&mut self.partial);
+        self.absorb(&partial);
+        // Emptied, not wiped: its bytes are overwritten by the next block, and wiped at the end.
+        partial.clear();
+        self.partial = partial;
+    }
+
+    /// Hashes blocks, of which only the very last of the image may be short.
+    fn absorb(&mut self, data: &[u8]) {
+        let known = self.leaves.len();
+        let more = data.len().div_ceil(self.params.block_len());
+        self.leaves.resize(known.saturating_add(more), [0; HASH_BYTES]);
+        if let Some(fresh) = self.leaves.get_mut(known..) {
+            self.blocks.hash_parallel(self.threads, data, fresh);
+        }
+        let arity = self.params.arity_len();
+        let nodes = self.leaves.chunks_exact(arity).len();
+        if nodes == 0 {
+            return;
+        }
+        let full = nodes.saturating_mul(arity);
+        let known = self.table.len();
+        self.table.resize(known.saturating_add(nodes), [0; HASH_BYTES]);
+        if let (Some(leaves), Some(fresh)) = (self.leaves.get(..full), self.table.get_mut(known..)) {
+            self.blocks.hash_parallel(self.threads, leaves.as_flattened(), fresh);
+        }
+        self.leaves.drain(..full);
+    }
+}
+
+/// The root over a level-1 table; all zero over an empty one, as fs-verity defines for empty files.
+fn root(blocks: &BlockHasher, params: &TreeParams, table: &[Hash]) -> Hash {
+    let mut level: Vec<Hash>;
+    let mut below = table;
+    while below.len() > 1 {
+        level = below.chunks(params.arity_len()).map(|node| blocks.hash(node.as_flattened())).collect();
+        below = &level;
+    }
+    below.first().copied().unwrap_or([0; HASH_BYTES])
+}
+
+/// Finishes the tree over a level-1 table that a device computed. O(entries).
+///
+/// # Errors
+/// `INTERNAL` when the table has not exactly the entries that an image of `image_bytes` bytes has.
+pub(crate) fn digest_from_table(params: &TreeParams, image_bytes: u64, table: &[Hash]) -> Result<Digest, VramError> {
+    if u64::try_from(table.len()) != Ok(params.table_entries(params.blocks(image_bytes))) {
+        return Err(VramError::Internal { what: "a level-1 table has not one entry for each subtree of its image" });
+    }
+    let root = root(&BlockHasher::new(params), params, table);
+    Ok(file_digest(params, image_bytes, &root))
+}
+
+/// The first byte range (offset and length) whose entries of two level-1 tables differ, clipped to the image; `None` when
+/// the tables are equal. An entry that only one of the tables has counts as different. O(entries).
+pub(crate) fn first_difference(
+    params: &TreeParams,
+    image_bytes: u64,
+    sealed: &[Hash],
+    found: &[Hash],
+) -> Option<(u64, u64)> {
+    let common = sealed.iter().zip(found).take_while(|(sealed, found)| sealed == found).count();
+    if common == sealed.len() && common == found.len() {
+        return None;
+    }
+    let entry = u64::try_from(common).unwrap_or(u64::MAX);
+    let offset = entry.saturating_mul(params.subtree_bytes()).min(image_bytes);
+    Some((offset, image_bytes.saturating_sub(offset).min(params.subtree_bytes())))
+}

@@ -1,0 +1,369 @@
+//! Where weights come from.
+//!
+//! Owns [`ShardSource`] and the single pass that turns it into an image. Promises: every byte is read once, in order, with
+//! plain reads (no memory map, so that a file that shrinks is an error and no signal); a source that is shorter, longer or
+//! changed by the end of the pass is an error. Refuses what is no regular file, without opening it.
+
+use std::fmt;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::digest::layout::Layout;
+use crate::digest::{Digest, TreeParams, hash_stream};
+use crate::error::VramError;
+use crate::tensors::{self, Plan};
+
+/// How much of a path is shown, in characters.
+const PATH_CHARS: usize = 200;
+
+/// Weights that are yet to be read: memory, a file or a reader.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use vram_residency::{ShardSource, TreeParams, digest_bytes, digest_source};
+/// let params = TreeParams::default();
+/// let source = ShardSource::reader(7, &b"weights"[..]);
+/// assert_eq!(digest_source(source, &params, NonZeroUsize::MIN)?.digest, digest_bytes(&params, b"weights"));
+/// # Ok::<(), vram_residency::VramError>(())
+/// ```
+pub struct ShardSource<'a> {
+    input: Input<'a>,
+    bytes: u64,
+    /// Of a safetensors file that is to have the `tensors` layout; its input stands at the first byte of the data.
+    plan: Option<Plan>,
+}
+
+enum Input<'a> {
+    Bytes(&'a [u8]),
+    Reader(Box<dyn Read + Send + 'a>),
+    File { file: File, name: String, modified: Option<SystemTime> },
+}
+
+impl<'a> ShardSource<'a> {
+    /// Bytes in memory, in the `file` layout.
+    #[must_use]
+    pub fn bytes(bytes: &'a [u8]) -> Self {
+        // No supported target has more than 64 bits of address.
+        Self { bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX), input: Input::Bytes(bytes), plan: None }
+    }
+
+    /// What a reader yields, in the `file` layout. It must yield exactly `bytes` bytes and then end: it is asked once more
+    /// to see that it does, so that a socket whose other end stays open blocks there; wrap it in [`Read::take`].
+    #[must_use]
+    pub fn reader(bytes: u64, reader: impl Read + Send + 'a) -> Self {
+        Self { bytes, input: Input::Reader(Box::new(reader)), plan: None }
+    }
+
+    /// A file as it is, in the `file` layout: its digest is what `fsverity digest` prints. Opened here, read later.
+    ///
+    /// # Errors
+    /// `MODEL_LOAD_FAILED` naming the path, when it is missing, unreadable or no regular file (pipes and devices are for
+    /// [`Self::reader`]).
+    pub fn file(path: impl AsRef<Path>) -> Result<Self, VramError> {
+        let (file, name, metadata) = open_regular(path.as_ref())?;
+        let input = Input::File { file, name, modified: metadata.modified().ok() };
+        Ok(Self { bytes: metadata.len(), input, plan: None })
+    }
+
+    /// The tensors of a safetensors file, in the `tensors` layout (see [`Layout`]). Opened and its header checked here; the
+    /// data are read later. O(header), which has at most 100 MB.
+    ///
+    /// # Errors
+    /// `MODEL_LOAD_FAILED` naming the path, as [`Self::file`], and naming the tensor when the header does not describe the
+    /// file exactly: overlaps, gaps, lengths that disagree with type and shape, names that occur twice, surplus or
+    /// missing bytes.
+    pub fn safetensors(path: impl AsRef<Path>) -> Result<Self, VramError> {
+        let (mut file, name, metadata) = open_regular(path.as_ref())?;
+        let plan = tensors::plan(&mut file, metadata.len()).map_err(|error| match error {
+            VramError::ModelLoad { problem, source } => load_error(&name, &problem, source),
+            other => other,
+        })?;
+        let input = Input::File { file, name, modified: metadata.modified().ok() };
+        Ok(Self { bytes: metadata.len(), input, plan: Some(plan) })
+    }
+
+    /// Prepares the one pass over the image.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` naming `shard length` when the image would be longer than 2^64 - 1 bytes.
+    pub(crate) fn open(self, params: &TreeParams) -> Result<Opened<'a>, VramError> {
+        let (layout, expected) = match self.plan {
+            None => (Layout::of_file(params, self.bytes), self.bytes),
+            Some(plan) => (Layout::of_tensors(params, plan.tensors)?, plan.data_bytes),
+        };
+        Ok(Opened { input: self.input, layout, source_bytes: self.bytes, unread: expected, tensor: 0, position: 0 })
+    }
+
+    /// [`Self::open`] for an image that is to become a shard.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and `INVALID_PARAMS` naming `shard length` when there is nothing to seal.
+    pub(crate) fn open_for_sealing(self, params: &TreeParams) -> Result<Opened<'a>, VramError> {
+        let opened = self.open(params)?;
+        if opened.image_bytes() == 0 {
+            let problem = format!("is 0 bytes; there is nothing to seal in {}", opened.input.name());
+            return Err(VramError::InvalidParams { field: "shard length", problem });
+        }
+        Ok(opened)
+    }
+}
+
+impl fmt::Debug for ShardSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShardSource")
+            .field("input", &self.input.name())
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Input<'_> {
+    /// What messages call it.
+    fn name(&self) -> &str {
+        match self {
+            Self::Bytes(_) => "the byte slice",
+            Self::Reader(_) => "the reader",
+            Self::File { name, .. } => name,
+        }
+    }
+
+    /// One read; 0 at the end.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = match self {
+                Self::Bytes(bytes) => bytes.read(buffer),
+                Self::Reader(reader) => reader.read(buffer),
+                Self::File { file, .. } => file.read(buffer),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(bytes) if bytes > buffer.len() => {
+                    return Err(io::Error::other("the reader claims more bytes than it was given room for"));
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+/// A source while its image is read.
+#[must_use]
+pub(crate) struct Opened<'a> {
+    input: Input<'a>,
+    layout: Layout,
+    /// The length of the file, slice or reader.
+    source_bytes: u64,
+    /// Bytes of the source that are still to be read.
+    unread: u64,
+    /// The next tensor that is not wholly read.
+    tensor: usize,
+    /// The next byte of the image.
+    position: u64,
+}
+
+impl Opened<'_> {
+    /// What lies where in the image.
+    pub(crate) const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The length of the image in bytes.
+    pub(crate) const fn image_bytes(&self) -> u64 {
+        self.layout.byte_len()
+    }
+
+    /// Fills the buffer with the next bytes of the image, padding included, and says how many these are: fewer than the
+    /// buffer takes only at the end of the image. After an error the buffer may hold bytes of the source.
+    ///
+    /// # Errors
+    /// `MODEL_LOAD_FAILED` when the source fails or ends early.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, VramError> {
+        let mut rest = buffer;
+        let mut filled = 0usize;
+        while !rest.is_empty() {
+            let (stretch, from_source) = self.stretch();
+            if stretch == 0 {
+                break;
+            }
+            let bytes = usize::try_from(stretch).unwrap_or(usize::MAX).min(rest.len());
+            let Some((room, behind)) = std::mem::take(&mut rest).split_at_mut_checked(bytes) else { break };
+            if from_source {
+                self.read_source(room)?;
+            } else {
+                room.fill(0);
+            }
+            self.position = self.position.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+            filled = filled.saturating_add(bytes);
+            rest = behind;
+        }
+        Ok(filled)
+    }
+
+    /// How many bytes of one sort come next, and whether the source has them (or they are padding).
+    fn stretch(&mut self) -> (u64, bool) {
+        if self.layout.tensors().is_empty() {
+            return (self.unread, true);
+        }
+        while let Some(tensor) = self.layout.tensors().get(self.tensor) {
+            if tensor.bytes > 0 && self.position < tensor.offset {
+                return (tensor.offset.saturating_sub(self.position), false);
+            }
+            let end = tensor.offset.saturating_add(tensor.bytes);
+            if self.position < end {
+                return (end.saturating_sub(self.position), true);
+            }
+            self.tensor = self.tensor.saturating_add(1);
+        }
+        (0, true)
+    }
+
+    /// Fills the whole buffer from the source.
+    fn read_source(&mut self, buffer: &mut [u8]) -> Result<(), VramError> {
+        let mut filled = 0usize;
+        while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+            let bytes = match self.input.read(room) {
+                Ok(0) => return Err(self.changed(&format!("ended {} bytes early", self.unread))),
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    return Err(load_error(self.input.name(), &format!("it cannot be read: {error}"), Some(error)));
+                }
+            };
+            filled = filled.saturating_add(bytes);
+            self.unread = self.unread.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));
+        }
+        Ok(())
+    }
+
+    /// Confirms that the image was the whole source and that the source did not change meanwhile.
+    ///
+    /// A diagnosis, not a defence: a writer who is quick, or who sets the time back, is not seen here. The digest speaks of
+    /// the bytes that were read, whatever the file holds now.
+    ///
+    /// # Errors
+    /// `MODEL_LOAD_FAILED` when the source has more bytes than it had at the start, or was written to; `INTERNAL` when the
+    /// caller left bytes unread.
+    pub(crate) fn finish(mut self) -> Result<(), VramError> {
+        if self.unread > 0 || self.position != self.image_bytes() {
+            return Err(VramError::Internal { what: "a source was finished before all of it was read" });
+        }
+        let mut surplus = [0; 1];
+        match self.input.read(&mut surplus) {
+            Ok(0) => {}
+            Ok(_) => return Err(self.changed("has more bytes than that")),
+            Err(error) => {
+                return Err(load_error(self.input.name(), &format!("it cannot be read: {error}"), Some(error)));
+            }
+        }
+        if let Input::File { file, name, modified } = &self.input {
+            let now = file
+                .metadata()
+                .map_err(|error| load_error(name, &format!("it cannot be examined any more: {error}"), Some(error)))?;
+            if now.len() != self.source_bytes {
+                return Err(self.changed(&format!("has {} bytes now", now.len())));
+            }
+            if now.modified().ok() != *modified {
+                return Err(self.changed("was written to meanwhile"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The error of a source that is not what it was.
+    fn changed(&self, how: &str) -> VramError {
+        let problem = format!(
+            "it was {} bytes long and {how}; nobody may change a model while it is loaded, and a stated length must be exact",
+            self.source_bytes
+        );
+        load_error(self.input.name(), &problem, None)
+    }
+}
+
+/// What [`digest_source`] found.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SourceDigest {
+    /// The digest of the image: what `expect_digest` wants.
+    pub digest: Digest,
+    /// The length of the image in bytes; for the `tensors` layout, padding included.
+    pub byte_len: u64,
+    /// What lies where in the image.
+    pub layout: Layout,
+}
+
+/// Reads a source once and digests its image on up to `threads` threads: the digest that a shard sealed from the same bytes
+/// will have. Empty sources are allowed, as they are by `fsverity digest`. O(bytes); two buffers of at most 8 MiB are held,
+/// and wiped afterwards.
+///
+/// # Errors
+/// `MODEL_LOAD_FAILED` when the source fails, or is shorter, longer or changed at the end; `INVALID_PARAMS` naming `shard
+/// length` when the image would be longer than 2^64 - 1 bytes.
+///
+/// ```no_run
+/// use std::num::NonZeroUsize;
+/// use vram_residency::{ShardSource, TreeParams, digest_source};
+/// let model = ShardSource::safetensors("model.safetensors")?;
+/// let found = digest_source(model, &TreeParams::default(), NonZeroUsize::MIN)?;
+/// println!("{} ({} bytes, {})", found.digest, found.byte_len, found.layout.kind());
+/// # Ok::<(), vram_residency::VramError>(())
+/// ```
+pub fn digest_source(
+    source: ShardSource<'_>,
+    params: &TreeParams,
+    threads: NonZeroUsize,
+) -> Result<SourceDigest, VramError> {
+    let mut opened = source.open(params)?;
+    let byte_len = opened.image_bytes();
+    let tree = hash_stream(params, threads, byte_len, |buffer| opened.read(buffer))?;
+    let layout = opened.layout().clone();
+    opened.finish()?;
+    if tree.image_bytes != byte_len {
+        return Err(VramError::Internal { what: "an image has not the length of its layout" });
+    }
+    Ok(SourceDigest { digest: tree.digest, byte_len, layout })
+}
+
+/// Opens a regular file, and nothing else: to open a pipe could block for ever. (Whoever swaps the file for a pipe between
+/// the two calls still can make it block; the second look keeps that from becoming a wrong answer.)
+fn open_regular(path: &Path) -> Result<(File, String, Metadata), VramError> {
+    let name = shown(path);
+    let failed = |error: io::Error| {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such file; check the path",
+            io::ErrorKind::PermissionDenied => "this process may not read it; check its permissions",
+            _ => "it cannot be opened",
+        };
+        load_error(&name, &format!("{advice} ({error})"), Some(error))
+    };
+    let regular = |metadata: &Metadata| {
+        if metadata.is_file() {
+            Ok(())
+        } else if metadata.is_dir() {
+            Err(load_error(&name, "it is a directory; name the model file in it", None))
+        } else {
+            Err(load_error(&name, "it is no regular file; pass pipes and devices as a reader of known length", None))
+        }
+    };
+    regular(&fs::metadata(path).map_err(failed)?)?;
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    regular(&metadata)?;
+    Ok((file, name, metadata))
+}
+
+/// A path for messages: quoted, escaped and bounded; of a long one the end, which says more.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let surplus = text.chars().count().saturating_sub(PATH_CHARS);
+    let cut = if surplus > 0 { "…" } else { "" };
+    format!("\"{cut}{}\"", text.chars().skip(surplus).flat_map(char::escape_debug).collect::<String>())
+}
+
+fn load_error(name: &str, problem: &str, source: Option<io::Error>) -> VramError {
+    VramError::ModelLoad { problem: format!("{name}: {problem}"), source }
+}
+
+#[cfg(test)]
+mod tests;
