@@ -11,6 +11,8 @@ pub(crate) mod names;
 pub use audit::AuditError;
 pub use core::ManagerState;
 pub use digest::{Digest, TreeParams};
+#[cfg(feature = "mock")]
+pub use driver::mock::{Fault, FaultOrder, MockCall, MockConfig, MockStats, ResidencyLie};
 pub use driver::{DeviceKind, DeviceUuid, DriverError, DriverErrorKind, MemoryInfo};
 pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, VramError};
 pub use names::{ModelRef, SetId, ShardId, WorkerId};
