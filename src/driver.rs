@@ -4,6 +4,11 @@
 //! Promises nothing about policy: no ledger, no verdicts, no audit. Everything above this file runs unchanged on every
 //! device. No raw pointer crosses it: device memory is a [`DevicePtr`], host staging is a [`HostBuffer`].
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
+#[cfg(feature = "mock")]
+pub(crate) mod mock;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};

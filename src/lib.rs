@@ -22,6 +22,9 @@ pub use audit::{
 pub use core::ManagerState;
 pub use digest::layout::{Layout, LayoutKind, TensorInfo};
 pub use digest::{Digest, TreeParams, digest_bytes, digest_reader};
+pub use digest::{Digest, TreeParams};
+#[cfg(feature = "mock")]
+pub use driver::mock::{Fault, FaultOrder, MockCall, MockConfig, MockStats, ResidencyLie};
 pub use driver::{DeviceKind, DeviceUuid, DriverError, DriverErrorKind, MemoryInfo};
 pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, VramError};
 pub use identity::{Origin, SealedDevice};

@@ -1,0 +1,233 @@
+/*
+ * SHA-256 for kernels and for the mock: one compression function, and the fs-verity block hash on top of it.
+ *
+ * Written in the common subset of C11 and CUDA C++: nvcc compiles it for the device (and the host), a C compiler for the
+ * mock. Owns no memory, allocates nothing, calls nothing. All sizes are 64 bits wide.
+ *
+ * Sources: FIPS 180-4 (functions: 4.1.2, constants: 4.2.2, padding: 5.1.1, initial value: 5.3.3, computation: 6.2.2);
+ * the block format is that of fs-verity (Linux, Documentation/filesystems/fsverity.rst, "Merkle tree"): a block is hashed
+ * as salt || data, the salt zero-padded to SHA-256's 64-byte input block, the data zero-padded to the tree's block size.
+ */
+#ifndef VRAM_RESIDENCY_SHA256_CUH
+#define VRAM_RESIDENCY_SHA256_CUH
+
+#include <stdint.h>
+
+#if defined(__CUDACC__)
+#define VRAM_SHA256_FN __host__ __device__ __forceinline__
+#else
+#define VRAM_SHA256_FN static inline
+#endif
+
+/* Bytes of a SHA-256 input block, and of a digest. */
+#define VRAM_SHA256_BLOCK 64u
+#define VRAM_SHA256_DIGEST 32u
+/* The longest salt that fs-verity allows. */
+#define VRAM_VERITY_MAX_SALT 32u
+
+/* FIPS 180-4, 4.1.2. */
+#define VRAM_SHA256_ROTR(x, n) (((x) >> (n)) | ((x) << (32 - (n))))
+#define VRAM_SHA256_CH(x, y, z) ((z) ^ ((x) & ((y) ^ (z))))
+#define VRAM_SHA256_MAJ(x, y, z) (((x) & (y)) | ((z) & ((x) | (y))))
+#define VRAM_SHA256_S0(x) (VRAM_SHA256_ROTR(x, 2) ^ VRAM_SHA256_ROTR(x, 13) ^ VRAM_SHA256_ROTR(x, 22))
+#define VRAM_SHA256_S1(x) (VRAM_SHA256_ROTR(x, 6) ^ VRAM_SHA256_ROTR(x, 11) ^ VRAM_SHA256_ROTR(x, 25))
+#define VRAM_SHA256_G0(x) (VRAM_SHA256_ROTR(x, 7) ^ VRAM_SHA256_ROTR(x, 18) ^ ((x) >> 3))
+#define VRAM_SHA256_G1(x) (VRAM_SHA256_ROTR(x, 17) ^ VRAM_SHA256_ROTR(x, 19) ^ ((x) >> 10))
+
+/*
+ * One round (6.2.2 step 3). The eight working variables do not move: the caller's argument order rotates instead, so the
+ * unrolled code has no copies. Only 16 schedule words are kept; a later round overwrites the word it no longer needs.
+ */
+#define VRAM_SHA256_FIRST(a, b, c, d, e, f, g, h, k, i)                                                                    \
+    {                                                                                                                      \
+        const uint32_t t1 = (h) + VRAM_SHA256_S1(e) + VRAM_SHA256_CH(e, f, g) + (k) + w[i];                                \
+        (d) += t1;                                                                                                         \
+        (h) = t1 + VRAM_SHA256_S0(a) + VRAM_SHA256_MAJ(a, b, c);                                                           \
+    }
+#define VRAM_SHA256_LATER(a, b, c, d, e, f, g, h, k, i)                                                                    \
+    w[i] += VRAM_SHA256_G1(w[((i) + 14) & 15]) + w[((i) + 9) & 15] + VRAM_SHA256_G0(w[((i) + 1) & 15]);                    \
+    VRAM_SHA256_FIRST(a, b, c, d, e, f, g, h, k, i)
+
+/* The initial hash value (5.3.3). */
+VRAM_SHA256_FN void vram_sha256_init(uint32_t state[8])
+{
+    state[0] = 0x6a09e667u;
+    state[1] = 0xbb67ae85u;
+    state[2] = 0x3c6ef372u;
+    state[3] = 0xa54ff53au;
+    state[4] = 0x510e527fu;
+    state[5] = 0x9b05688cu;
+    state[6] = 0x1f83d9abu;
+    state[7] = 0x5be0cd19u;
+}
+
+/* Compresses one input block, given as 16 big-endian words already in registers. Destroys `w`. */
+VRAM_SHA256_FN void vram_sha256_compress_words(uint32_t state[8], uint32_t w[16])
+{
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+
+    /* Rounds 0 to 15. */
+    VRAM_SHA256_FIRST(a, b, c, d, e, f, g, h, 0x428a2f98u, 0)
+    VRAM_SHA256_FIRST(h, a, b, c, d, e, f, g, 0x71374491u, 1)
+    VRAM_SHA256_FIRST(g, h, a, b, c, d, e, f, 0xb5c0fbcfu, 2)
+    VRAM_SHA256_FIRST(f, g, h, a, b, c, d, e, 0xe9b5dba5u, 3)
+    VRAM_SHA256_FIRST(e, f, g, h, a, b, c, d, 0x3956c25bu, 4)
+    VRAM_SHA256_FIRST(d, e, f, g, h, a, b, c, 0x59f111f1u, 5)
+    VRAM_SHA256_FIRST(c, d, e, f, g, h, a, b, 0x923f82a4u, 6)
+    VRAM_SHA256_FIRST(b, c, d, e, f, g, h, a, 0xab1c5ed5u, 7)
+    VRAM_SHA256_FIRST(a, b, c, d, e, f, g, h, 0xd807aa98u, 8)
+    VRAM_SHA256_FIRST(h, a, b, c, d, e, f, g, 0x12835b01u, 9)
+    VRAM_SHA256_FIRST(g, h, a, b, c, d, e, f, 0x243185beu, 10)
+    VRAM_SHA256_FIRST(f, g, h, a, b, c, d, e, 0x550c7dc3u, 11)
+    VRAM_SHA256_FIRST(e, f, g, h, a, b, c, d, 0x72be5d74u, 12)
+    VRAM_SHA256_FIRST(d, e, f, g, h, a, b, c, 0x80deb1feu, 13)
+    VRAM_SHA256_FIRST(c, d, e, f, g, h, a, b, 0x9bdc06a7u, 14)
+    VRAM_SHA256_FIRST(b, c, d, e, f, g, h, a, 0xc19bf174u, 15)
+
+    /* Rounds 16 to 31. */
+    VRAM_SHA256_LATER(a, b, c, d, e, f, g, h, 0xe49b69c1u, 0)
+    VRAM_SHA256_LATER(h, a, b, c, d, e, f, g, 0xefbe4786u, 1)
+    VRAM_SHA256_LATER(g, h, a, b, c, d, e, f, 0x0fc19dc6u, 2)
+    VRAM_SHA256_LATER(f, g, h, a, b, c, d, e, 0x240ca1ccu, 3)
+    VRAM_SHA256_LATER(e, f, g, h, a, b, c, d, 0x2de92c6fu, 4)
+    VRAM_SHA256_LATER(d, e, f, g, h, a, b, c, 0x4a7484aau, 5)
+    VRAM_SHA256_LATER(c, d, e, f, g, h, a, b, 0x5cb0a9dcu, 6)
+    VRAM_SHA256_LATER(b, c, d, e, f, g, h, a, 0x76f988dau, 7)
+    VRAM_SHA256_LATER(a, b, c, d, e, f, g, h, 0x983e5152u, 8)
+    VRAM_SHA256_LATER(h, a, b, c, d, e, f, g, 0xa831c66du, 9)
+    VRAM_SHA256_LATER(g, h, a, b, c, d, e, f, 0xb00327c8u, 10)
+    VRAM_SHA256_LATER(f, g, h, a, b, c, d, e, 0xbf597fc7u, 11)
+    VRAM_SHA256_LATER(e, f, g, h, a, b, c, d, 0xc6e00bf3u, 12)
+    VRAM_SHA256_LATER(d, e, f, g, h, a, b, c, 0xd5a79147u, 13)
+    VRAM_SHA256_LATER(c, d, e, f, g, h, a, b, 0x06ca6351u, 14)
+    VRAM_SHA256_LATER(b, c, d, e, f, g, h, a, 0x14292967u, 15)
+
+    /* Rounds 32 to 47. */
+    VRAM_SHA256_LATER(a, b, c, d, e, f, g, h, 0x27b70a85u, 0)
+    VRAM_SHA256_LATER(h, a, b, c, d, e, f, g, 0x2e1b2138u, 1)
+    VRAM_SHA256_LATER(g, h, a, b, c, d, e, f, 0x4d2c6dfcu, 2)
+    VRAM_SHA256_LATER(f, g, h, a, b, c, d, e, 0x53380d13u, 3)
+    VRAM_SHA256_LATER(e, f, g, h, a, b, c, d, 0x650a7354u, 4)
+    VRAM_SHA256_LATER(d, e, f, g, h, a, b, c, 0x766a0abbu, 5)
+    VRAM_SHA256_LATER(c, d, e, f, g, h, a, b, 0x81c2c92eu, 6)
+    VRAM_SHA256_LATER(b, c, d, e, f, g, h, a, 0x92722c85u, 7)
+    VRAM_SHA256_LATER(a, b, c, d, e, f, g, h, 0xa2bfe8a1u, 8)
+    VRAM_SHA256_LATER(h, a, b, c, d, e, f, g, 0xa81a664bu, 9)
+    VRAM_SHA256_LATER(g, h, a, b, c, d, e, f, 0xc24b8b70u, 10)
+    VRAM_SHA256_LATER(f, g, h, a, b, c, d, e, 0xc76c51a3u, 11)
+    VRAM_SHA256_LATER(e, f, g, h, a, b, c, d, 0xd192e819u, 12)
+    VRAM_SHA256_LATER(d, e, f, g, h, a, b, c, 0xd6990624u, 13)
+    VRAM_SHA256_LATER(c, d, e, f, g, h, a, b, 0xf40e3585u, 14)
+    VRAM_SHA256_LATER(b, c, d, e, f, g, h, a, 0x106aa070u, 15)
+
+    /* Rounds 48 to 63. */
+    VRAM_SHA256_LATER(a, b, c, d, e, f, g, h, 0x19a4c116u, 0)
+    VRAM_SHA256_LATER(h, a, b, c, d, e, f, g, 0x1e376c08u, 1)
+    VRAM_SHA256_LATER(g, h, a, b, c, d, e, f, 0x2748774cu, 2)
+    VRAM_SHA256_LATER(f, g, h, a, b, c, d, e, 0x34b0bcb5u, 3)
+    VRAM_SHA256_LATER(e, f, g, h, a, b, c, d, 0x391c0cb3u, 4)
+    VRAM_SHA256_LATER(d, e, f, g, h, a, b, c, 0x4ed8aa4au, 5)
+    VRAM_SHA256_LATER(c, d, e, f, g, h, a, b, 0x5b9cca4fu, 6)
+    VRAM_SHA256_LATER(b, c, d, e, f, g, h, a, 0x682e6ff3u, 7)
+    VRAM_SHA256_LATER(a, b, c, d, e, f, g, h, 0x748f82eeu, 8)
+    VRAM_SHA256_LATER(h, a, b, c, d, e, f, g, 0x78a5636fu, 9)
+    VRAM_SHA256_LATER(g, h, a, b, c, d, e, f, 0x84c87814u, 10)
+    VRAM_SHA256_LATER(f, g, h, a, b, c, d, e, 0x8cc70208u, 11)
+    VRAM_SHA256_LATER(e, f, g, h, a, b, c, d, 0x90befffau, 12)
+    VRAM_SHA256_LATER(d, e, f, g, h, a, b, c, 0xa4506cebu, 13)
+    VRAM_SHA256_LATER(c, d, e, f, g, h, a, b, 0xbef9a3f7u, 14)
+    VRAM_SHA256_LATER(b, c, d, e, f, g, h, a, 0xc67178f2u, 15)
+
+    state[0] += a;
+    state[1] += b;
+    state[2] += c;
+    state[3] += d;
+    state[4] += e;
+    state[5] += f;
+    state[6] += g;
+    state[7] += h;
+}
+
+/* The big-endian word at `at`, of any alignment. */
+VRAM_SHA256_FN uint32_t vram_sha256_load(const uint8_t *at)
+{
+    return ((uint32_t)at[0] << 24) | ((uint32_t)at[1] << 16) | ((uint32_t)at[2] << 8) | (uint32_t)at[3];
+}
+
+/* Compresses the 64 bytes at `block`. */
+VRAM_SHA256_FN void vram_sha256_compress(uint32_t state[8], const uint8_t *block)
+{
+    uint32_t w[16];
+    for (uint32_t i = 0; i < 16; i++) {
+        w[i] = vram_sha256_load(block + 4u * i);
+    }
+    vram_sha256_compress_words(state, w);
+}
+
+/* Compresses the `have` bytes at `block` (at most 64) followed by zeros. */
+VRAM_SHA256_FN void vram_sha256_compress_short(uint32_t state[8], const uint8_t *block, uint64_t have)
+{
+    uint32_t w[16];
+    for (uint32_t i = 0; i < 16; i++) {
+        uint32_t word = 0;
+        for (uint32_t j = 0; j < 4; j++) {
+            const uint64_t at = 4u * (uint64_t)i + j;
+            word = (word << 8) | (at < have ? (uint32_t)block[at] : 0u);
+        }
+        w[i] = word;
+    }
+    vram_sha256_compress_words(state, w);
+}
+
+/* Ends a message of `bytes` bytes in all, a multiple of 64: compresses the padding block (5.1.1) and stores the digest. */
+VRAM_SHA256_FN void vram_sha256_finish(uint32_t state[8], uint64_t bytes, uint8_t out[32])
+{
+    uint32_t w[16];
+    const uint64_t bits = bytes * 8u;
+    w[0] = 0x80000000u;
+    for (uint32_t i = 1; i < 14; i++) {
+        w[i] = 0;
+    }
+    w[14] = (uint32_t)(bits >> 32);
+    w[15] = (uint32_t)(bits & 0xffffffffu);
+    vram_sha256_compress_words(state, w);
+    for (uint32_t i = 0; i < 8; i++) {
+        out[4u * i] = (uint8_t)(state[i] >> 24);
+        out[4u * i + 1u] = (uint8_t)((state[i] >> 16) & 0xffu);
+        out[4u * i + 2u] = (uint8_t)((state[i] >> 8) & 0xffu);
+        out[4u * i + 3u] = (uint8_t)(state[i] & 0xffu);
+    }
+}
+
+/* The state after the salt block, from which every block of one tree starts. Without a salt: the initial value. */
+VRAM_SHA256_FN void vram_verity_start(uint32_t start[8], const uint8_t *salt, uint32_t salt_bytes)
+{
+    vram_sha256_init(start);
+    if (salt_bytes != 0) {
+        vram_sha256_compress_short(start, salt, salt_bytes);
+    }
+}
+
+/*
+ * The hash of one block of a tree: `have` real bytes at `data`, virtually zero-padded to `block_size` (a power of two from
+ * 1024 to 65536). `start` is from vram_verity_start with the same salt. Reads no byte past `have`.
+ */
+VRAM_SHA256_FN void vram_verity_block(const uint32_t start[8], uint32_t salt_bytes, const uint8_t *data, uint64_t have,
+                                      uint32_t block_size, uint8_t out[32])
+{
+    uint32_t state[8];
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < 8; i++) {
+        state[i] = start[i];
+    }
+    for (; at + VRAM_SHA256_BLOCK <= have; at += VRAM_SHA256_BLOCK) {
+        vram_sha256_compress(state, data + at);
+    }
+    for (; at < block_size; at += VRAM_SHA256_BLOCK) {
+        vram_sha256_compress_short(state, data + at, at < have ? have - at : 0);
+    }
+    vram_sha256_finish(state, (uint64_t)block_size + (salt_bytes != 0 ? VRAM_SHA256_BLOCK : 0u), out);
+}
+
+#endif

@@ -1,0 +1,272 @@
+//! Faults to order: what can go wrong, on which call, and how often.
+
+use crate::error::VramError;
+use crate::ffi::mock::MockDevice;
+use crate::ffi::mock::abi::{RawFault, fault};
+
+/// The calls of the mock that can be ordered to fail, and that are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MockCall {
+    /// Any of the others.
+    Any,
+    /// Allocating device memory.
+    Alloc,
+    /// Freeing device memory.
+    Free,
+    /// A copy from host to device.
+    CopyToDevice,
+    /// A copy from device to host.
+    CopyToHost,
+    /// Filling device memory, as a wipe does.
+    Fill,
+    /// The digest kernel.
+    Digest,
+    /// The kernel that counts bytes which are not zero.
+    CountNonzero,
+    /// Waiting for a stream or an event.
+    Synchronize,
+    /// Asking how much memory is free.
+    MemoryInfo,
+    /// Asking where memory lies.
+    Residency,
+    /// Making a stream.
+    Stream,
+    /// Making, recording, waiting for (on a stream) or polling an event.
+    Event,
+    /// Changing the access to an allocation.
+    Protect,
+    /// Allocating a host staging buffer.
+    HostAlloc,
+}
+
+impl MockCall {
+    /// `VRAM_MOCK_CALL_*`.
+    pub(super) const fn number(self) -> u32 {
+        match self {
+            Self::Any => 0,
+            Self::Alloc => 1,
+            Self::Free => 2,
+            Self::CopyToDevice => 3,
+            Self::CopyToHost => 4,
+            Self::Fill => 5,
+            Self::Digest => 6,
+            Self::CountNonzero => 7,
+            Self::Synchronize => 8,
+            Self::MemoryInfo => 9,
+            Self::Residency => 10,
+            Self::Stream => 11,
+            Self::Event => 12,
+            Self::Protect => 13,
+            Self::HostAlloc => 14,
+        }
+    }
+}
+
+/// How a residency answer is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ResidencyLie {
+    /// The memory lies in the host.
+    Host,
+    /// The memory is managed: it migrates.
+    Managed,
+    /// The host can address the memory.
+    HostMapped,
+    /// Another process could be given the memory.
+    Exportable,
+    /// The memory lies on another device.
+    WrongOrdinal,
+    /// Every answer is zero, as from a driver that did not fill them in.
+    AllZero,
+    /// The allocation is one byte shorter than it is.
+    ShortRange,
+}
+
+/// Something that goes wrong to order. By itself it hits the next call that can meet it, once; [`nth`](Self::nth),
+/// [`times`](Self::times) and [`always`](Self::always) say otherwise.
+///
+/// ```
+/// use vram_residency::{Fault, MockCall, MockConfig};
+/// let config = MockConfig::new();
+/// config.fail(Fault::FillSkipped)?;                            // the next wipe does nothing
+/// config.fail(Fault::call(MockCall::Alloc).nth(3))?;           // the third allocation from now fails
+/// config.fail(Fault::MemoryInfoFree { free: 0 }.always())?;    // from now on, nothing is ever free
+/// # Ok::<(), vram_residency::VramError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The call fails with a driver number (2: out of memory, 999: unknown, ...) and does nothing.
+    Call {
+        /// The call.
+        call: MockCall,
+        /// The driver's number; not 0.
+        code: u32,
+    },
+    /// A copy to the device writes one bit wrongly.
+    CopyToDeviceCorrupts {
+        /// Which bit, modulo the length of the copy.
+        bit: u64,
+    },
+    /// A copy to the host writes one bit wrongly.
+    CopyToHostCorrupts {
+        /// Which bit, modulo the length of the copy.
+        bit: u64,
+    },
+    /// A copy to the device does not happen, and succeeds.
+    CopyToDeviceSkipped,
+    /// A copy to the host does not happen, and succeeds.
+    CopyToHostSkipped,
+    /// A fill does not happen, and succeeds.
+    FillSkipped,
+    /// A fill stops after half of its bytes, and succeeds.
+    FillHalf,
+    /// The digest kernel does not run: result and table stay as they were.
+    DigestSkipped,
+    /// The digest kernel covers half of the blocks, and says so.
+    DigestShort,
+    /// The digest kernel covers half of the blocks, and claims all.
+    DigestShortClaimsFull,
+    /// The digest kernel leaves the previous launch's result and table: an old nonce.
+    DigestStale,
+    /// The digest kernel leaves the previous launch's table under the new nonce and the full count: a lie that only a
+    /// change of content since that launch can tell from the truth, and then only by its being missing.
+    DigestReplayed,
+    /// The zero proof does not run: its result stays as it was.
+    CountSkipped,
+    /// The zero proof finds nothing, whatever is there.
+    CountFindsNothing,
+    /// The driver reports this many bytes free.
+    MemoryInfoFree {
+        /// Bytes.
+        free: u64,
+    },
+    /// The driver's answer about an allocation is wrong.
+    Residency(ResidencyLie),
+    /// A change of access takes effect, but the driver does not confirm it.
+    ProtectUnconfirmed,
+    /// A change of access is confirmed, but does not take effect.
+    ProtectSkipped,
+    /// This call, and every later one on the device, fails: the context is dead. No queued operation runs any more.
+    Sticky,
+}
+
+impl Fault {
+    /// The call fails for an unknown reason (999).
+    #[must_use]
+    pub const fn call(call: MockCall) -> Self {
+        Self::Call { call, code: 999 }
+    }
+
+    /// Hits the `nth` matching call from now; 1 is the next.
+    #[must_use]
+    pub const fn nth(self, nth: u64) -> FaultOrder {
+        FaultOrder { fault: self, nth, times: 1 }
+    }
+
+    /// Hits so many consecutive matching calls.
+    #[must_use]
+    pub const fn times(self, times: u64) -> FaultOrder {
+        FaultOrder { fault: self, nth: 1, times }
+    }
+
+    /// Hits every matching call from now on.
+    #[must_use]
+    pub const fn always(self) -> FaultOrder {
+        self.times(u64::MAX)
+    }
+
+    fn raw(self) -> RawFault {
+        let raw = |kind, call: MockCall| RawFault {
+            kind,
+            call: call.number(),
+            code: 0,
+            reserved: 0,
+            value: 0,
+            nth: 1,
+            times: 1,
+        };
+        match self {
+            Self::Call { call, code } => RawFault { code, ..raw(fault::FAIL, call) },
+            Self::CopyToDeviceCorrupts { bit } => {
+                RawFault { value: bit, ..raw(fault::CORRUPT, MockCall::CopyToDevice) }
+            }
+            Self::CopyToHostCorrupts { bit } => RawFault { value: bit, ..raw(fault::CORRUPT, MockCall::CopyToHost) },
+            Self::CopyToDeviceSkipped => raw(fault::SKIP, MockCall::CopyToDevice),
+            Self::CopyToHostSkipped => raw(fault::SKIP, MockCall::CopyToHost),
+            Self::FillSkipped => raw(fault::SKIP, MockCall::Fill),
+            Self::FillHalf => raw(fault::HALF, MockCall::Fill),
+            Self::DigestSkipped => raw(fault::SKIP, MockCall::Digest),
+            Self::DigestShort => raw(fault::DIGEST_SHORT, MockCall::Digest),
+            Self::DigestShortClaimsFull => raw(fault::DIGEST_SHORT_LIES, MockCall::Digest),
+            Self::DigestStale => raw(fault::DIGEST_STALE, MockCall::Digest),
+            Self::DigestReplayed => raw(fault::DIGEST_REPLAYED, MockCall::Digest),
+            Self::CountSkipped => raw(fault::SKIP, MockCall::CountNonzero),
+            Self::CountFindsNothing => raw(fault::COUNT_ZERO, MockCall::CountNonzero),
+            Self::MemoryInfoFree { free } => RawFault { value: free, ..raw(fault::FREE_BYTES, MockCall::MemoryInfo) },
+            Self::Residency(lie) => {
+                let value = match lie {
+                    ResidencyLie::Host => 1,
+                    ResidencyLie::Managed => 2,
+                    ResidencyLie::HostMapped => 3,
+                    ResidencyLie::Exportable => 4,
+                    ResidencyLie::WrongOrdinal => 5,
+                    ResidencyLie::AllZero => 6,
+                    ResidencyLie::ShortRange => 7,
+                };
+                RawFault { value, ..raw(fault::RESIDENCY, MockCall::Residency) }
+            }
+            Self::ProtectUnconfirmed => raw(fault::UNCONFIRMED, MockCall::Protect),
+            Self::ProtectSkipped => raw(fault::SKIP, MockCall::Protect),
+            Self::Sticky => RawFault { code: 719, ..raw(fault::STICKY, MockCall::Any) },
+        }
+    }
+}
+
+/// A [`Fault`] with the calls that it hits: `times` consecutive ones, beginning with the `nth` from now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultOrder {
+    fault: Fault,
+    nth: u64,
+    times: u64,
+}
+
+impl FaultOrder {
+    /// Begins with the `nth` matching call from now; 1 is the next.
+    #[must_use]
+    pub const fn nth(self, nth: u64) -> Self {
+        Self { nth, ..self }
+    }
+
+    /// Hits so many consecutive matching calls.
+    #[must_use]
+    pub const fn times(self, times: u64) -> Self {
+        Self { times, ..self }
+    }
+
+    /// Hits every matching call from its first on.
+    #[must_use]
+    pub const fn always(self) -> Self {
+        self.times(u64::MAX)
+    }
+}
+
+impl From<Fault> for FaultOrder {
+    fn from(fault: Fault) -> Self {
+        fault.nth(1)
+    }
+}
+
+/// Orders a fault on a device.
+pub(super) fn order(device: &MockDevice, order: FaultOrder) -> Result<(), VramError> {
+    let FaultOrder { fault, nth, times } = order;
+    if nth == 0 || times == 0 || matches!(fault, Fault::Call { code: 0, .. }) {
+        return Err(VramError::InvalidParams {
+            field: "fault",
+            problem: "can never happen: calls count from 1, at least one must be hit, and code 0 is no failure"
+                .to_owned(),
+        });
+    }
+    Ok(device.order_fault(&RawFault { nth, times, ..fault.raw() })?)
+}
