@@ -1,0 +1,277 @@
+//! The slot table: which shards live, under which generation, and who is using them.
+//!
+//! Owns [`Residents`], [`Record`] and the RAII values [`Claim`] and [`Pinned`]. Promises that a shard id is live at most once, that
+//! a generation is never given out twice, and that a record is handed out for removal only when nobody pins it. One short lock,
+//! never held across device work, audit or any other lock.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use crate::capacity::Reservation;
+use crate::device::ShardMemory;
+use crate::digest::TreeDigest;
+use crate::digest::layout::Layout;
+use crate::driver::Span;
+use crate::error::{BadRange, VramError};
+use crate::names::ShardId;
+
+/// What is known about a live shard. The authority: the seal is only a capability to it.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// The shard's name.
+    pub(crate) id: ShardId,
+    /// The signed message, byte for byte.
+    pub(crate) message: Vec<u8>,
+    /// The digest and the level-1 table that the device gave when the shard was sealed.
+    pub(crate) sealed: TreeDigest,
+    /// What lies where in the image.
+    pub(crate) layout: Layout,
+    /// The image, for reads by executions.
+    pub(crate) image: Span,
+    /// Bytes that it takes on the device, in allocator granularity.
+    pub(crate) room: u64,
+    /// The device memory and its reservation, until they are released. Locked for the length of a check.
+    pub(crate) memory: Mutex<Option<(ShardMemory, Reservation)>>,
+    /// Set once, when a check failed: the shard is quarantined and repeats this.
+    pub(crate) failure: OnceLock<Option<BadRange>>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u64,
+    record: Option<Arc<Record>>,
+    pins: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    slot: u32,
+    /// The generation when live, `None` while it is being sealed.
+    generation: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    names: HashMap<ShardId, Place>,
+    last_generation: u64,
+}
+
+impl Table {
+    fn slot(&mut self, slot: u32) -> Option<&mut Slot> {
+        self.slots.get_mut(usize::try_from(slot).ok()?)
+    }
+}
+
+/// Why a slot and generation could not be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// It was never given out.
+    Unknown,
+    /// It was released.
+    Stale,
+    /// It is pinned.
+    Busy,
+}
+
+/// The live shards of one manager.
+#[derive(Debug, Default)]
+pub(crate) struct Residents {
+    table: Mutex<Table>,
+    unpinned: Condvar,
+}
+
+impl Residents {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a name, a slot and a fresh generation for a shard that is about to be sealed.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` when the name is live or being sealed.
+    pub(crate) fn claim(self: &Arc<Self>, id: &ShardId) -> Result<Claim, VramError> {
+        let mut table = self.lock();
+        if table.names.contains_key(id) {
+            return Err(VramError::InvalidParams {
+                field: "shard id",
+                problem: format!("{id} is in use; release that shard first or choose another id"),
+            });
+        }
+        const EXHAUSTED: VramError = VramError::Internal { what: "slots or generations are exhausted" };
+        let generation = table.last_generation.checked_add(1).ok_or(EXHAUSTED)?;
+        let slot = match table.free.pop() {
+            Some(slot) => slot,
+            None => {
+                let slot = u32::try_from(table.slots.len()).map_err(|_| EXHAUSTED)?;
+                table.slots.push(Slot::default());
+                slot
+            }
+        };
+        table.last_generation = generation;
+        if let Some(entry) = table.slot(slot) {
+            *entry = Slot { generation, record: None, pins: 0 };
+        }
+        table.names.insert(id.clone(), Place { slot, generation: None });
+        Ok(Claim { residents: Arc::clone(self), id: id.clone(), slot, generation, published: false })
+    }
+
+    /// Pins a live shard.
+    pub(crate) fn pin(self: &Arc<Self>, slot: u32, generation: u64) -> Result<Pinned, Absent> {
+        let mut table = self.lock();
+        let entry = table.slot(slot).ok_or(Absent::Unknown)?;
+        let record = match &entry.record {
+            Some(record) if entry.generation == generation => Arc::clone(record),
+            _ if generation <= entry.generation => return Err(Absent::Stale),
+            _ => return Err(Absent::Unknown),
+        };
+        entry.pins = entry.pins.saturating_add(1);
+        Ok(Pinned { residents: Arc::clone(self), record, slot })
+    }
+
+    /// Pins every live shard, in slot order.
+    pub(crate) fn pin_all(self: &Arc<Self>) -> Vec<Pinned> {
+        let mut table = self.lock();
+        (0u32..)
+            .zip(table.slots.iter_mut())
+            .filter_map(|(slot, entry)| {
+                let record = Arc::clone(entry.record.as_ref()?);
+                entry.pins = entry.pins.saturating_add(1);
+                Some(Pinned { residents: Arc::clone(self), record, slot })
+            })
+            .collect()
+    }
+
+    /// Takes a live shard that nobody pins out of the table.
+    pub(crate) fn remove(&self, slot: u32, generation: u64) -> Result<Arc<Record>, Absent> {
+        let mut table = self.lock();
+        let entry = table.slot(slot).ok_or(Absent::Unknown)?;
+        if entry.record.is_none() || entry.generation != generation {
+            return Err(if generation <= entry.generation { Absent::Stale } else { Absent::Unknown });
+        }
+        if entry.pins > 0 {
+            return Err(Absent::Busy);
+        }
+        let record = entry.record.take().ok_or(Absent::Stale)?;
+        table.names.remove(&record.id);
+        table.free.push(slot);
+        Ok(record)
+    }
+
+    /// Where a live shard is.
+    pub(crate) fn find(&self, id: &ShardId) -> Option<(u32, u64)> {
+        let place = *self.lock().names.get(id)?;
+        Some((place.slot, place.generation?))
+    }
+
+    /// Slots and generations of all live shards, in slot order.
+    pub(crate) fn live(&self) -> Vec<(u32, u64)> {
+        let table = self.lock();
+        (0u32..)
+            .zip(&table.slots)
+            .filter(|(_, entry)| entry.record.is_some())
+            .map(|(slot, entry)| (slot, entry.generation))
+            .collect()
+    }
+
+    /// How many shards are live. O(slots).
+    pub(crate) fn live_count(&self) -> u64 {
+        let live = self.lock().slots.iter().filter(|entry| entry.record.is_some()).count();
+        u64::try_from(live).unwrap_or(u64::MAX)
+    }
+
+    /// Takes every shard out, pinned or not: for the end of the manager, when no guard can exist any more.
+    pub(crate) fn drain(&self) -> Vec<Arc<Record>> {
+        let mut table = self.lock();
+        let records = table.slots.iter_mut().filter_map(|entry| entry.record.take()).collect();
+        table.names.clear();
+        records
+    }
+
+    /// Blocks until nobody pins anything; `false` when the deadline came first.
+    pub(crate) fn wait_unpinned(&self, deadline: Instant) -> bool {
+        let mut table = self.lock();
+        loop {
+            if table.slots.iter().all(|entry| entry.pins == 0) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            table = self.unpinned.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// A name, slot and generation that are taken but not yet live. Dropping it gives name and slot back.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    residents: Arc<Residents>,
+    id: ShardId,
+    slot: u32,
+    generation: u64,
+    published: bool,
+}
+
+impl Claim {
+    /// The slot.
+    pub(crate) const fn slot(&self) -> u32 {
+        self.slot
+    }
+
+    /// The generation: from 1, never given out again.
+    pub(crate) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Makes the shard live.
+    pub(crate) fn publish(mut self, record: Record) {
+        let mut table = self.residents.lock();
+        if let Some(entry) = table.slot(self.slot) {
+            entry.record = Some(Arc::new(record));
+        }
+        table.names.insert(self.id.clone(), Place { slot: self.slot, generation: Some(self.generation) });
+        drop(table);
+        self.published = true;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.published {
+            let mut table = self.residents.lock();
+            table.names.remove(&self.id);
+            table.free.push(self.slot);
+        }
+    }
+}
+
+/// A live shard that cannot be released while this exists.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    residents: Arc<Residents>,
+    record: Arc<Record>,
+    slot: u32,
+}
+
+impl std::ops::Deref for Pinned {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        let mut table = self.residents.lock();
+        if let Some(entry) = table.slot(self.slot) {
+            entry.pins = entry.pins.saturating_sub(1);
+        }
+        drop(table);
+        self.residents.unpinned.notify_all();
+    }
+}
