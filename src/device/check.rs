@@ -1,0 +1,163 @@
+//! The check: one digest launch whose result counts only if this launch produced it.
+//!
+//! Owns [`CheckSpace`], the device and host memory that one digest needs, reserved when the shard is sealed so that no check
+//! ever fails for want of room. Before each launch all of it is poisoned; the result must carry the launch's nonce and cover
+//! every block; the host finishes the tree from the level-1 table.
+
+use super::region::Region;
+use super::{Device, DeviceFailure, Stream};
+use crate::digest::{TreeDigest, TreeParams, digest_from_table};
+use crate::driver::{DevicePtr, DigestJob, HostBuffer, LaunchResult, Span};
+use crate::error::VramError;
+
+/// Written over results, tables and scratch before each launch.
+pub(super) const POISON: u8 = 0xEE;
+
+/// Image bytes whose leaf hashes are in scratch at one time.
+const CHUNK_BYTES: u64 = 1 << 30;
+
+const HASH_BYTES: u64 = 32;
+
+/// Where the parts of a check space begin. Result and table lie together, so that one copy brings both back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckSizes {
+    entries: u64,
+    blocks: u64,
+    scratch: u64,
+}
+
+impl CheckSizes {
+    /// What checking an image of `image_bytes` takes; `None` when that is not a u64.
+    pub(crate) fn new(params: &TreeParams, image_bytes: u64) -> Option<Self> {
+        let blocks = params.blocks(image_bytes);
+        let chunk = CHUNK_BYTES.checked_div(u64::from(params.block_size()))?;
+        let scratch = blocks.min(chunk).checked_mul(HASH_BYTES)?;
+        Some(Self { entries: params.table_entries(blocks), blocks, scratch })
+    }
+
+    /// Result and table, in bytes.
+    fn readback(self) -> Option<u64> {
+        self.entries.checked_add(1)?.checked_mul(HASH_BYTES)
+    }
+
+    /// All of it, in bytes.
+    pub(crate) fn bytes(self) -> Option<u64> {
+        self.readback()?.checked_add(self.scratch)
+    }
+}
+
+/// Memory for the checks of one shard.
+#[derive(Debug)]
+pub(super) struct CheckSpace {
+    sizes: CheckSizes,
+    result: DevicePtr,
+    table: Span,
+    scratch: Span,
+    all: Span,
+    readback: HostBuffer,
+}
+
+impl CheckSpace {
+    /// Lays the parts out in `region`, which holds at least `sizes.bytes()`.
+    pub(super) fn new(device: &Device, region: &Region, sizes: CheckSizes) -> Result<Self, VramError> {
+        const TOO_SMALL: VramError = VramError::Internal { what: "the check space does not fit its region" };
+        let all = region.span();
+        let readback_bytes = sizes.readback().ok_or(TOO_SMALL)?;
+        let table_bytes = readback_bytes.checked_sub(HASH_BYTES).ok_or(TOO_SMALL)?;
+        let table = Span { ptr: all.ptr.checked_add(HASH_BYTES).ok_or(TOO_SMALL)?, bytes: table_bytes };
+        let scratch = Span { ptr: all.ptr.checked_add(readback_bytes).ok_or(TOO_SMALL)?, bytes: sizes.scratch };
+        if sizes.bytes().is_none_or(|bytes| bytes > all.bytes) {
+            return Err(TOO_SMALL);
+        }
+        let readback = device.driver.host_buffer(usize::try_from(readback_bytes).map_err(|_| TOO_SMALL)?)?;
+        Ok(Self { sizes, result: all.ptr, table, scratch, all, readback })
+    }
+
+    /// Digests `regions` where they lie. Blocks until the device is done.
+    pub(super) fn digest(
+        &mut self,
+        device: &Device,
+        stream: &Stream,
+        regions: &[Span],
+        image_bytes: u64,
+    ) -> Result<TreeDigest, DigestFailure> {
+        let nonce = device.nonce();
+        let readback_bytes = self.readback.len();
+        self.readback.bytes_mut()?.fill(POISON);
+        device.driver.fill(stream.id, self.all, POISON)?;
+        device.driver.digest(
+            stream.id,
+            &DigestJob {
+                regions,
+                block_size: device.params.block_size(),
+                salt: device.params.salt(),
+                scratch: self.scratch,
+                table: self.table,
+                result: self.result,
+                nonce,
+            },
+        )?;
+        device.driver.copy_to_host(stream.id, &mut self.readback, 0, self.result, readback_bytes)?;
+        stream.synchronize()?;
+        let bytes = self.readback.bytes_mut()?;
+        let (result, table) =
+            bytes.split_first_chunk::<{ LaunchResult::BYTES }>().ok_or(DeviceFailure::Unproven("digest"))?;
+        let expected = LaunchResult { nonce, covered: self.sizes.blocks, found: self.sizes.entries, reserved: 0 };
+        if LaunchResult::from_bytes(result) != expected {
+            return Err(DeviceFailure::Unproven("digest").into());
+        }
+        let (table, rest) = table.as_chunks::<32>();
+        if !rest.is_empty() {
+            return Err(DeviceFailure::Unproven("digest").into());
+        }
+        let table = table.to_vec();
+        let digest = digest_from_table(&device.params, image_bytes, &table).map_err(DigestFailure::Host)?;
+        Ok(TreeDigest { digest, table, image_bytes })
+    }
+}
+
+/// Why there is no digest.
+#[derive(Debug)]
+pub(crate) enum DigestFailure {
+    /// The device's fault.
+    Device(DeviceFailure),
+    /// This crate's fault.
+    Host(VramError),
+}
+
+impl<T: Into<DeviceFailure>> From<T> for DigestFailure {
+    fn from(failure: T) -> Self {
+        Self::Device(failure.into())
+    }
+}
+
+impl From<DigestFailure> for VramError {
+    fn from(failure: DigestFailure) -> Self {
+        match failure {
+            DigestFailure::Device(failure) => failure.into(),
+            DigestFailure::Host(error) => error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sizes(block_size: u32, image_bytes: u64) -> CheckSizes {
+        CheckSizes::new(&TreeParams::new(block_size, &[]).unwrap(), image_bytes).unwrap()
+    }
+
+    #[test]
+    fn sizes_follow_the_tree_and_scratch_is_bounded() {
+        // covers: DIG-3 RES-7
+        assert_eq!(sizes(4096, 1), CheckSizes { entries: 1, blocks: 1, scratch: 32 });
+        assert_eq!(sizes(4096, 4097), CheckSizes { entries: 1, blocks: 2, scratch: 64 });
+        assert_eq!(sizes(4096, 512 << 10), CheckSizes { entries: 1, blocks: 128, scratch: 4096 });
+        assert_eq!(sizes(4096, (512 << 10) + 1), CheckSizes { entries: 2, blocks: 129, scratch: 129 * 32 });
+        let large = sizes(4096, 130 << 30);
+        assert_eq!((large.entries, large.scratch), (130 * 2048, 8 << 20));
+        assert_eq!(large.bytes(), Some((130 * 2048 + 1) * 32 + (8 << 20)));
+        assert!(CheckSizes::new(&TreeParams::default(), u64::MAX).is_some_and(|sizes| sizes.bytes().is_some()));
+    }
+}

@@ -1,0 +1,78 @@
+//! Reading verified bytes back, bounded.
+//!
+//! Owns [`Reader`] and the pool that keeps readers for the next execution. The host buffer is wiped after every read, so that no
+//! copy of the weights outlives the call that asked for them.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{Device, DeviceFailure, Stream};
+use crate::driver::{DriverError, HostBuffer, Span};
+
+/// The most that one copy brings back.
+const CHUNK_BYTES: usize = 1 << 20;
+/// Readers kept for later.
+const KEPT: usize = 8;
+
+/// A stream and a buffer to read with.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    stream: Stream,
+    buffer: HostBuffer,
+}
+
+/// Readers that nobody uses just now.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    idle: Mutex<Vec<Reader>>,
+}
+
+impl Device {
+    /// Takes a reader from the pool, or makes one.
+    pub(crate) fn reader(&self) -> Result<Reader, DriverError> {
+        let idle = self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(reader) => Ok(reader),
+            None => Ok(Reader { stream: Stream::new(&self.driver)?, buffer: self.driver.host_buffer(CHUNK_BYTES)? }),
+        }
+    }
+
+    /// Gives a reader back.
+    pub(crate) fn keep_reader(self: &Arc<Self>, reader: Reader) {
+        let mut idle = self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < KEPT {
+            idle.push(reader);
+        }
+    }
+
+    /// Copies `out.len()` bytes from `offset` of `span`. Blocks. The caller checked the bounds.
+    pub(crate) fn read(
+        &self,
+        reader: &mut Reader,
+        span: Span,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), DeviceFailure> {
+        let mut at = span.ptr.checked_add(offset).ok_or(DeviceFailure::Unproven("read"))?;
+        for piece in out.chunks_mut(CHUNK_BYTES) {
+            let copied = self.copy_out(reader, at, piece);
+            reader.buffer.wipe()?;
+            copied?;
+            let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
+            at = at.checked_add(bytes).ok_or(DeviceFailure::Unproven("read"))?;
+        }
+        Ok(())
+    }
+
+    fn copy_out(
+        &self,
+        reader: &mut Reader,
+        from: crate::driver::DevicePtr,
+        piece: &mut [u8],
+    ) -> Result<(), DeviceFailure> {
+        self.driver.copy_to_host(reader.stream.id, &mut reader.buffer, 0, from, piece.len())?;
+        reader.stream.synchronize()?;
+        let bytes = reader.buffer.bytes_mut()?;
+        piece.copy_from_slice(bytes.get(..piece.len()).ok_or(DeviceFailure::Unproven("read"))?);
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! Regions: device memory that is proven to be device memory.
+//!
+//! Owns [`Region`]. A region exists only after the driver's own answers placed all of it on this device and nowhere else. It
+//! never frees itself: whoever proved it wiped calls [`Region::free`], and a region that is merely dropped stays allocated, for
+//! bytes that may hold weights must not go back to the pool.
+
+use std::sync::Arc;
+
+use crate::driver::{Driver, DriverError, MemoryKind, Residency, Span};
+use crate::error::VramError;
+
+/// One owned allocation.
+#[derive(Debug)]
+pub(crate) struct Region {
+    driver: Arc<dyn Driver>,
+    span: Span,
+}
+
+impl Region {
+    /// Allocates `bytes` (a multiple of the granularity) and proves where they lie. Nothing stays allocated on failure.
+    pub(super) fn allocate(driver: &Arc<dyn Driver>, bytes: u64) -> Result<Self, VramError> {
+        let region = Self { span: Span { ptr: driver.alloc(bytes)?, bytes }, driver: Arc::clone(driver) };
+        match region.prove_residency() {
+            Ok(()) => Ok(region),
+            Err(error) => {
+                // Nothing was written to it yet, so there is nothing of ours to wipe.
+                region.free()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Asks the driver again where the region lies.
+    pub(super) fn prove_residency(&self) -> Result<(), VramError> {
+        let answer = self.driver.residency(self.span.ptr)?;
+        judge(&answer, self.span, self.driver.info().ordinal)
+            .map_err(|problem| VramError::PolicyViolation { rule: "vram_only", problem: problem.to_owned() })
+    }
+
+    /// Its place.
+    pub(super) const fn span(&self) -> Span {
+        self.span
+    }
+
+    /// Gives the memory back to the driver. The caller proved it wiped, or never wrote to it.
+    pub(super) fn free(self) -> Result<(), DriverError> {
+        self.driver.free(self.span.ptr)
+    }
+}
+
+/// Whether the driver's answers prove that all of `span` is memory of device `ordinal` and of nothing else.
+fn judge(answer: &Residency, span: Span, ordinal: u32) -> Result<(), &'static str> {
+    match answer.kind {
+        MemoryKind::Device => {}
+        MemoryKind::Unknown => {
+            return Err("the driver did not say where the memory lies; an empty answer proves nothing");
+        }
+        MemoryKind::Host => return Err("the driver placed the memory in host RAM"),
+        MemoryKind::Managed => return Err("the driver made the memory managed, so it may migrate to host RAM"),
+    }
+    if answer.host_mapped {
+        return Err("the memory is mapped into the host");
+    }
+    if answer.exportable {
+        return Err("the memory can be exported to other processes");
+    }
+    if answer.ordinal != Some(ordinal) {
+        return Err("the memory lies on another device");
+    }
+    let covered = answer
+        .range
+        .ptr
+        .checked_add(answer.range.bytes)
+        .zip(span.ptr.checked_add(span.bytes))
+        .is_some_and(|(range_end, span_end)| answer.range.ptr <= span.ptr && span_end <= range_end);
+    if covered { Ok(()) } else { Err("the driver's allocation does not cover the whole region") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::DevicePtr;
+
+    const SPAN: Span = Span { ptr: DevicePtr(4096), bytes: 8192 };
+    const GOOD: Residency =
+        Residency { kind: MemoryKind::Device, host_mapped: false, exportable: false, ordinal: Some(1), range: SPAN };
+
+    #[test]
+    fn only_a_complete_answer_is_a_proof() {
+        // covers: RES-2
+        assert_eq!(judge(&GOOD, SPAN, 1), Ok(()));
+        let wider = Span { ptr: DevicePtr(0), bytes: 1 << 20 };
+        assert_eq!(judge(&Residency { range: wider, ..GOOD }, SPAN, 1), Ok(()));
+        let nothing = Span { ptr: DevicePtr(0), bytes: 0 };
+        let short = Span { bytes: 8191, ..SPAN };
+        let late = Span { ptr: DevicePtr(4097), bytes: 8192 };
+        let wrapping = Span { ptr: DevicePtr(u64::MAX), bytes: 2 };
+        for bad in [
+            Residency { kind: MemoryKind::Unknown, ordinal: Some(0), range: nothing, ..GOOD },
+            Residency { kind: MemoryKind::Host, ..GOOD },
+            Residency { kind: MemoryKind::Managed, ..GOOD },
+            Residency { host_mapped: true, ..GOOD },
+            Residency { exportable: true, ..GOOD },
+            Residency { ordinal: Some(0), ..GOOD },
+            Residency { ordinal: None, ..GOOD },
+            Residency { range: nothing, ..GOOD },
+            Residency { range: short, ..GOOD },
+            Residency { range: late, ..GOOD },
+            Residency { range: wrapping, ..GOOD },
+        ] {
+            assert!(judge(&bad, SPAN, 1).is_err(), "{bad:?}");
+        }
+    }
+}
