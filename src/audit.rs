@@ -14,7 +14,8 @@ mod trail;
 pub use self::event::{AuditEvent, EventKind, ExecuteOutcome, QuarantineCause, Severity, VerificationFailure};
 pub use self::memory::MemorySink;
 pub use self::tracing::TracingSink;
-pub(crate) use self::trail::{AuditTrail, Requirement};
+pub use self::trail::AuditRequirement;
+pub(crate) use self::trail::AuditTrail;
 
 /// A sink did not take an event.
 #[derive(Debug, thiserror::Error)]

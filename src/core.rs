@@ -1,24 +1,270 @@
-//! What guards and manager share.
+//! What guards and manager share: identity, key, device, ledger, slot table, state and audit trail.
+//!
+//! Owns [`Core`] and the steps that protect: stopping, quarantining, retiring memory. Each of them acts first and reports after.
+//!
+//! Lock order, outermost first: a record's memory → staging → slot table → residue → audit trail. No lock of this crate is held
+//! while a caller's code runs, except the audit trail's, under which sinks are called.
 
-use crate::error::StopReason;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-/// What a manager permits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ManagerState {
-    /// Everything.
-    Ready,
-    /// No new work; what runs may finish.
-    Draining,
-    /// No work, and results in flight are discarded. Final.
-    Stopped(StopReason),
+use crate::audit::{AuditTrail, EventKind, QuarantineCause, VerificationFailure};
+use crate::capacity::{Ledger, Quarantined, Reservation};
+use crate::clock::Clock;
+use crate::device::{Device, DeviceFailure, ShardMemory};
+use crate::digest::Digest;
+use crate::driver::DriverError;
+use crate::error::{BadRange, StopReason, VramError};
+use crate::identity::Identity;
+use crate::keys::SealKey;
+use crate::names::ShardId;
+use crate::policy::Policy;
+use crate::residents::{Record, Residents};
+use crate::telemetry::{Gauges, Telemetry};
+
+mod state;
+
+pub use state::ManagerState;
+pub(crate) use state::StateCell;
+
+/// What an integrity failure does besides quarantining the shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnIntegrityFailure {
+    /// The manager stops for good.
+    #[default]
+    Stop,
+    /// Only the shard is out of service.
+    QuarantineShard,
 }
 
-impl std::fmt::Display for ManagerState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Ready => f.write_str("ready"),
-            Self::Draining => f.write_str("draining"),
-            Self::Stopped(reason) => write!(f, "stopped after {reason}"),
+/// What a release did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WipeReport {
+    /// The shard.
+    pub shard: ShardId,
+    /// Bytes zeroed, proven zero on the device and given back, in allocator granularity.
+    pub bytes: u64,
+    /// How long wipe, proof and free took together.
+    pub duration: Duration,
+}
+
+/// The shared heart of a manager.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) identity: Identity,
+    pub(crate) key: SealKey,
+    pub(crate) policy: Policy,
+    pub(crate) on_failure: OnIntegrityFailure,
+    pub(crate) device: Arc<Device>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) residents: Arc<Residents>,
+    pub(crate) state: StateCell,
+    pub(crate) trail: AuditTrail,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) clock: Clock,
+    /// Memory that could not be proven wiped. Its bytes stay used.
+    residue: Mutex<Vec<Residue>>,
+}
+
+/// Memory kept out of the pool, with what counts it.
+#[derive(Debug)]
+struct Residue {
+    id: ShardId,
+    memory: ShardMemory,
+    counted: Quarantined,
+}
+
+/// What `Core::new` takes; one field for each.
+pub(crate) struct CoreParts {
+    pub(crate) identity: Identity,
+    pub(crate) key: SealKey,
+    pub(crate) policy: Policy,
+    pub(crate) on_failure: OnIntegrityFailure,
+    pub(crate) device: Arc<Device>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) trail: AuditTrail,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) clock: Clock,
+}
+
+impl Core {
+    pub(crate) fn new(parts: CoreParts) -> Self {
+        let CoreParts { identity, key, policy, on_failure, device, ledger, trail, telemetry, clock } = parts;
+        Self {
+            identity,
+            key,
+            policy,
+            on_failure,
+            device,
+            ledger,
+            residents: Arc::default(),
+            state: StateCell::default(),
+            trail,
+            telemetry,
+            clock,
+            residue: Mutex::default(),
         }
     }
+
+    /// Whether new work may begin.
+    pub(crate) fn permit(&self) -> Result<(), VramError> {
+        match self.state.get() {
+            ManagerState::Ready => Ok(()),
+            state => Err(VramError::ManagerStopped { state }),
+        }
+    }
+
+    /// Stops for good; the first reason stays.
+    pub(crate) fn stop(&self, reason: StopReason) {
+        if self.state.stop(reason) {
+            self.trail.emit(EventKind::ManagerStopped { reason });
+        }
+    }
+
+    /// What a failed device operation means for the manager as a whole.
+    pub(crate) fn note_device_failure(&self, error: &VramError) {
+        match error {
+            VramError::DeviceUntrusted { .. } => self.stop(StopReason::DeviceUntrusted),
+            VramError::Device(failed) | VramError::WipeFailed { source: Some(failed), .. } if is_sticky(failed) => {
+                self.stop(StopReason::DeviceLost);
+            }
+            _ => {}
+        }
+    }
+
+    /// Quarantines a shard whose bytes, or whose seal's words, are not what was sealed.
+    pub(crate) fn fail_integrity(
+        &self,
+        record: &Record,
+        reason: VerificationFailure,
+        actual: Option<Digest>,
+        first_bad: Option<BadRange>,
+    ) -> VramError {
+        // Protect first: from here on nothing executes.
+        let newly_quarantined = record.failure.set(first_bad.clone()).is_ok();
+        let newly_stopped = match self.on_failure {
+            OnIntegrityFailure::Stop => self.state.stop(StopReason::IntegrityFailure),
+            OnIntegrityFailure::QuarantineShard => false,
+        };
+        if newly_quarantined {
+            self.ledger.hold_evidence(record.room);
+        }
+        self.trail.emit(EventKind::SealVerificationFailed {
+            shard: record.id.clone(),
+            reason,
+            expected: record.sealed.digest,
+            actual,
+            first_bad: first_bad.clone(),
+        });
+        if newly_quarantined {
+            self.trail.emit(EventKind::ShardQuarantined {
+                shard: record.id.clone(),
+                bytes: record.room,
+                cause: QuarantineCause::Evidence,
+            });
+        }
+        if newly_stopped {
+            self.trail.emit(EventKind::ManagerStopped { reason: StopReason::IntegrityFailure });
+        }
+        self.report_memory();
+        VramError::IntegrityFailure { shard: record.id.clone(), first_bad }
+    }
+
+    /// Wipes memory, proves it zero, frees it and gives its capacity back; or keeps it out of the pool.
+    pub(crate) fn retire(
+        &self,
+        id: &ShardId,
+        memory: ShardMemory,
+        reservation: Reservation,
+    ) -> Result<WipeReport, VramError> {
+        let started = Instant::now();
+        let outcome = match memory.wipe_and_free() {
+            Ok(bytes) => {
+                drop(reservation);
+                let duration = started.elapsed();
+                self.report_wiped(id, bytes, duration);
+                Ok(WipeReport { shard: id.clone(), bytes, duration })
+            }
+            Err((memory, failure)) => {
+                let bytes = reservation.bytes();
+                let residue = Residue { id: id.clone(), memory: *memory, counted: reservation.quarantine() };
+                self.residue.lock().unwrap_or_else(PoisonError::into_inner).push(residue);
+                Err(self.report_residue(id, bytes, failure))
+            }
+        };
+        self.report_memory();
+        outcome
+    }
+
+    fn report_wiped(&self, id: &ShardId, bytes: u64, duration: Duration) {
+        self.telemetry.wiped(bytes);
+        self.trail.emit(EventKind::VramWiped { shard: id.clone(), bytes, proven: true, duration });
+        self.trail.emit(EventKind::VramDeallocated { shard: id.clone(), bytes });
+    }
+
+    fn report_residue(&self, id: &ShardId, bytes: u64, failure: DeviceFailure) -> VramError {
+        let cause = if failure.is_sticky() { QuarantineCause::WipeImpossible } else { QuarantineCause::Residue };
+        let source = match failure {
+            DeviceFailure::Call(error) => Some(error),
+            DeviceFailure::Unproven(_) => None,
+        };
+        let error = VramError::WipeFailed { shard: id.clone(), bytes, source };
+        self.trail.emit(EventKind::ShardQuarantined { shard: id.clone(), bytes, cause });
+        self.note_device_failure(&error);
+        error
+    }
+
+    /// Takes a record that is out of the table apart and retires its memory.
+    pub(crate) fn retire_record(&self, record: &Record) -> Result<WipeReport, VramError> {
+        let held = record.memory.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some((memory, reservation)) = held else {
+            return Err(VramError::StaleHandle { shard: record.id.clone() });
+        };
+        if record.failure.get().is_some() {
+            self.ledger.let_evidence_go(record.room);
+        }
+        self.retire(&record.id, memory, reservation)
+    }
+
+    /// The end: wipes every live shard, pinned or not, and tries once more to wipe what could not be wiped before.
+    pub(crate) fn retire_everything(&self) -> (u64, u64) {
+        let mut wiped: u64 = 0;
+        for record in self.residents.drain() {
+            wiped = wiped.saturating_add(self.retire_record(&record).map_or(0, |report| report.bytes));
+        }
+        let residue = std::mem::take(&mut *self.residue.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut left: u64 = 0;
+        for Residue { id, memory, counted } in residue {
+            let started = Instant::now();
+            match memory.wipe_and_free() {
+                Ok(bytes) => {
+                    drop(counted);
+                    self.report_wiped(&id, bytes, started.elapsed());
+                    wiped = wiped.saturating_add(bytes);
+                }
+                Err((memory, _)) => {
+                    left = left.saturating_add(memory.room());
+                    let residue = Residue { id, memory: *memory, counted };
+                    self.residue.lock().unwrap_or_else(PoisonError::into_inner).push(residue);
+                }
+            }
+        }
+        self.report_memory();
+        (wiped, left)
+    }
+
+    /// Brings the gauges up to date.
+    pub(crate) fn report_memory(&self) {
+        self.telemetry.gauges(Gauges {
+            total: self.ledger.total(),
+            used: self.ledger.used(),
+            available: self.ledger.available(),
+            quarantined: self.ledger.quarantined(),
+            shards: self.residents.live_count(),
+        });
+    }
+}
+
+fn is_sticky(error: &DriverError) -> bool {
+    DeviceFailure::Call(error.clone()).is_sticky()
 }

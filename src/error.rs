@@ -98,6 +98,8 @@ pub enum RefusalReason {
     ClaimsOtherWorker,
     /// The tag does not verify; the message names another manager's epoch.
     ClaimsOtherEpoch,
+    /// The tag verifies but the shard was released.
+    Stale,
     /// The tag verifies but the message names a slot that was never given out.
     UnknownSlot,
     /// The seal is older than the caller allows.
@@ -114,6 +116,7 @@ impl RefusalReason {
             Self::ClaimsOtherDevice => "claims_other_device",
             Self::ClaimsOtherWorker => "claims_other_worker",
             Self::ClaimsOtherEpoch => "claims_other_epoch",
+            Self::Stale => "stale",
             Self::UnknownSlot => "unknown_slot",
             Self::Expired => "expired",
         }
@@ -136,7 +139,9 @@ pub enum StopReason {
     DeviceUntrusted,
     /// The device's context is dead.
     DeviceLost,
-    /// `shutdown` was called.
+    /// The surroundings broke the policy.
+    PolicyViolation,
+    /// `shutdown` was called, or the manager was dropped.
     Shutdown,
 }
 
@@ -148,6 +153,7 @@ impl StopReason {
             Self::IntegrityFailure => "integrity_failure",
             Self::DeviceUntrusted => "device_untrusted",
             Self::DeviceLost => "device_lost",
+            Self::PolicyViolation => "policy_violation",
             Self::Shutdown => "shutdown",
         }
     }

@@ -55,7 +55,19 @@ const BLOCK_BYTES: usize = 64;
 /// use vram_residency::WorkerSecret;
 /// let same = WorkerSecret::random().unwrap() == WorkerSecret::random().unwrap();
 /// ```
-pub struct WorkerSecret(Zeroizing<Box<[u8]>>);
+pub struct WorkerSecret {
+    bytes: Zeroizing<Box<[u8]>>,
+    origin: SecretOrigin,
+}
+
+/// Where a secret came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SecretOrigin {
+    /// A file or a credential: it outlives the process.
+    Stored,
+    /// This process: bytes from its caller, or drawn at random.
+    Process,
+}
 
 impl WorkerSecret {
     /// Copies a secret from memory. The caller's copy stays the caller's to erase.
@@ -64,7 +76,7 @@ impl WorkerSecret {
     /// `CONFIG_ERROR` outside 32 to 4096 bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, VramError> {
         if SECRET_BYTES.contains(&bytes.len()) {
-            Ok(Self(Zeroizing::new(Box::from(bytes))))
+            Ok(Self { bytes: Zeroizing::new(Box::from(bytes)), origin: SecretOrigin::Process })
         } else {
             Err(config(format!("is {} bytes long; 32 to 4096 are allowed", bytes.len())))
         }
@@ -78,7 +90,12 @@ impl WorkerSecret {
         let mut bytes: Zeroizing<Box<[u8]>> = Zeroizing::new(Box::new([0; 32]));
         getrandom::fill(&mut bytes)
             .map_err(|_| VramError::Internal { what: "the operating system gave no randomness" })?;
-        Ok(Self(bytes))
+        Ok(Self { bytes, origin: SecretOrigin::Process })
+    }
+
+    /// Where it came from.
+    pub(crate) const fn origin(&self) -> SecretOrigin {
+        self.origin
     }
 }
 
@@ -156,7 +173,7 @@ impl SealKey {
         let mut key = Self(Box::new(Zeroizing::new([0; BLOCK_BYTES])));
         let info = info(purpose, kind, uuid)?;
         let (output, _padding) = key.0.split_at_mut(32);
-        Hkdf::<Sha256>::new(Some(salt), &secret.0)
+        Hkdf::<Sha256>::new(Some(salt), &secret.bytes)
             .expand(&info, output)
             .map_err(|_| VramError::Internal { what: "a key could not be derived" })?;
         Ok(key)

@@ -1,34 +1,46 @@
 //! Keeps model weights honest in GPU memory.
 
 pub(crate) mod audit;
+pub(crate) mod capacity;
 pub(crate) mod clock;
 pub(crate) mod core;
+pub(crate) mod device;
 pub(crate) mod digest;
 pub(crate) mod driver;
 pub(crate) mod error;
+pub(crate) mod execution;
 pub(crate) mod ffi;
 pub(crate) mod identity;
 pub(crate) mod keys;
+pub(crate) mod manager;
 pub(crate) mod names;
+pub(crate) mod policy;
+pub(crate) mod residents;
 pub(crate) mod seal;
-pub(crate) mod telemetry;
 pub(crate) mod source;
+pub(crate) mod telemetry;
 pub(crate) mod tensors;
+pub(crate) mod verify;
 
 pub use audit::{
-    Ack, AuditError, AuditEvent, AuditSink, EventKind, ExecuteOutcome, MemorySink, QuarantineCause, Severity,
-    TracingSink, VerificationFailure,
+    Ack, AuditError, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, QuarantineCause,
+    Severity, TracingSink, VerificationFailure,
 };
-pub use core::ManagerState;
+pub use core::{ManagerState, OnIntegrityFailure, WipeReport};
 pub use digest::layout::{Layout, LayoutKind, TensorInfo};
 pub use digest::{Digest, TreeParams, digest_bytes, digest_reader};
-pub use digest::{Digest, TreeParams};
 #[cfg(feature = "mock")]
 pub use driver::mock::{Fault, FaultOrder, MockCall, MockConfig, MockStats, ResidencyLie};
 pub use driver::{DeviceKind, DeviceUuid, DriverError, DriverErrorKind, MemoryInfo};
 pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, VramError};
+pub use execution::{ExecuteOptions, Execution, RawDevicePtr, Verified, VerifiedRegion};
 pub use identity::{Origin, SealedDevice};
 pub use keys::{SecretFileMode, WorkerSecret};
+#[cfg(feature = "mock")]
+pub use manager::MockControls;
+pub use manager::{DeviceSelector, Posture, ShardSpec, ShutdownReport, VramManager, VramManagerBuilder};
 pub use names::{ModelRef, SetId, ShardId, WorkerId};
+pub use policy::Policy;
 pub use seal::SealedShard;
 pub use source::{ShardSource, SourceDigest, digest_source};
+pub use verify::{Coverage, Verification};

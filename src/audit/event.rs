@@ -47,6 +47,8 @@ pub enum QuarantineCause {
     Evidence,
     /// It could not be proven zero; it may still hold weights.
     Residue,
+    /// The device's context is dead: nothing can be wiped any more.
+    WipeImpossible,
 }
 
 /// What did not verify.
@@ -56,8 +58,12 @@ pub enum QuarantineCause {
 pub enum VerificationFailure {
     /// The bytes in device memory have another digest.
     DigestMismatch,
+    /// What was loaded does not have the digest that was expected of it.
+    NotExpected,
     /// An authentic seal disagrees with the live record.
     RecordMismatch,
+    /// The shard failed before and is out of service.
+    Quarantined,
     /// The device did not prove that it looked.
     DeviceUntrusted,
 }
@@ -257,7 +263,11 @@ impl EventKind {
             | Self::ShardQuarantined { .. }
             | Self::PolicyViolation { .. }
             | Self::ManagerStopped {
-                reason: StopReason::IntegrityFailure | StopReason::DeviceUntrusted | StopReason::DeviceLost,
+                reason:
+                    StopReason::IntegrityFailure
+                    | StopReason::DeviceUntrusted
+                    | StopReason::DeviceLost
+                    | StopReason::PolicyViolation,
             } => Severity::Critical,
             Self::VramAllocationFailed { .. }
             | Self::SealRefused { .. }

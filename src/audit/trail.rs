@@ -25,7 +25,7 @@ const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 
 /// What the policy asks of the trail before a permissive step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Requirement {
+pub enum AuditRequirement {
     /// Nothing: events are best effort.
     BestEffort,
     /// Every sink takes the event.
@@ -37,7 +37,7 @@ pub(crate) enum Requirement {
 /// The events of one manager, on their way to its sinks.
 pub(crate) struct AuditTrail {
     sinks: Vec<Arc<dyn AuditSink>>,
-    requirement: Requirement,
+    requirement: AuditRequirement,
     identity: Identity,
     clock: Clock,
     telemetry: Telemetry,
@@ -59,7 +59,7 @@ impl AuditTrail {
     /// A trail to these sinks, in this order.
     pub(crate) fn new(
         sinks: Vec<Arc<dyn AuditSink>>,
-        requirement: Requirement,
+        requirement: AuditRequirement,
         identity: Identity,
         clock: Clock,
         telemetry: Telemetry,
@@ -80,12 +80,12 @@ impl AuditTrail {
         let event = kind.name();
         let delivered = self.deliver(&mut self.state(), kind);
         let problem = match (self.requirement, delivered) {
-            (Requirement::BestEffort, _)
-            | (Requirement::Accepted, Ok(Some(_)))
-            | (Requirement::Durable, Ok(Some(Ack::Durable))) => return Ok(()),
+            (AuditRequirement::BestEffort, _)
+            | (AuditRequirement::Accepted, Ok(Some(_)))
+            | (AuditRequirement::Durable, Ok(Some(Ack::Durable))) => return Ok(()),
             (_, Err(source)) => return Err(VramError::AuditUnavailable { event, source }),
             (_, Ok(None)) => "there is no audit sink",
-            (Requirement::Durable, Ok(Some(Ack::Accepted))) => "no audit sink took it durably",
+            (AuditRequirement::Durable, Ok(Some(Ack::Accepted))) => "no audit sink took it durably",
         };
         Err(VramError::AuditUnavailable { event, source: AuditError { problem: problem.to_owned(), source: None } })
     }

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{SECRET_BYTES, WorkerSecret, config};
+use super::{SECRET_BYTES, SecretOrigin, WorkerSecret, config};
 use crate::error::VramError;
 
 /// How strictly a secret's file is judged.
@@ -150,5 +150,6 @@ fn read(file: &mut File) -> Result<WorkerSecret, VramError> {
     if length > *SECRET_BYTES.end() {
         return Err(config("is longer than 4096 bytes"));
     }
-    WorkerSecret::from_bytes(buffer.get(..length).unwrap_or_default())
+    let secret = WorkerSecret::from_bytes(buffer.get(..length).unwrap_or_default())?;
+    Ok(WorkerSecret { origin: SecretOrigin::Stored, ..secret })
 }

@@ -124,7 +124,7 @@ fn nothing_secret_is_shown_and_all_of_it_is_zeroed_on_drop() {
     let shown = format!("{:?} {:?} {:?}", secret(), key(), key().sign(b"message"));
     assert_eq!(shown, "WorkerSecret(..) SealKey(..) Tag(..)");
     fn zeroes<T: zeroize::ZeroizeOnDrop>(_: &T) {}
-    zeroes(&secret().0);
+    zeroes(&secret().bytes);
     zeroes(&*key().0);
 }
 
@@ -139,7 +139,7 @@ fn secrets_have_a_length() {
         assert_eq!(error.code().as_str(), "CONFIG_ERROR");
     }
     let (one, two) = (WorkerSecret::random().unwrap(), WorkerSecret::random().unwrap());
-    assert_ne!(one.0, two.0);
+    assert_ne!(one.bytes, two.bytes);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn files_are_judged() {
         path
     };
     let good = place("good", 32, 0o600);
-    assert_eq!(*WorkerSecret::from_file(&good).unwrap().0, vec![9; 32].into_boxed_slice());
+    assert_eq!(*WorkerSecret::from_file(&good).unwrap().bytes, vec![9; 32].into_boxed_slice());
     let link = folder.path().join("link");
     symlink(&good, &link).unwrap();
     let fifo = folder.path().join("fifo");

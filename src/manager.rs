@@ -1,0 +1,284 @@
+//! The only door: [`VramManager`].
+//!
+//! Owns the public calls and their order. Everything behind it — ledger, slot table, device, trail — is reached through here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::core::{Core, ManagerState, WipeReport};
+use crate::digest::{Digest, TreeParams};
+use crate::driver::{DeviceKind, DeviceUuid, MemoryInfo};
+use crate::error::{StopReason, VramError};
+use crate::execution::{ExecuteOptions, Execution, Verified};
+use crate::names::ShardId;
+use crate::seal::SealedShard;
+use crate::source::ShardSource;
+use crate::verify::{Coverage, Verification};
+
+mod builder;
+#[cfg(feature = "mock")]
+mod mock;
+mod posture;
+mod sealing;
+
+pub use builder::{DeviceSelector, VramManagerBuilder};
+#[cfg(feature = "mock")]
+pub use mock::MockControls;
+pub use posture::Posture;
+pub use sealing::ShardSpec;
+
+/// Keeps the shards of one worker on one device.
+///
+/// All methods take `&self` and may be called from any thread. Those that touch the device block until it has answered; async
+/// callers use their runtime's blocking pool. Dropping the manager wipes everything.
+///
+/// ```
+/// use vram_residency::{DeviceSelector, MockConfig, Policy, ShardId, ShardSource, ShardSpec, VramManager, WorkerId, WorkerSecret};
+///
+/// # fn main() -> Result<(), vram_residency::VramError> {
+/// let manager = VramManager::builder(WorkerId::new("worker-7")?, WorkerSecret::random()?)
+///     .device(DeviceSelector::Mock(MockConfig::new())) // it must be named: nothing picks it by itself
+///     .policy(Policy::development())
+///     .build()?;
+/// let shard = manager.seal_model(ShardSpec::new(ShardId::new("model-a")?), ShardSource::bytes(&[1, 2, 3, 4]))?;
+/// let sum = manager.execute(&shard, |verified| {
+///     let mut bytes = [0; 4];
+///     verified.read_at(0, &mut bytes).map(|()| bytes.iter().map(|byte| u32::from(*byte)).sum::<u32>())
+/// })??;
+/// assert_eq!(sum, 10);
+/// manager.release(&shard)?;
+/// assert_eq!(manager.used_vram(), 0);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct VramManager {
+    core: Arc<Core>,
+    #[cfg(feature = "mock")]
+    mock: Option<Arc<crate::driver::mock::MockDriver>>,
+}
+
+/// What a shutdown did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// Whether every execution had ended before the deadline.
+    pub drained: bool,
+    /// Bytes zeroed, proven zero and given back.
+    pub wiped_bytes: u64,
+    /// Bytes that could not be proven wiped; they stay out of the pool.
+    pub residue_bytes: u64,
+    /// Bytes of shards that are still executing; they are wiped when the manager is dropped.
+    pub busy_bytes: u64,
+}
+
+impl VramManager {
+    /// Begins a manager for `worker`; its seal keys are derived from `secret`.
+    pub fn builder(worker: crate::names::WorkerId, secret: crate::keys::WorkerSecret) -> VramManagerBuilder {
+        VramManagerBuilder::new(worker, secret)
+    }
+
+    /// Loads a shard into device memory and seals it there: reserve, allocate, upload, digest in VRAM, compare, sign. Blocks;
+    /// O(bytes).
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS`, `POLICY_VIOLATION`, `VRAM_OOM`, `MODEL_LOAD_FAILED` (unreadable, or not the expected digest),
+    /// `AUDIT_UNAVAILABLE`, `CUDA_ERROR`, `MANAGER_STOPPED`. Whatever was allocated is wiped and given back.
+    pub fn seal_model(&self, spec: ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
+        self.core.seal(spec, source)
+    }
+
+    /// Checks the seal and digests the shard in VRAM, as an execute would. Also answers after the manager stopped. Blocks;
+    /// O(bytes) on the device.
+    ///
+    /// # Errors
+    /// `SEAL_VERIFICATION_FAILED` (refused or changed), `STALE_HANDLE`, `CUDA_ERROR`. A change acts like a failed execute.
+    pub fn verify_sealed(&self, shard: &SealedShard) -> Result<Verification, VramError> {
+        self.core.check(shard, Coverage::Full).map(|(_, verification)| verification)
+    }
+
+    /// Digests the shard in VRAM and gives no verdict. Blocks; O(bytes) on the device.
+    ///
+    /// # Errors
+    /// `SEAL_VERIFICATION_FAILED` when the seal is refused, `STALE_HANDLE`, `CUDA_ERROR`.
+    pub fn compute_vram_digest(&self, shard: &SealedShard) -> Result<Digest, VramError> {
+        let record = self.core.admit(shard)?;
+        self.core.digest_resident(&record).map(|found| found.digest)
+    }
+
+    /// Verifies the shard and opens the scope in which its bytes may be used. Blocks until the check is done.
+    ///
+    /// # Errors
+    /// As [`verify_sealed`](Self::verify_sealed), and `MANAGER_STOPPED`, `AUDIT_UNAVAILABLE`.
+    pub fn begin(&self, shard: &SealedShard, options: ExecuteOptions) -> Result<Execution<'_>, VramError> {
+        Execution::begin(&self.core, shard, &options)
+    }
+
+    /// Verifies the shard, runs `work` over its bytes, and gives its result if it counts.
+    ///
+    /// Verified bytes do not leave the closure:
+    /// ```compile_fail
+    /// # fn f(manager: &vram_residency::VramManager, shard: &vram_residency::SealedShard) {
+    /// let kept = manager.execute(shard, |verified| *verified).unwrap();
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin); `work` did not run then, or (`MANAGER_STOPPED`) its result does not count.
+    pub fn execute<T>(
+        &self,
+        shard: &SealedShard,
+        work: impl for<'v> FnOnce(&Verified<'v>) -> T,
+    ) -> Result<T, VramError> {
+        self.try_execute(shard, |verified| Ok(work(verified)))
+    }
+
+    /// As [`execute`](Self::execute), for work that can fail.
+    ///
+    /// # Errors
+    /// Those of [`execute`](Self::execute), and those of `work`.
+    pub fn try_execute<T, E: From<VramError>>(
+        &self,
+        shard: &SealedShard,
+        work: impl for<'v> FnOnce(&Verified<'v>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let execution = self.begin(shard, ExecuteOptions::default())?;
+        let worked = work(&execution.verified()?);
+        execution.finish()?;
+        worked
+    }
+
+    /// Wipes a shard, proves it zero, and gives its memory back. Permitted in every state.
+    ///
+    /// # Errors
+    /// `SHARD_BUSY` while it is used, `STALE_HANDLE`, `SEAL_VERIFICATION_FAILED` (refused), `CUDA_ERROR` when the wipe could
+    /// not be proven: the memory is quarantined then and the handle is stale.
+    pub fn release(&self, shard: &SealedShard) -> Result<WipeReport, VramError> {
+        // Admitting pins; the pin must be gone before the record can be removed.
+        drop(self.core.admit(shard)?);
+        let message = shard.message();
+        let record = self
+            .core
+            .residents
+            .remove(message.slot, message.generation)
+            .map_err(|absent| self.core.absent(shard, absent))?;
+        self.core.retire_record(&record)
+    }
+
+    /// As [`release`](Self::release), for an operator who has the name but not the seal.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` when no live shard has this name; otherwise as there.
+    pub fn release_by_id(&self, id: &ShardId) -> Result<WipeReport, VramError> {
+        let unknown = || VramError::InvalidParams { field: "shard id", problem: format!("{id} names no live shard") };
+        let (slot, generation) = self.core.residents.find(id).ok_or_else(unknown)?;
+        match self.core.residents.remove(slot, generation) {
+            Ok(record) => self.core.retire_record(&record),
+            Err(crate::residents::Absent::Busy) => Err(VramError::ShardBusy { shard: id.clone() }),
+            Err(_) => Err(unknown()),
+        }
+    }
+
+    /// Refuses new work, waits up to `deadline` for executions to end, then stops and wipes every shard that nobody uses.
+    ///
+    /// # Errors
+    /// None today; device failures are in the report and in the trail.
+    pub fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, VramError> {
+        self.core.state.drain();
+        let until = Instant::now().checked_add(deadline);
+        let drained = until.is_some_and(|until| self.core.residents.wait_unpinned(until));
+        let mut report = ShutdownReport { drained, wiped_bytes: 0, residue_bytes: 0, busy_bytes: 0 };
+        self.core.stop(StopReason::Shutdown);
+        for (slot, generation) in self.core.residents.live() {
+            match self.core.residents.remove(slot, generation) {
+                Ok(record) => match self.core.retire_record(&record) {
+                    Ok(wiped) => report.wiped_bytes = report.wiped_bytes.saturating_add(wiped.bytes),
+                    Err(_) => report.residue_bytes = report.residue_bytes.saturating_add(record.room),
+                },
+                Err(_) => report.busy_bytes = self.core.ledger.used().saturating_sub(self.core.ledger.residue()),
+            }
+        }
+        self.core.trail.flush_refusals();
+        Ok(report)
+    }
+
+    /// All of the device's memory, in bytes. O(1), no driver call.
+    #[must_use]
+    pub fn total_vram(&self) -> u64 {
+        self.core.ledger.total()
+    }
+
+    /// Bytes that this manager holds, in allocator granularity, quarantined ones included. O(1), no driver call.
+    #[must_use]
+    pub fn used_vram(&self) -> u64 {
+        self.core.ledger.used()
+    }
+
+    /// Bytes that further shards may take: the device less headroom less what is used. O(1), no driver call.
+    #[must_use]
+    pub fn available_vram(&self) -> u64 {
+        self.core.ledger.available()
+    }
+
+    /// Bytes of used memory that are kept out of service: shards that failed a check, and memory not proven wiped. O(1).
+    #[must_use]
+    pub fn quarantined_vram(&self) -> u64 {
+        self.core.ledger.quarantined()
+    }
+
+    /// The driver's view of the device's memory, other processes included.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR`.
+    pub fn memory_info(&self) -> Result<MemoryInfo, VramError> {
+        Ok(self.core.device.memory_info()?)
+    }
+
+    /// What the manager permits now. O(1).
+    #[must_use]
+    pub fn state(&self) -> ManagerState {
+        self.core.state.get()
+    }
+
+    /// CUDA or mock. O(1).
+    #[must_use]
+    pub fn device_kind(&self) -> DeviceKind {
+        self.core.device.info().kind
+    }
+
+    /// The device's name. O(1).
+    #[must_use]
+    pub fn device_name(&self) -> &str {
+        &self.core.device.info().name
+    }
+
+    /// The device's identity. O(1).
+    #[must_use]
+    pub fn device_uuid(&self) -> DeviceUuid {
+        self.core.device.info().uuid
+    }
+
+    /// The driver's ordinal of the device. O(1).
+    #[must_use]
+    pub fn device_ordinal(&self) -> u32 {
+        self.core.device.info().ordinal
+    }
+
+    /// Block size and salt of every digest that this manager takes. O(1).
+    #[must_use]
+    pub fn tree_params(&self) -> &TreeParams {
+        self.core.device.params()
+    }
+}
+
+impl Drop for VramManager {
+    fn drop(&mut self) {
+        self.core.stop(StopReason::Shutdown);
+        self.core.retire_everything();
+        self.core.trail.flush_refusals();
+    }
+}
+
+#[cfg(all(test, feature = "mock"))]
+#[allow(clippy::as_conversions, reason = "test data")]
+mod tests;

@@ -1,0 +1,254 @@
+//! Building a manager: every choice is checked here, before anything is sealed.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use super::VramManager;
+use crate::audit::{AuditSink, AuditTrail, EventKind, TracingSink};
+use crate::capacity::{Ledger, default_headroom};
+use crate::clock::Clock;
+use crate::core::{Core, CoreParts, OnIntegrityFailure};
+use crate::device::{DEFAULT_STAGING_BYTES, Device};
+use crate::digest::TreeParams;
+use crate::driver::{DeviceUuid, Driver};
+use crate::error::VramError;
+use crate::identity::Identity;
+use crate::keys::{SealKey, WorkerSecret};
+use crate::names::WorkerId;
+use crate::policy::{self, Policy};
+use crate::telemetry::Telemetry;
+
+/// The least staging memory of each buffer, in bytes.
+const LEAST_STAGING_BYTES: usize = 4 << 10;
+/// The most staging memory of each buffer, in bytes.
+const MOST_STAGING_BYTES: usize = 1 << 30;
+
+/// Which device a manager runs on.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum DeviceSelector {
+    /// The first CUDA device. Never the mock.
+    #[default]
+    Auto,
+    /// The first CUDA device, else a mock, said loudly.
+    #[cfg(feature = "mock")]
+    AutoOrMock,
+    /// The CUDA device of this ordinal.
+    Cuda(u32),
+    /// The CUDA device, or MIG instance, of this identity.
+    CudaUuid(DeviceUuid),
+    /// The mock: host memory that behaves like a GPU and protects nothing.
+    #[cfg(feature = "mock")]
+    Mock(crate::driver::mock::MockConfig),
+}
+
+/// A driver, and the mock's own handle to it where it is the mock.
+struct Opened {
+    driver: Arc<dyn Driver>,
+    #[cfg(feature = "mock")]
+    mock: Option<Arc<crate::driver::mock::MockDriver>>,
+}
+
+#[cfg(feature = "mock")]
+impl Opened {
+    fn mock(config: &crate::driver::mock::MockConfig) -> Result<Self, VramError> {
+        let mock = config.open()?;
+        Ok(Self { driver: Arc::clone(&mock) as Arc<dyn Driver>, mock: Some(mock) })
+    }
+}
+
+impl DeviceSelector {
+    fn open(self) -> Result<Opened, VramError> {
+        match self {
+            Self::Auto => Err(no_cuda("the first CUDA device")),
+            #[cfg(feature = "mock")]
+            Self::AutoOrMock => {
+                tracing::warn!("no CUDA device can be used: running on the mock, which protects nothing");
+                Opened::mock(&crate::driver::mock::MockConfig::new())
+            }
+            Self::Cuda(ordinal) => Err(no_cuda(&format!("CUDA device {ordinal}"))),
+            Self::CudaUuid(uuid) => Err(no_cuda(&format!("the CUDA device {uuid}"))),
+            #[cfg(feature = "mock")]
+            Self::Mock(config) => Opened::mock(&config),
+        }
+    }
+}
+
+/// Why there is no CUDA device, and what to do.
+fn no_cuda(wanted: &str) -> VramError {
+    #[cfg(feature = "cuda")]
+    {
+        crate::driver::cuda::unavailable(wanted)
+    }
+    #[cfg(not(feature = "cuda"))]
+    {
+        VramError::DeviceUnavailable {
+            problem: format!("{wanted} was asked for, but this build has no CUDA driver; build with the feature cuda"),
+        }
+    }
+}
+
+/// Collects the choices for a [`VramManager`].
+#[must_use]
+pub struct VramManagerBuilder {
+    worker: WorkerId,
+    secret: WorkerSecret,
+    device: DeviceSelector,
+    policy: Policy,
+    sinks: Vec<Arc<dyn AuditSink>>,
+    headroom: Option<u64>,
+    params: TreeParams,
+    staging_bytes: usize,
+    threads: Option<usize>,
+    on_failure: OnIntegrityFailure,
+}
+
+impl fmt::Debug for VramManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VramManagerBuilder")
+            .field("worker", &self.worker)
+            .field("device", &self.device)
+            .field("policy", &self.policy)
+            .field("sinks", &self.sinks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl VramManagerBuilder {
+    pub(super) fn new(worker: WorkerId, secret: WorkerSecret) -> Self {
+        Self {
+            worker,
+            secret,
+            device: DeviceSelector::default(),
+            policy: Policy::default(),
+            sinks: Vec::new(),
+            headroom: None,
+            params: TreeParams::default(),
+            staging_bytes: DEFAULT_STAGING_BYTES,
+            threads: None,
+            on_failure: OnIntegrityFailure::default(),
+        }
+    }
+
+    /// The device; [`DeviceSelector::Auto`] when not set.
+    pub fn device(mut self, device: DeviceSelector) -> Self {
+        self.device = device;
+        self
+    }
+
+    /// The policy; [`Policy::production`] when not set.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// A sink for audit events. Repeatable; [`TracingSink`] when none is given.
+    pub fn audit(mut self, sink: Arc<dyn AuditSink>) -> Self {
+        self.sinks.push(sink);
+        self
+    }
+
+    /// Device memory that stays free, in bytes; the smaller of 10 % and 4 GiB when not set.
+    pub const fn headroom(mut self, bytes: u64) -> Self {
+        self.headroom = Some(bytes);
+        self
+    }
+
+    /// Block size and salt of the digests; 4096 bytes and none when not set.
+    pub fn tree_params(mut self, params: TreeParams) -> Self {
+        self.params = params;
+        self
+    }
+
+    /// Bytes of each of the two staging buffers, from 4 KiB to 1 GiB; 16 MiB when not set.
+    pub const fn staging(mut self, bytes: usize) -> Self {
+        self.staging_bytes = bytes;
+        self
+    }
+
+    /// Threads that hash sources on the host, from 1 on; the machine's cores when not set.
+    pub const fn digest_threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads);
+        self
+    }
+
+    /// What an integrity failure does besides quarantining the shard; [`OnIntegrityFailure::Stop`] when not set.
+    pub const fn on_integrity_failure(mut self, choice: OnIntegrityFailure) -> Self {
+        self.on_failure = choice;
+        self
+    }
+
+    /// Opens the device, asks it questions whose answers are known, derives the seal key, and starts the trail. Blocks.
+    ///
+    /// # Errors
+    /// `CONFIG_ERROR`, `POLICY_VIOLATION`, `DEVICE_UNAVAILABLE`, `CUDA_ERROR`, `AUDIT_UNAVAILABLE`.
+    pub fn build(self) -> Result<VramManager, VramError> {
+        let threads = self.threads()?;
+        if !(LEAST_STAGING_BYTES..=MOST_STAGING_BYTES).contains(&self.staging_bytes) {
+            return Err(VramError::Config {
+                setting: "staging",
+                problem: format!("of {} bytes is not between 4 KiB and 1 GiB", self.staging_bytes),
+            });
+        }
+        let opened = self.device.open()?;
+        let info = opened.driver.info().clone();
+        let random = || VramError::Internal { what: "the operating system gave no randomness" };
+        let (mut epoch, mut salt) = ([0; 16], [0; 32]);
+        getrandom::fill(&mut epoch).map_err(|_| random())?;
+        getrandom::fill(&mut salt).map_err(|_| random())?;
+        let identity = Identity { worker: self.worker, epoch, kind: info.kind, uuid: info.uuid, ordinal: info.ordinal };
+        let telemetry = Telemetry::new(&identity);
+        let clock = Clock::system();
+        let sinks = if self.sinks.is_empty() { vec![Arc::new(TracingSink) as Arc<dyn AuditSink>] } else { self.sinks };
+        let trail =
+            AuditTrail::new(sinks, self.policy.audit_requirement(), identity.clone(), clock.clone(), telemetry.clone());
+        let admitted = self
+            .policy
+            .admit_device(info.kind)
+            .and_then(|()| self.policy.admit_secret(self.secret.origin()))
+            .and_then(|()| self.policy.admit_environment(&policy::injection_variables_set()));
+        if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
+            trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
+        }
+        admitted?;
+        let key = SealKey::derive(&self.secret, &salt, info.kind, &info.uuid)?;
+        let headroom = self.headroom.unwrap_or_else(|| default_headroom(info.total_bytes));
+        let ledger = Ledger::new(info.total_bytes, headroom, info.granularity)?;
+        let device = Device::open(opened.driver, self.params, self.staging_bytes, threads)?;
+        trail.require(EventKind::ManagerStarted {
+            device_name: info.name,
+            device_ordinal: info.ordinal,
+            total_bytes: info.total_bytes,
+            policy: self.policy.name().to_owned(),
+            relaxed: self.policy.relaxed().into_iter().map(str::to_owned).collect(),
+        })?;
+        let core = Core::new(CoreParts {
+            identity,
+            key,
+            policy: self.policy,
+            on_failure: self.on_failure,
+            device,
+            ledger,
+            trail,
+            telemetry,
+            clock,
+        });
+        core.report_memory();
+        Ok(VramManager {
+            core: Arc::new(core),
+            #[cfg(feature = "mock")]
+            mock: opened.mock,
+        })
+    }
+
+    fn threads(&self) -> Result<NonZeroUsize, VramError> {
+        match self.threads {
+            Some(threads) => NonZeroUsize::new(threads).ok_or_else(|| VramError::Config {
+                setting: "digest threads",
+                problem: "is 0; give at least 1".to_owned(),
+            }),
+            None => Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+        }
+    }
+}

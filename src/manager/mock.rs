@@ -1,0 +1,72 @@
+//! Controls of the mock device, for our tests and those of our users.
+
+use super::VramManager;
+use crate::driver::mock::{FaultOrder, MockDriver, MockStats};
+use crate::error::VramError;
+use crate::seal::SealedShard;
+
+/// What a test can do to the mock behind a manager's back.
+#[derive(Debug)]
+pub struct MockControls<'a> {
+    manager: &'a VramManager,
+    driver: &'a MockDriver,
+}
+
+impl VramManager {
+    /// The controls, when this manager runs on the mock.
+    #[must_use]
+    pub fn mock_controls(&self) -> Option<MockControls<'_>> {
+        self.mock.as_deref().map(|driver| MockControls { manager: self, driver })
+    }
+}
+
+impl MockControls<'_> {
+    /// Flips one bit of a shard's image where it lies, as a rowhammer attack would.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` when the position leaves the image; those of a seal that is not live.
+    pub fn flip_bit(&self, shard: &SealedShard, byte: u64, bit: u8) -> Result<(), VramError> {
+        let image = self.manager.core.admit(shard)?.image;
+        if byte >= image.bytes || bit > 7 {
+            return Err(VramError::InvalidParams {
+                field: "bit position",
+                problem: format!("byte {byte}, bit {bit} leaves the image of {} bytes", image.bytes),
+            });
+        }
+        self.driver.flip_bit(image.ptr, byte, bit)
+    }
+
+    /// Reads bytes of a shard's image where they lie, past every check. It runs no queued operation.
+    ///
+    /// # Errors
+    /// Those of a seal that is not live, and of a range that leaves the image.
+    pub fn peek(&self, shard: &SealedShard, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
+        let image = self.manager.core.admit(shard)?.image;
+        let at = image.ptr.checked_add(offset).ok_or(VramError::Internal { what: "an image wraps around" })?;
+        self.driver.peek(at, out)
+    }
+
+    /// Orders a fault: a [`Fault`](crate::Fault) for the next call that can meet it, or a [`FaultOrder`] for others.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when the mock does not take the order.
+    pub fn fail_next(&self, order: impl Into<FaultOrder>) -> Result<(), VramError> {
+        self.driver.order(order)
+    }
+
+    /// Forgets all faults that were ordered and not met.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when the mock refuses.
+    pub fn clear_faults(&self) -> Result<(), VramError> {
+        self.driver.clear_faults()
+    }
+
+    /// What has happened on this device.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when the mock refuses.
+    pub fn stats(&self) -> Result<MockStats, VramError> {
+        self.driver.stats()
+    }
+}

@@ -1,0 +1,59 @@
+//! Posture: what the policy sees when it looks again.
+
+use super::VramManager;
+use crate::driver::{DeviceKind, DeviceUuid};
+use crate::error::{StopReason, VramError};
+use crate::policy;
+
+/// What `enforce_vram_only_policy` found. Plain data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Posture {
+    /// The policy's name.
+    pub policy: &'static str,
+    /// Its rows that are laxer than production, in words.
+    pub relaxed: Vec<&'static str>,
+    /// CUDA or mock.
+    pub device_kind: DeviceKind,
+    /// The device's identity.
+    pub device_uuid: DeviceUuid,
+    /// Live shards whose memory the driver again placed on this device and nowhere else.
+    pub resident_shards: u64,
+}
+
+impl VramManager {
+    /// Asks the driver again where every live shard lies, and judges device and environment anew. Blocks; O(shards).
+    ///
+    /// # Errors
+    /// `POLICY_VIOLATION`, which stops the manager; the driver's errors.
+    pub fn enforce_vram_only_policy(&self) -> Result<Posture, VramError> {
+        self.look_again().inspect_err(|error| {
+            if matches!(error, VramError::PolicyViolation { .. }) {
+                self.core.stop(StopReason::PolicyViolation);
+                self.core.report_violation(error);
+            }
+            self.core.note_device_failure(error);
+        })
+    }
+
+    fn look_again(&self) -> Result<Posture, VramError> {
+        let core = &self.core;
+        core.policy.admit_device(core.identity.kind)?;
+        core.policy.admit_environment(&policy::injection_variables_set())?;
+        let mut resident_shards: u64 = 0;
+        for record in core.residents.pin_all() {
+            let held = record.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if let Some((memory, _)) = held.as_ref() {
+                memory.prove_residency()?;
+                resident_shards = resident_shards.saturating_add(1);
+            }
+        }
+        Ok(Posture {
+            policy: core.policy.name(),
+            relaxed: core.policy.relaxed(),
+            device_kind: core.identity.kind,
+            device_uuid: core.identity.uuid,
+            resident_shards,
+        })
+    }
+}

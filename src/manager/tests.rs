@@ -1,0 +1,64 @@
+//! The main job, end to end, on the mock.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::audit::MemorySink;
+use crate::digest::digest_bytes;
+use crate::driver::mock::MockConfig;
+use crate::keys::WorkerSecret;
+use crate::names::WorkerId;
+use crate::policy::Policy;
+
+fn manager(config: &MockConfig, sink: &Arc<MemorySink>) -> VramManager {
+    VramManager::builder(WorkerId::new("worker-1").unwrap(), WorkerSecret::random().unwrap())
+        .device(DeviceSelector::Mock(config.clone()))
+        .policy(Policy::development())
+        .audit(Arc::clone(sink) as Arc<dyn crate::audit::AuditSink>)
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn a_shard_lives_its_whole_life() {
+    // covers: SEAL-1 VER-1 SCR-1 AUD-1 RES-5
+    let (config, sink) = (MockConfig::new().capacity_bytes(64 << 20), Arc::new(MemorySink::default()));
+    let manager = manager(&config, &sink);
+    let weights: Vec<u8> = (0..300_001u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let spec = ShardSpec::new(ShardId::new("model-a").unwrap());
+    let shard = manager.seal_model(spec, ShardSource::bytes(&weights)).unwrap();
+    assert_eq!(shard.digest(), digest_bytes(manager.tree_params(), &weights));
+    let mut read = vec![0; weights.len()];
+    manager.execute(&shard, |verified| verified.read_at(0, &mut read)).unwrap().unwrap();
+    assert_eq!(read, weights);
+    assert!(manager.used_vram() >= 300_001);
+    manager.mock_controls().unwrap().flip_bit(&shard, 299_999, 3).unwrap();
+    let mut ran = false;
+    let error = manager.execute(&shard, |_| ran = true).unwrap_err();
+    assert!(matches!(error, VramError::IntegrityFailure { .. }), "{error}");
+    assert!(!ran);
+    assert_eq!(manager.state(), ManagerState::Stopped(StopReason::IntegrityFailure));
+    let report = manager.release(&shard).unwrap();
+    assert_eq!((manager.used_vram(), manager.quarantined_vram()), (0, 0));
+    assert!(report.bytes >= 300_001);
+    drop(manager);
+    let names = sink.names();
+    assert_eq!(
+        names,
+        [
+            "manager_started",
+            "vram_allocated",
+            "vram_sealed",
+            "seal_verified",
+            "execute_started",
+            "execute_finished",
+            "seal_verification_failed",
+            "shard_quarantined",
+            "manager_stopped",
+            "execute_refused",
+            "vram_wiped",
+            "vram_deallocated"
+        ]
+    );
+    println!("{:?}", config.stats());
+}
