@@ -125,108 +125,173 @@ impl AuditEvent {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
-#[expect(
-    missing_docs,
-    reason = "the fields are described once, in `.specs/40-audit-events.md`, which a test holds to this list"
-)]
 pub enum EventKind {
     /// A manager serves.
     #[non_exhaustive]
-    ManagerStarted { device_name: String, device_ordinal: u32, total_bytes: u64, policy: String, relaxed: Vec<String> },
+    ManagerStarted {
+        /// The device's marketing name.
+        device_name: String,
+        /// The driver's ordinal of the device.
+        device_ordinal: u32,
+        /// All of the device's memory, in bytes.
+        total_bytes: u64,
+        /// The policy's name.
+        policy: String,
+        /// The rules of the policy that were overridden, at most 64.
+        relaxed: Vec<String>,
+    },
     /// Device memory was taken.
     #[non_exhaustive]
-    VramAllocated { shard: ShardId, bytes: u64 },
+    VramAllocated {
+        /// The shard.
+        shard: ShardId,
+        /// Bytes taken, in allocator granularity.
+        bytes: u64,
+    },
     /// Device memory was not to be had.
     #[non_exhaustive]
     VramAllocationFailed {
+        /// The shard.
         shard: ShardId,
+        /// Bytes that were asked for.
         bytes: u64,
+        /// Bytes that were available to it.
         available: u64,
+        /// The outward code of the refusal.
         #[serde(serialize_with = "text::code")]
         code: ErrorCode,
     },
     /// An image was sealed.
     #[non_exhaustive]
     VramSealed {
+        /// The shard.
         shard: ShardId,
+        /// The digest of the image.
         #[serde(serialize_with = "text::display")]
         digest: Digest,
+        /// Bytes of the image.
         bytes: u64,
+        /// Whose word the digest rests on.
         origin: Origin,
+        /// Whether the driver confirmed that this process can only read the memory now.
         write_protected: bool,
+        /// How long it took.
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
     },
     /// A check passed.
     #[non_exhaustive]
     SealVerified {
+        /// The shard.
         shard: ShardId,
+        /// The digest of the image.
         #[serde(serialize_with = "text::display")]
         digest: Digest,
+        /// Bytes that were read.
         bytes: u64,
+        /// How much of the image was read.
         coverage: String,
+        /// How long it took.
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
     },
-    /// A presented seal was refused. `shard` is what it claimed. `suppressed` refusals before it have no event of their own.
+    /// A presented seal was refused.
     #[non_exhaustive]
     SealRefused {
+        /// The shard that the seal claims, if it is a seal.
         shard: Option<ShardId>,
+        /// Why.
         #[serde(serialize_with = "text::display")]
         reason: RefusalReason,
+        /// Refusals before this one that had no event of their own.
         suppressed: u64,
     },
     /// Resident bytes, or an authentic seal, did not verify.
     #[non_exhaustive]
     SealVerificationFailed {
+        /// The shard.
         shard: ShardId,
+        /// The sealed digest.
         #[serde(serialize_with = "text::display")]
         expected: Digest,
+        /// What device memory holds, where that was found out.
         #[serde(serialize_with = "text::display_option")]
         actual: Option<Digest>,
+        /// Where the first change lies, where that was found out.
         #[serde(serialize_with = "text::range")]
         first_bad: Option<BadRange>,
+        /// Why.
         reason: VerificationFailure,
     },
     /// Verified work begins.
     #[non_exhaustive]
-    ExecuteStarted { shard: ShardId },
+    ExecuteStarted {
+        /// The shard.
+        shard: ShardId,
+    },
     /// Verified work ended.
     #[non_exhaustive]
     ExecuteFinished {
+        /// The shard.
         shard: ShardId,
+        /// How it ended.
         outcome: ExecuteOutcome,
+        /// How long it took.
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
     },
     /// Work did not begin.
     #[non_exhaustive]
     ExecuteRefused {
+        /// The shard.
         shard: ShardId,
+        /// The outward code of the refusal.
         #[serde(serialize_with = "text::code")]
         code: ErrorCode,
     },
     /// Memory is kept out of the pool.
     #[non_exhaustive]
-    ShardQuarantined { shard: ShardId, bytes: u64, cause: QuarantineCause },
-    /// Memory was overwritten; `proven` when it was read back as zero.
+    ShardQuarantined {
+        /// The shard.
+        shard: ShardId,
+        /// Bytes kept.
+        bytes: u64,
+        /// Why it is kept.
+        cause: QuarantineCause,
+    },
+    /// Memory was overwritten with zeros.
     #[non_exhaustive]
     VramWiped {
+        /// The shard.
         shard: ShardId,
+        /// Bytes overwritten.
         bytes: u64,
+        /// Whether it was read back as zero.
         proven: bool,
+        /// How long it took.
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
     },
     /// Device memory was given back.
     #[non_exhaustive]
-    VramDeallocated { shard: ShardId, bytes: u64 },
+    VramDeallocated {
+        /// The shard.
+        shard: ShardId,
+        /// Bytes given back.
+        bytes: u64,
+    },
     /// Something broke the policy.
     #[non_exhaustive]
-    PolicyViolation { rule: &'static str, problem: String },
+    PolicyViolation {
+        /// The rule.
+        rule: &'static str,
+        /// What broke it.
+        problem: String,
+    },
     /// The manager permits no more work.
     #[non_exhaustive]
     ManagerStopped {
+        /// Why.
         #[serde(serialize_with = "text::display")]
         reason: StopReason,
     },

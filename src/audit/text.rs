@@ -24,6 +24,13 @@ pub(super) fn bound(text: &mut String) {
     }
 }
 
+/// Foreign text as a bounded JSON string, in the spelling of [`json_line`].
+pub(super) fn foreign(text: &str) -> String {
+    let mut text = text.to_owned();
+    bound(&mut text);
+    json_line(&text)
+}
+
 /// One line of JSON in printable ASCII. Outside printable ASCII, and for `=`, characters are written as `\u` escapes: JSON
 /// has them only inside strings, so the value stays the same, and text for machines that look for `key=value` finds none.
 pub(super) fn json_line(value: &impl Serialize) -> String {

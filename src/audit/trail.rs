@@ -12,6 +12,7 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
+use super::text;
 use super::{Ack, AuditError, AuditEvent, AuditSink, EventKind, TracingSink};
 use crate::clock::Clock;
 use crate::error::{RefusalReason, VramError};
@@ -152,8 +153,7 @@ impl AuditTrail {
                 target: TracingSink::TARGET,
                 event = event.kind.name(),
                 sequence = event.sequence,
-                // Debug: a sink's error is foreign text.
-                problem = ?error.problem,
+                problem = text::foreign(&error.problem),
                 "an audit sink failed; further failures are counted in vram_audit_failures_total",
             ),
             (true, None) => tracing::warn!(

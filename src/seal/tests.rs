@@ -126,7 +126,7 @@ proptest! {
     fn messages_survive_the_round_trip(message in any_message()) {
         // covers: SEAL-3
         let bytes = message.encode().unwrap();
-        prop_assert!(bytes.len() + Tag::BYTES <= MAX_SEAL_BYTES);
+        prop_assert!(bytes.len().saturating_add(Tag::BYTES) <= MAX_SEAL_BYTES);
         prop_assert_eq!(SealMessage::decode(&bytes).unwrap(), message.clone());
         let seal = SealedShard::sign(&key(), message.clone()).unwrap();
         let again = SealedShard::from_bytes(&seal.to_bytes()).unwrap();
@@ -154,7 +154,7 @@ proptest! {
             match edit {
                 0 => { let at = place.index(bytes.len()); bytes[at] = value; }
                 1 => { bytes.remove(place.index(bytes.len())); }
-                _ => bytes.insert(place.index(bytes.len() + 1), value),
+                _ => bytes.insert(place.index(bytes.len().saturating_add(1)), value),
             }
         }
         if let Ok(seal) = SealedShard::from_bytes(&bytes) {
@@ -169,7 +169,7 @@ proptest! {
         // covers: SEAL-2
         let mut bytes = SealedShard::sign(&key(), message).unwrap().to_bytes();
         prop_assert!(honoured(&bytes));
-        let bit = place.index(bytes.len() * 8);
+        let bit = place.index(bytes.len().saturating_mul(8));
         bytes[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(!honoured(&bytes));
     }
