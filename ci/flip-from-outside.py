@@ -261,6 +261,7 @@ def case_replace(options, _rng, model, layout):
         with Worker(options, copy, layout, executes) as worker:
             status, untouched = worker.finish()
             expect(status == 0, f"exit status {status} without any change:\n" + worker.tail())
+            expect(untouched["tensors"], "the report has no statistics to compare")
         with Worker(options, copy, layout, executes) as worker:
             worker.wait_for_executes(1)
             worker.stop()
