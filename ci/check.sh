@@ -5,8 +5,8 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 
-steps=(scripts traces links requirements fmt clippy docs msrv deny mock_sanitize sanitize fsverity_parity cli_parity readme
-    real_weights flip_from_outside)
+steps=(scripts traces links requirements fmt clippy docs msrv deny advisories mock_sanitize sanitize fsverity_parity
+    cli_parity readme real_weights flip_from_outside)
 # What a commit hook runs besides: the unit and property tests.
 extra=(unit)
 
@@ -76,21 +76,29 @@ step_clippy() {
     done
 }
 
+# covers: DOC-1
 step_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --all-features --locked; }
 
 step_msrv() { # the oldest compiler that Cargo.toml promises
     local version
     version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
-    rustup run "$version" rustc --version || skip msrv "Rust $version is not installed (rustup toolchain install $version)"
+    rustup run "$version" rustc --version 2>/dev/null || skip msrv "Rust $version is not installed (rustup toolchain install $version)"
     CARGO_TARGET_DIR=$target/msrv rustup run "$version" cargo check --workspace --all-features --locked
 }
 
-step_deny() { # advisories, licences, duplicate versions, sources
+# Every crate of the lock file, those of other platforms included: cargo-deny reads them all.
+deny_needs() {
     command -v cargo-deny >/dev/null || { echo "error: cargo-deny is missing: cargo install --locked cargo-deny" >&2; return 1; }
-    cargo fetch --locked || return 1
-    cargo deny --offline --workspace check bans licenses sources || return 1
+    cargo fetch --locked
+}
 
-    # The advisory database is fetched, or, on a machine without network, unpacked from a bundled copy.
+step_deny() { # licences, duplicate versions, sources
+    deny_needs && cargo deny --offline --workspace check bans licenses sources
+}
+
+step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crates
+    deny_needs || return 1
+    # The database is fetched, or, for a machine without network, unpacked from a bundled copy.
     local bundled=${VRAM_RESIDENCY_ADVISORY_DB:-../shared/data/advisory-db.sh}
     local cache=${XDG_CACHE_HOME:-$HOME/.cache}/vram-residency/advisory-db
     local config=$target/deny-bundled.toml
@@ -102,7 +110,7 @@ step_deny() { # advisories, licences, duplicate versions, sources
     elif cargo deny fetch db; then
         cargo deny --workspace check --disable-fetch advisories
     else
-        skip deny/advisories "the advisory database can neither be fetched nor is there a bundled copy"
+        skip advisories "the advisory database can neither be fetched nor is there a bundled copy"
     fi
 }
 
@@ -126,6 +134,7 @@ step_cli_parity() { # the worker's digest against the stock tool
     python3 ci/cli-parity.py --worker "$worker"
 }
 
+# covers: DOC-1
 step_readme() { # README's main job does what README says; its tests command is the one that .ci/run runs
     local command
     ci/readme-command.sh tests >/dev/null || return 1

@@ -54,11 +54,14 @@ def verdict(lines, also_failed=()):
     if passed + failed == 0:
         shown.append("no test ran")
         failed += 1
-    # A runner that died without a summary has failed all the same.
+    # A runner that failed without counting a failure (it did not build, it died) counts as one.
     for name in also_failed:
         shown.append(f"failed: {name}")
+        if name == "checks":
+            checks_failed = max(checks_failed, 1)
+        else:
+            failed = max(failed, 1)
     failed += checks_failed
-    failed = max(failed, len(also_failed))
     if idle:
         shown.append(f"{idle} did not run (ignored or skipped) and count as neither")
     shown.append(f"{passed + checks_passed} passed, {failed} failed")
@@ -77,6 +80,9 @@ def self_test():
         ([good, "check result: 5 passed, 1 failed, 1 skipped"], (), "8 passed, 1 failed", 1),
         ([good, "check result: 5 passed, 0 failed, 1 skipped"], (), "8 passed, 0 failed", 0),
         ([good], ("tests",), "3 passed, 1 failed", 1),
+        ([good, "check result: 5 passed, 1 failed, 1 skipped"], ("tests", "checks"), "8 passed, 2 failed", 1),
+        ([good], ("checks",), "3 passed, 1 failed", 1),
+        (["test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured"], ("tests",), "3 passed, 2 failed", 1),
         (["check result: 5 passed, 0 failed, 0 skipped"], (), "5 passed, 1 failed", 1),
         ([], (), "0 passed, 1 failed", 1),
         (["test result: ok. 0 passed; 0 failed; 9 ignored; 0 measured"], (), "0 passed, 1 failed", 1),
@@ -94,7 +100,8 @@ def self_test():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("logs", nargs="*")
-    parser.add_argument("--also-failed", action="append", default=[], metavar="NAME", help="a runner that exited with failure")
+    parser.add_argument("--also-failed", action="append", default=[], metavar="NAME",
+                        help="a runner that exited with failure: tests or checks")
     parser.add_argument("--self-test", action="store_true")
     options = parser.parse_args()
     if options.self_test:
