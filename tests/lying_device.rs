@@ -1,0 +1,510 @@
+//! A device that fails, lies or dies. It is never believed: a check passes only over bytes that are the sealed ones, no call
+//! panics, and the ledger is exact afterwards.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+mod common;
+
+use common::{Rig, noise, small, spec};
+use vram_residency::{
+    ErrorCode, EventKind, Fault, ManagerState, MockCall, OnIntegrityFailure, ResidencyLie, SealedShard, ShardSource,
+    StopReason, VramError, digest_bytes,
+};
+
+const UNTRUSTED: ManagerState = ManagerState::Stopped(StopReason::DeviceUntrusted);
+const LOST: ManagerState = ManagerState::Stopped(StopReason::DeviceLost);
+
+fn order(rig: &Rig, fault: impl Into<vram_residency::FaultOrder>) {
+    rig.config.fail(fault).unwrap();
+}
+
+/// A digest that does not prove itself, at an execute.
+fn unproven_at_execute(fault: Fault) {
+    for bytes in [noise(10, 1), noise(1024, 2), noise(100_000, 3)] {
+        let rig = Rig::new();
+        let shard = rig.seal("sealed", &bytes);
+        order(&rig, fault);
+        let (outcome, ran) = rig.execute(&shard);
+        let error = outcome.unwrap_err();
+        assert!(!ran, "{fault:?}");
+        assert!(matches!(error, VramError::DeviceUntrusted { .. }), "{fault:?}: {error:?}");
+        assert_eq!(error.code(), ErrorCode::CudaError);
+        assert_eq!(rig.manager.state(), UNTRUSTED, "{fault:?}");
+        rig.assert_recount();
+        rig.close_clean();
+    }
+}
+
+#[test]
+fn a_digest_that_did_not_run_is_not_believed() {
+    // covers: VER-11
+    unproven_at_execute(Fault::DigestSkipped);
+}
+
+#[test]
+fn a_digest_that_ran_short_and_says_so_is_not_believed() {
+    // covers: VER-11
+    unproven_at_execute(Fault::DigestShort);
+}
+
+#[test]
+fn a_digest_that_repeats_an_old_result_is_not_believed() {
+    // covers: VER-11
+    unproven_at_execute(Fault::DigestStale);
+}
+
+#[test]
+fn a_result_that_did_not_come_back_is_not_believed() {
+    // covers: VER-11
+    unproven_at_execute(Fault::CopyToHostSkipped);
+}
+
+#[test]
+fn a_digest_that_ran_short_and_claims_all_disagrees_with_the_record() {
+    // covers: VER-11 VER-5
+    for bytes in [noise(10, 1), noise(1024, 2), noise(100_000, 3)] {
+        let rig = Rig::new();
+        let shard = rig.seal("sealed", &bytes);
+        order(&rig, Fault::DigestShortClaimsFull);
+        let (outcome, ran) = rig.execute(&shard);
+        assert!(!ran && matches!(outcome, Err(VramError::IntegrityFailure { .. })), "{outcome:?}");
+        assert_eq!(rig.manager.state(), ManagerState::Stopped(StopReason::IntegrityFailure));
+        rig.close_clean();
+    }
+}
+
+#[test]
+fn an_honest_device_after_the_same_preparations_is_believed() {
+    // covers: VER-11
+    // The twin of the tests above: what they refuse is the fault, not the situation.
+    for bytes in [noise(10, 1), noise(1024, 2), noise(100_000, 3)] {
+        let rig = Rig::new();
+        let shard = rig.seal("sealed", &bytes);
+        order(&rig, Fault::DigestSkipped.nth(2));
+        assert!(matches!(rig.execute(&shard), (Ok(()), true)));
+        rig.manager.mock_controls().unwrap().clear_faults().unwrap();
+        assert!(matches!(rig.execute(&shard), (Ok(()), true)));
+        rig.close_clean();
+    }
+}
+
+#[test]
+fn every_bit_of_a_result_that_arrives_changed_is_refused() {
+    // covers: VER-11
+    // 32 bytes of result, then one table entry of 32 bytes.
+    for bit in 0..512 {
+        let rig = Rig::new();
+        let shard = rig.seal("sealed", &noise(3000, 1));
+        order(&rig, Fault::CopyToHostCorrupts { bit });
+        let (outcome, ran) = rig.execute(&shard);
+        let error = outcome.unwrap_err();
+        let right = if bit < 256 {
+            matches!(error, VramError::DeviceUntrusted { .. })
+        } else {
+            matches!(error, VramError::IntegrityFailure { .. })
+        };
+        assert!(!ran && right, "bit {bit}: {error:?}");
+        rig.close_clean();
+    }
+}
+
+#[test]
+fn a_replayed_table_passes_only_where_it_is_true() {
+    // covers: VER-11
+    let (one, two) = (noise(100_000, 1), noise(100_000, 2));
+    // Nothing changed since: the replayed table is the truth.
+    let rig = Rig::new();
+    let shard = rig.seal("one", &one);
+    order(&rig, Fault::DigestReplayed);
+    rig.manager.verify_sealed(&shard).unwrap();
+    rig.close_clean();
+    // The previous launch was over other bytes: its table does not serve this shard, flipped or not.
+    for flipped in [false, true] {
+        let rig = Rig::new();
+        let (shard, _other) = (rig.seal("one", &one), rig.seal("two", &two));
+        if flipped {
+            rig.flip(&shard, 99_999, 0);
+        }
+        order(&rig, Fault::DigestReplayed);
+        let (outcome, ran) = rig.execute(&shard);
+        assert!(!ran && matches!(outcome, Err(VramError::IntegrityFailure { .. })), "{outcome:?}");
+        rig.close_clean();
+    }
+    // The previous launch was over this shard before the flip: a driver that answers for memory as it was, under this
+    // launch's nonce, cannot be told from an honest one. The threat model says so. It must lie at every check, though.
+    let rig = Rig::new();
+    let shard = rig.seal("one", &one);
+    rig.flip(&shard, 0, 0);
+    order(&rig, Fault::DigestReplayed);
+    rig.manager.verify_sealed(&shard).unwrap();
+    let (outcome, ran) = rig.execute(&shard);
+    assert!(!ran && matches!(outcome, Err(VramError::IntegrityFailure { .. })), "{outcome:?}");
+    rig.close_clean();
+}
+
+#[test]
+fn a_lie_while_sealing_seals_nothing() {
+    // covers: SEAL-1 VER-11 RES-6
+    for (fault, wanted) in [
+        (Fault::DigestSkipped, ErrorCode::CudaError),
+        (Fault::DigestShort, ErrorCode::CudaError),
+        (Fault::DigestStale, ErrorCode::CudaError),
+        (Fault::DigestShortClaimsFull, ErrorCode::ModelLoadFailed),
+        (Fault::DigestReplayed, ErrorCode::ModelLoadFailed),
+        (Fault::CopyToDeviceCorrupts { bit: 12_345 }, ErrorCode::ModelLoadFailed),
+        (Fault::CopyToDeviceSkipped, ErrorCode::ModelLoadFailed),
+    ] {
+        for expecting in [false, true] {
+            let rig = Rig::new();
+            let bytes = noise(100_000, 9);
+            let earlier = rig.seal("earlier", &noise(2000, 1));
+            let used = rig.manager.used_vram();
+            let wanted_digest = digest_bytes(rig.manager.tree_params(), &bytes);
+            let spec = if expecting { spec("new").expect_digest(wanted_digest) } else { spec("new") };
+            order(&rig, fault);
+            let error = rig.manager.seal_model(spec, ShardSource::bytes(&bytes)).unwrap_err();
+            assert_eq!(error.code(), wanted, "{fault:?}: {error:?}");
+            if wanted == ErrorCode::ModelLoadFailed {
+                assert!(matches!(&error, VramError::DigestMismatch { expected, actual, .. }
+                    if *expected == wanted_digest && actual != expected));
+                assert_eq!(rig.manager.state(), ManagerState::Ready);
+                assert!(matches!(rig.execute(&earlier), (Ok(()), true)));
+                rig.seal("new", &bytes);
+            } else {
+                assert_eq!((rig.manager.state(), rig.manager.used_vram()), (UNTRUSTED, used));
+                rig.manager.verify_sealed(&earlier).unwrap();
+            }
+            rig.assert_recount();
+            rig.close_clean();
+        }
+    }
+}
+
+#[test]
+fn a_wipe_that_is_not_proven_keeps_the_memory_out_of_the_pool() {
+    // covers: SCR-1 SCR-2
+    for fault in [
+        Fault::FillSkipped,
+        Fault::FillHalf,
+        Fault::CountSkipped,
+        Fault::CopyToHostSkipped,
+        Fault::CopyToHostCorrupts { bit: 130 },
+        Fault::call(MockCall::Fill),
+        Fault::call(MockCall::CountNonzero),
+        Fault::call(MockCall::Synchronize),
+    ] {
+        let rig = Rig::new();
+        let (shard, other) = (rig.seal("sealed", &noise(9000, 1)), rig.seal("other", &noise(9000, 2)));
+        let used = rig.manager.used_vram();
+        order(&rig, fault);
+        let error = rig.manager.release(&shard).unwrap_err();
+        let VramError::WipeFailed { bytes, .. } = error else { panic!("{fault:?}: {error:?}") };
+        assert_eq!(error.code(), ErrorCode::CudaError);
+        assert_eq!((rig.manager.used_vram(), rig.manager.quarantined_vram()), (used, bytes), "{fault:?}");
+        assert!(bytes >= 9000 && bytes < used);
+        rig.assert_recount();
+        assert!(matches!(rig.manager.release(&shard), Err(VramError::StaleHandle { .. })));
+        assert!(matches!(rig.execute(&other), (Ok(()), true)), "{fault:?}");
+        let quarantined = rig.sink.events().iter().any(|event| {
+            matches!(&event.kind, EventKind::ShardQuarantined { cause, bytes: said, .. }
+                if *cause == vram_residency::QuarantineCause::Residue && *said == bytes)
+        });
+        assert!(quarantined, "{fault:?}: residue is in the trail");
+        // The name is free again, the memory is not; at the end it is wiped after all.
+        rig.seal("sealed", &noise(9000, 1));
+        assert_eq!(rig.manager.quarantined_vram(), bytes);
+        rig.assert_recount();
+        rig.close_clean();
+    }
+}
+
+#[test]
+fn no_single_missed_fill_or_count_of_a_wipe_leaves_anything_behind() {
+    // covers: SCR-1 SCR-2
+    let mut refused = 0;
+    for fault in [Fault::FillSkipped, Fault::FillHalf, Fault::CountSkipped, Fault::CountFindsNothing] {
+        for nth in 1..=8 {
+            let rig = Rig::new();
+            let shard = rig.seal("sealed", &noise(9000, 1));
+            order(&rig, fault.nth(nth));
+            refused += u32::from(rig.manager.release(&shard).is_err());
+            rig.assert_recount();
+            assert_eq!(rig.config.stats().unwiped_bytes_freed, 0, "{fault:?} {nth}");
+            rig.manager.mock_controls().unwrap().clear_faults().unwrap();
+            rig.close_clean();
+        }
+    }
+    assert!(refused >= 6, "{refused}: skipped fills and counts were noticed");
+}
+
+#[test]
+fn memory_that_can_never_be_proven_wiped_is_never_freed() {
+    // covers: SCR-2 SCR-3
+    let rig = Rig::new();
+    rig.seal("one", &noise(9000, 1));
+    let used = rig.manager.used_vram();
+    order(&rig, Fault::FillSkipped.always());
+    let report = rig.manager.shutdown(std::time::Duration::ZERO).unwrap();
+    assert_eq!((report.wiped_bytes, report.residue_bytes), (0, used));
+    let (stats, _) = rig.close();
+    assert_eq!((stats.live_bytes, stats.unwiped_bytes_freed), (used, 0), "kept, not freed unwiped");
+    assert_eq!((stats.live_streams, stats.live_host_buffers), (0, 0));
+}
+
+#[test]
+fn residency_lies_are_refused_at_allocation() {
+    // covers: RES-2
+    for lie in [
+        ResidencyLie::Host,
+        ResidencyLie::Managed,
+        ResidencyLie::HostMapped,
+        ResidencyLie::Exportable,
+        ResidencyLie::WrongOrdinal,
+        ResidencyLie::AllZero,
+        ResidencyLie::ShortRange,
+    ] {
+        for nth in 1..=2 {
+            let rig = Rig::new();
+            let earlier = rig.seal("earlier", &noise(2000, 1));
+            order(&rig, Fault::Residency(lie).nth(nth));
+            let error = rig.try_seal("new", &noise(2000, 2)).unwrap_err();
+            assert!(matches!(error, VramError::PolicyViolation { rule: "vram_only", .. }), "{lie:?}: {error:?}");
+            rig.assert_recount();
+            rig.manager.verify_sealed(&earlier).unwrap();
+            let violated = rig.sink.names().contains(&"policy_violation");
+            assert!(violated, "{lie:?}: a violation is in the trail");
+            let (stats, _) = rig.close();
+            assert_eq!((stats.live_bytes, stats.live_streams, stats.live_host_buffers), (0, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn residency_lies_on_demand_stop_the_manager() {
+    // covers: RES-2 POL-3
+    let rig = Rig::new();
+    let shard = rig.seal("one", &noise(2000, 1));
+    assert_eq!(rig.manager.enforce_vram_only_policy().unwrap().resident_shards, 1);
+    order(&rig, Fault::Residency(ResidencyLie::Managed));
+    let error = rig.manager.enforce_vram_only_policy().unwrap_err();
+    assert!(matches!(error, VramError::PolicyViolation { .. }), "{error:?}");
+    assert_eq!(rig.manager.state(), ManagerState::Stopped(StopReason::PolicyViolation));
+    assert!(matches!(rig.execute(&shard), (Err(VramError::ManagerStopped { .. }), false)));
+    rig.close_clean();
+}
+
+#[test]
+fn a_driver_that_reports_no_room_gets_nothing() {
+    // covers: RES-4 RES-6
+    let rig = Rig::new();
+    let earlier = rig.seal("earlier", &noise(2000, 1));
+    let used = rig.manager.used_vram();
+    order(&rig, Fault::MemoryInfoFree { free: 100 });
+    let error = rig.try_seal("new", &noise(2000, 2)).unwrap_err();
+    assert!(matches!(error, VramError::OutOfMemory { needed, available: 100 } if needed >= 2000), "{error:?}");
+    assert!(error.is_retriable());
+    assert_eq!(rig.manager.used_vram(), used);
+    rig.seal("new", &noise(2000, 2));
+    rig.manager.verify_sealed(&earlier).unwrap();
+    rig.assert_recount();
+    rig.close_clean();
+}
+
+#[test]
+fn late_out_of_memory_gives_everything_back() {
+    // covers: RES-4 RES-6
+    for nth in 1..=2 {
+        for boast in [false, true] {
+            let rig = Rig::new();
+            let earlier = rig.seal("earlier", &noise(2000, 1));
+            let used = rig.manager.used_vram();
+            if boast {
+                order(&rig, Fault::MemoryInfoFree { free: u64::MAX });
+            }
+            order(&rig, Fault::Call { call: MockCall::Alloc, code: 2 }.nth(nth));
+            let error = rig.try_seal("new", &noise(50_000, 2)).unwrap_err();
+            assert_eq!(error.code(), ErrorCode::VramOom, "{error:?}");
+            assert_eq!(rig.manager.used_vram(), used);
+            rig.assert_recount();
+            rig.seal("new", &noise(50_000, 2));
+            rig.manager.verify_sealed(&earlier).unwrap();
+            let (stats, _) = rig.close();
+            assert_eq!(stats.live_bytes, 0);
+        }
+    }
+}
+
+const CALLS: [MockCall; 14] = [
+    MockCall::Alloc,
+    MockCall::Free,
+    MockCall::CopyToDevice,
+    MockCall::CopyToHost,
+    MockCall::Fill,
+    MockCall::Digest,
+    MockCall::CountNonzero,
+    MockCall::Synchronize,
+    MockCall::MemoryInfo,
+    MockCall::Residency,
+    MockCall::Stream,
+    MockCall::Event,
+    MockCall::Protect,
+    MockCall::HostAlloc,
+];
+
+/// What the fault is to hit.
+#[derive(Clone, Copy, Debug)]
+enum During {
+    Seal,
+    Execute,
+    Release,
+}
+
+const OPERATIONS: [During; 3] = [During::Seal, During::Execute, During::Release];
+
+/// Runs one operation and says whether it succeeded.
+fn run(rig: &Rig, shard: &SealedShard, bytes: &[u8], during: During) -> Result<(), VramError> {
+    match during {
+        During::Seal => rig.try_seal("new", bytes).map(|shard| {
+            assert_eq!(shard.digest(), digest_bytes(rig.manager.tree_params(), bytes), "sealed what was given");
+        }),
+        During::Execute => rig.manager.try_execute(shard, |verified| {
+            let mut out = vec![0; bytes.len()];
+            verified.read_at(0, &mut out)?;
+            assert_eq!(out, bytes, "verified bytes are the sealed ones");
+            Ok::<_, VramError>(())
+        }),
+        During::Release => rig.manager.release(shard).map(drop),
+    }
+}
+
+/// One manager, one fault, one operation; then everything that must hold whatever happened. Says whether it failed.
+fn nth_call(fault: vram_residency::FaultOrder, during: During, dead: bool) -> bool {
+    // Without poison only what was written counts as unwiped when it is freed.
+    let rig = Rig::with(small().poison(false), |b| b.on_integrity_failure(OnIntegrityFailure::QuarantineShard));
+    let bytes = noise(70_000, 4);
+    let (earlier, shard) = (rig.seal("earlier", &noise(3000, 5)), rig.seal("shard", &bytes));
+    order(&rig, fault);
+    let outcome = run(&rig, &shard, &bytes, during);
+    let what = format!("{fault:?} during {during:?}: {outcome:?}");
+    if dead && rig.manager.state() != ManagerState::Ready {
+        assert_eq!(rig.manager.state(), LOST, "{what}");
+        assert!(matches!(rig.execute(&earlier), (Err(VramError::ManagerStopped { .. }), false)), "{what}");
+        assert!(rig.manager.verify_sealed(&earlier).is_err(), "nothing verifies on a dead device: {what}");
+        assert_eq!(rig.manager.used_vram(), rig.config.stats().live_bytes, "{what}");
+        let (stats, _) = rig.close();
+        assert_eq!(stats.unwiped_bytes_freed, 0, "{what}");
+        return outcome.is_err();
+    }
+    rig.manager.mock_controls().unwrap().clear_faults().unwrap();
+    assert_eq!(rig.manager.used_vram(), rig.config.stats().live_bytes, "{what}");
+    // A transient failure is nobody's verdict about memory.
+    assert_eq!(rig.manager.state(), ManagerState::Ready, "{what}");
+    assert!(matches!(rig.execute(&earlier), (Ok(()), true)), "{what}");
+    assert!(!matches!(outcome, Err(VramError::IntegrityFailure { .. })), "{what}");
+    let allocated = !rig.sink.names().contains(&"vram_allocation_failed");
+    let (stats, _) = rig.close();
+    assert_eq!((stats.live_streams, stats.live_events, stats.live_host_buffers), (0, 0, 0), "{what}");
+    assert_eq!(stats.live_bytes, 0, "all of it was wiped and freed in the end: {what}");
+    if allocated {
+        assert_eq!(stats.unwiped_bytes_freed, 0, "{what}");
+    }
+    outcome.is_err()
+}
+
+#[test]
+fn the_nth_call_of_any_kind_may_fail() {
+    // covers: RES-6 SEAL-1 SCR-2 ERR-1 ERR-3
+    let mut failed = std::collections::BTreeMap::new();
+    for call in CALLS {
+        if matches!(call, MockCall::Free) {
+            continue; // below: it is no failure of the operation
+        }
+        for during in OPERATIONS {
+            for nth in 1..=40 {
+                let error = nth_call(Fault::call(call).nth(nth), during, false);
+                *failed.entry(format!("{call:?} during {during:?}")).or_insert(0) += u32::from(error);
+            }
+        }
+    }
+    // The faults did hit: sealing uses almost every call, a check and a wipe their own.
+    for (key, least) in [
+        ("Alloc during Seal", 2),
+        ("Residency during Seal", 2),
+        ("CopyToDevice during Seal", 1),
+        ("Digest during Seal", 1),
+        ("HostAlloc during Seal", 2),
+        ("MemoryInfo during Seal", 1),
+        ("Digest during Execute", 1),
+        ("CopyToHost during Execute", 2),
+        ("Fill during Release", 2),
+        ("CountNonzero during Release", 2),
+    ] {
+        assert!(failed.get(key).is_some_and(|count| *count >= least), "{key}: {failed:?}");
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_freed_stays_counted() {
+    // covers: RES-5 SCR-2
+    for during in OPERATIONS {
+        for nth in 1..=3 {
+            nth_call(Fault::call(MockCall::Free).nth(nth), during, false);
+        }
+    }
+}
+
+#[test]
+fn a_device_that_dies_at_any_call_stops_the_manager() {
+    // covers: ERR-3 SCR-3 VER-5
+    let mut died = 0;
+    for during in OPERATIONS {
+        for nth in 1..=40 {
+            died += u32::from(nth_call(Fault::Sticky.nth(nth), during, true));
+        }
+    }
+    assert!(died >= 20, "{died}");
+}
+
+#[test]
+fn wipe_impossible_is_said_so() {
+    // covers: SCR-3 ERR-3
+    let rig = Rig::new();
+    let shard = rig.seal("one", &noise(9000, 1));
+    let used = rig.manager.used_vram();
+    order(&rig, Fault::Sticky);
+    let (outcome, ran) = rig.execute(&shard);
+    assert!(!ran && matches!(outcome, Err(VramError::Device(_))), "{outcome:?}");
+    assert_eq!(rig.manager.state(), LOST);
+    let error = rig.manager.release(&shard).unwrap_err();
+    assert!(matches!(error, VramError::WipeFailed { source: Some(_), .. }), "{error:?}");
+    assert_eq!((rig.manager.used_vram(), rig.manager.quarantined_vram()), (used, used));
+    let (stats, events) = rig.close();
+    assert_eq!((stats.live_bytes, stats.unwiped_bytes_freed), (used, 0));
+    let stops = events.iter().filter(|event| matches!(event.kind, EventKind::ManagerStopped { .. })).count();
+    assert_eq!(stops, 1);
+}
+
+#[test]
+fn a_device_that_answers_known_questions_wrongly_gets_no_manager() {
+    // covers: VER-11
+    for fault in [
+        Fault::DigestSkipped.nth(1),
+        Fault::DigestShort.nth(1),
+        Fault::DigestShortClaimsFull.nth(1),
+        Fault::DigestStale.nth(2),
+        Fault::DigestReplayed.nth(2),
+        Fault::CopyToDeviceCorrupts { bit: 99 }.nth(1),
+        Fault::CountSkipped.nth(1),
+        Fault::CountFindsNothing.times(4),
+        Fault::FillSkipped.nth(1),
+    ] {
+        let config = small();
+        config.fail(fault).unwrap();
+        let error = common::builder(&config).build().unwrap_err();
+        assert_eq!(error.code(), ErrorCode::CudaError, "{fault:?}: {error:?}");
+        assert_eq!(config.stats().live_host_buffers, 0, "{fault:?}");
+    }
+    // The twin: the same machine without the fault.
+    common::builder(&small()).build().unwrap();
+}

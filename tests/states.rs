@@ -1,0 +1,210 @@
+//! The state table: what a manager permits while it is ready, drains, and has stopped.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{Rig, noise};
+use vram_residency::{ErrorCode, ExecuteOptions, ManagerState, SealedShard, StopReason, VramError};
+
+/// Every call that starts new work is refused, and says why.
+#[track_caller]
+fn assert_no_new_work(rig: &Rig, shard: &SealedShard, state: ManagerState) {
+    let used = rig.manager.used_vram();
+    let stopped = |error: VramError| {
+        assert_eq!(error.code(), ErrorCode::ManagerStopped);
+        assert!(matches!(&error, VramError::ManagerStopped { state: named } if *named == state), "{error:?}");
+        assert!(!error.is_retriable());
+    };
+    stopped(rig.try_seal("another", &noise(100, 1)).unwrap_err());
+    stopped(rig.manager.begin(shard, ExecuteOptions::default()).map(drop).unwrap_err());
+    let (outcome, ran) = rig.execute(shard);
+    stopped(outcome.unwrap_err());
+    assert!(!ran, "the work did not run");
+    assert_eq!(rig.manager.used_vram(), used);
+    assert_eq!(rig.manager.state(), state);
+}
+
+/// What gives evidence works in every state.
+#[track_caller]
+fn assert_evidence(rig: &Rig, good: &SealedShard, bytes: &[u8]) {
+    let verification = rig.manager.verify_sealed(good).unwrap();
+    assert_eq!((verification.digest, verification.bytes), (good.digest(), bytes.len() as u64));
+    assert_eq!(rig.manager.compute_vram_digest(good).unwrap(), good.digest());
+    assert_eq!(rig.manager.enforce_vram_only_policy().unwrap().device_uuid, rig.manager.device_uuid());
+    assert!(rig.manager.memory_info().unwrap().total >= rig.manager.used_vram());
+    rig.assert_recount();
+}
+
+#[test]
+fn ready_permits_everything() {
+    // covers: VER-5
+    let rig = Rig::new();
+    let bytes = noise(3000, 1);
+    let shard = rig.seal("one", &bytes);
+    assert_eq!(rig.manager.state(), ManagerState::Ready);
+    assert_evidence(&rig, &shard, &bytes);
+    assert!(matches!(rig.execute(&shard), (Ok(()), true)));
+    rig.manager.begin(&shard, ExecuteOptions::default()).unwrap().finish().unwrap();
+    rig.manager.release(&shard).unwrap();
+    let again = rig.seal("one", &bytes);
+    rig.manager.release_by_id(again.id()).unwrap();
+    assert_eq!(rig.manager.used_vram(), 0);
+    rig.close_clean();
+}
+
+#[test]
+fn an_integrity_failure_stops_all_but_evidence_and_release() {
+    // covers: VER-5 ERR-4
+    let rig = Rig::new();
+    let (bytes, others) = (noise(70_000, 1), noise(2000, 2));
+    let (bad, good) = (rig.seal("bad", &bytes), rig.seal("good", &others));
+    rig.flip(&bad, 65_000, 5);
+    let (outcome, ran) = rig.execute(&bad);
+    let error = outcome.unwrap_err();
+    assert!(!ran && matches!(error, VramError::IntegrityFailure { .. }), "{error:?}");
+    assert_eq!(error.code(), ErrorCode::SealVerificationFailed);
+    let state = ManagerState::Stopped(StopReason::IntegrityFailure);
+    assert_eq!(rig.manager.state(), state);
+    assert_no_new_work(&rig, &good, state);
+    assert_no_new_work(&rig, &bad, state);
+    assert_evidence(&rig, &good, &others);
+    // The bad one repeats its failure; its digest can still be taken, as evidence, and is not the sealed one.
+    let repeated = rig.manager.verify_sealed(&bad).unwrap_err();
+    assert!(matches!(&repeated, VramError::IntegrityFailure { first_bad: Some(range), .. } if range.offset <= 65_000));
+    assert_ne!(rig.manager.compute_vram_digest(&bad).unwrap(), bad.digest());
+    let held = rig.manager.quarantined_vram();
+    assert!(held >= bytes.len() as u64 && held < rig.manager.used_vram(), "only the bad one is kept as evidence");
+    // Release is permitted, wipes, and does not make the manager ready again.
+    assert!(rig.manager.release(&bad).unwrap().bytes >= bytes.len() as u64);
+    rig.manager.release_by_id(good.id()).unwrap();
+    assert_eq!((rig.manager.used_vram(), rig.manager.quarantined_vram()), (0, 0));
+    assert_eq!(rig.manager.state(), state);
+    let report = rig.manager.shutdown(Duration::ZERO).unwrap();
+    assert_eq!((report.wiped_bytes, report.residue_bytes), (0, 0));
+    assert_eq!(rig.manager.state(), state, "the first reason stays");
+    rig.close_clean();
+}
+
+#[test]
+fn a_failed_verify_acts_like_a_failed_execute() {
+    // covers: VER-5
+    let rig = Rig::new();
+    let (bad, good) = (rig.seal("bad", &noise(3000, 1)), rig.seal("good", &noise(3000, 2)));
+    rig.flip(&bad, 2999, 0);
+    assert!(matches!(rig.manager.verify_sealed(&bad), Err(VramError::IntegrityFailure { .. })));
+    assert_no_new_work(&rig, &good, ManagerState::Stopped(StopReason::IntegrityFailure));
+    rig.close_clean();
+}
+
+#[test]
+fn by_choice_only_the_shard_is_out_of_service() {
+    // covers: VER-5
+    let rig = Rig::lenient();
+    let (bad, good) = (rig.seal("bad", &noise(3000, 1)), rig.seal("good", &noise(3000, 2)));
+    rig.flip(&bad, 0, 7);
+    for _ in 0..3 {
+        assert!(matches!(rig.execute(&bad), (Err(VramError::IntegrityFailure { .. }), false)));
+        assert!(matches!(rig.execute(&good), (Ok(()), true)));
+    }
+    // Flipping it back does not bring it back: a quarantined shard repeats its failure.
+    rig.flip(&bad, 0, 7);
+    assert!(matches!(rig.execute(&bad), (Err(VramError::IntegrityFailure { .. }), false)));
+    assert_eq!(rig.manager.state(), ManagerState::Ready);
+    rig.manager.release(&bad).unwrap();
+    let fresh = rig.seal("bad", &noise(3000, 1));
+    assert!(matches!(rig.execute(&fresh), (Ok(()), true)));
+    rig.close_clean();
+}
+
+#[test]
+fn results_in_flight_are_discarded_when_another_shard_fails() {
+    // covers: VER-5
+    let rig = Rig::new();
+    let (bad, good) = (rig.seal("bad", &noise(3000, 1)), rig.seal("good", &noise(3000, 2)));
+    let in_flight = rig.manager.begin(&good, ExecuteOptions::default()).unwrap();
+    rig.flip(&bad, 1, 1);
+    assert!(rig.execute(&bad).0.is_err());
+    let discarded = in_flight.finish().unwrap_err();
+    assert!(matches!(discarded, VramError::ManagerStopped { .. }), "{discarded:?}");
+    // The same through a closure: it ran, and its result does not count.
+    let rig = Rig::new();
+    let (bad, good) = (rig.seal("bad", &noise(3000, 1)), rig.seal("good", &noise(3000, 2)));
+    rig.flip(&bad, 1, 1);
+    let outcome = rig.manager.execute(&good, |_| rig.execute(&bad).0.unwrap_err().code());
+    assert_eq!(outcome.unwrap_err().code(), ErrorCode::ManagerStopped);
+    rig.close_clean();
+}
+
+fn wait_for(rig: &Rig, state: ManagerState) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while rig.manager.state() != state {
+        assert!(Instant::now() < until, "{:?} never came", state);
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn draining_refuses_new_work_and_lets_the_old_finish() {
+    // covers: VER-5 SCR-3 VER-3
+    let rig = Rig::new();
+    let (busy, idle) = (noise(40_000, 1), noise(500, 2));
+    let (held, other) = (rig.seal("held", &busy), rig.seal("other", &idle));
+    let released = rig.seal("released", &idle);
+    std::thread::scope(|scope| {
+        let run = rig.manager.begin(&held, ExecuteOptions::default()).unwrap();
+        let shutdown = scope.spawn(|| rig.manager.shutdown(Duration::from_secs(60)).unwrap());
+        wait_for(&rig, ManagerState::Draining);
+        assert_no_new_work(&rig, &other, ManagerState::Draining);
+        assert_evidence(&rig, &other, &idle);
+        rig.manager.release(&released).unwrap();
+        assert!(matches!(rig.manager.release(&held), Err(VramError::ShardBusy { .. })));
+        let mut out = vec![0; busy.len()];
+        run.read_at(0, &mut out).unwrap();
+        assert_eq!(out, busy, "the execution in flight still reads");
+        run.finish().unwrap();
+        let report = shutdown.join().unwrap();
+        assert!(report.drained && report.wiped_bytes >= 40_500, "{report:?}");
+        assert_eq!((report.residue_bytes, report.busy_bytes), (0, 0));
+    });
+    assert_eq!(rig.manager.state(), ManagerState::Stopped(StopReason::Shutdown));
+    assert_eq!(rig.manager.used_vram(), 0);
+    assert!(matches!(rig.manager.verify_sealed(&held), Err(VramError::StaleHandle { .. })));
+    rig.close_clean();
+}
+
+#[test]
+fn a_shutdown_that_is_not_drained_in_time_says_so_and_discards() {
+    // covers: SCR-3 VER-5
+    let rig = Rig::new();
+    let (held, other) = (rig.seal("held", &noise(40_000, 1)), rig.seal("other", &noise(500, 2)));
+    let room = rig.manager.used_vram();
+    let run = rig.manager.begin(&held, ExecuteOptions::default()).unwrap();
+    let report = rig.manager.shutdown(Duration::from_millis(20)).unwrap();
+    assert!(!report.drained && report.busy_bytes >= 40_000, "{report:?}");
+    assert!(report.wiped_bytes >= 500);
+    assert_eq!(report.wiped_bytes + report.busy_bytes, room, "every byte is accounted for");
+    assert_eq!(rig.manager.used_vram(), report.busy_bytes);
+    let state = ManagerState::Stopped(StopReason::Shutdown);
+    assert_no_new_work(&rig, &held, state);
+    assert!(matches!(rig.manager.verify_sealed(&other), Err(VramError::StaleHandle { .. })));
+    assert!(matches!(run.finish(), Err(VramError::ManagerStopped { state: named }) if named == state));
+    rig.manager.release(&held).unwrap();
+    assert_eq!(rig.manager.used_vram(), 0);
+    rig.close_clean();
+}
+
+#[test]
+fn a_second_shutdown_has_nothing_to_do() {
+    // covers: SCR-3
+    let rig = Rig::new();
+    rig.seal("one", &noise(5000, 1));
+    assert!(rig.manager.shutdown(Duration::ZERO).unwrap().wiped_bytes >= 5000);
+    let again = rig.manager.shutdown(Duration::from_secs(1)).unwrap();
+    assert!(again.drained);
+    assert_eq!((again.wiped_bytes, again.residue_bytes, again.busy_bytes), (0, 0, 0));
+    rig.close_clean();
+}
