@@ -29,6 +29,11 @@ fn seconds(work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
+/// Keeps the compiler from leaving out what is measured.
+fn consume(value: impl Sized) {
+    let _ = black_box(value);
+}
+
 fn median(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
@@ -48,9 +53,9 @@ fn main() -> ExitCode {
     let params: Vec<TreeParams> = [1024, 4096, 65536].map(|size| TreeParams::new(size, b"").unwrap()).into();
     let (mut single, mut trees) = (Vec::new(), vec![Vec::new(); params.len()]);
     for _ in 0..ROUNDS {
-        single.push(seconds(|| drop(black_box(Sha256::digest(black_box(&image))))));
+        single.push(seconds(|| consume(Sha256::digest(black_box(&image)))));
         for (params, times) in params.iter().zip(&mut trees) {
-            times.push(seconds(|| drop(black_box(digest_bytes(params, black_box(&image))))));
+            times.push(seconds(|| consume(digest_bytes(params, black_box(&image)))));
         }
     }
     let rate = |seconds: f64| BYTES as f64 / seconds / 1e9;

@@ -263,6 +263,11 @@ proptest! {
             prop_assert!(tensor.bytes == 0 || tensor.offset % 1024 == 0);
             prop_assert!(tensor.offset + tensor.bytes <= found.byte_len);
         }
+        for step in 0..40 {
+            let (offset, bytes) = (step * found.byte_len / 32, step % 7 * 300 + 1);
+            let meets = |t: &&crate::TensorInfo| t.bytes > 0 && t.offset < offset + bytes && offset < t.offset + t.bytes;
+            prop_assert_eq!(found.layout.tensor_in(offset, bytes), found.layout.tensors().iter().find(meets));
+        }
         let whole = drain(ShardSource::file(&path).unwrap().open(&params).unwrap(), buffer).unwrap();
         prop_assert_eq!(whole, file);
     }
