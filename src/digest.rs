@@ -248,4 +248,5 @@ impl Default for TreeParams {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests compute with small numbers")]
 mod tests;

@@ -122,6 +122,7 @@ pub(crate) struct Span {
 pub(crate) struct StreamId(pub(crate) u64);
 
 /// A point on a stream that others can wait for.
+#[allow(dead_code, reason = "the seam is cut for the CUDA driver and for engine streams, which use all of it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct EventId(pub(crate) u64);
 
@@ -163,6 +164,7 @@ pub(crate) struct Residency {
 }
 
 /// What a mapping allows.
+#[allow(dead_code, reason = "the seam is cut for the CUDA driver and for engine streams, which use all of it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Kernels and copies may only read.
@@ -259,6 +261,7 @@ pub struct DriverError {
 /// All calls are safe to make from any thread; the driver serialises what it must. Copies, fills and kernels are enqueued
 /// and may run at any later time unless a `synchronize`, `wait_event` or the buffer's own wait orders them. Out-of-range
 /// device addresses are an error, never host undefined behaviour.
+#[allow(dead_code, reason = "the seam is cut for the CUDA driver and for engine streams, which use all of it")]
 pub(crate) trait Driver: Send + Sync + fmt::Debug {
     /// What the device is.
     fn info(&self) -> &DeviceInfo;

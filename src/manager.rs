@@ -154,15 +154,13 @@ impl VramManager {
     /// `SHARD_BUSY` while it is used, `STALE_HANDLE`, `SEAL_VERIFICATION_FAILED` (refused), `CUDA_ERROR` when the wipe could
     /// not be proven: the memory is quarantined then and the handle is stale.
     pub fn release(&self, shard: &SealedShard) -> Result<WipeReport, VramError> {
-        // Admitting pins; the pin must be gone before the record can be removed.
-        drop(self.core.admit(shard)?);
-        let message = shard.message();
-        let record = self
-            .core
-            .residents
-            .remove(message.slot, message.generation)
-            .map_err(|absent| self.core.absent(shard, absent))?;
-        self.core.retire_record(&record)
+        let (core, message) = (&self.core, shard.message());
+        core.authenticate(shard)?;
+        let absent = |absent| core.absent(shard, absent);
+        let record = core.residents.peek(message.slot, message.generation).map_err(absent)?;
+        core.match_record(shard, &record)?;
+        let record = core.residents.remove(message.slot, message.generation).map_err(absent)?;
+        core.retire_record(&record)
     }
 
     /// As [`release`](Self::release), for an operator who has the name but not the seal.
@@ -189,13 +187,12 @@ impl VramManager {
         let drained = until.is_some_and(|until| self.core.residents.wait_unpinned(until));
         let mut report = ShutdownReport { drained, wiped_bytes: 0, residue_bytes: 0, busy_bytes: 0 };
         self.core.stop(StopReason::Shutdown);
-        for (slot, generation) in self.core.residents.live() {
-            match self.core.residents.remove(slot, generation) {
-                Ok(record) => match self.core.retire_record(&record) {
-                    Ok(wiped) => report.wiped_bytes = report.wiped_bytes.saturating_add(wiped.bytes),
-                    Err(_) => report.residue_bytes = report.residue_bytes.saturating_add(record.room),
-                },
-                Err(_) => report.busy_bytes = self.core.ledger.used().saturating_sub(self.core.ledger.residue()),
+        let (idle, busy_bytes) = self.core.residents.close();
+        report.busy_bytes = busy_bytes;
+        for record in idle {
+            match self.core.retire_record(&record) {
+                Ok(wiped) => report.wiped_bytes = report.wiped_bytes.saturating_add(wiped.bytes),
+                Err(_) => report.residue_bytes = report.residue_bytes.saturating_add(record.room),
             }
         }
         self.core.trail.flush_refusals();
@@ -279,6 +276,7 @@ impl Drop for VramManager {
     }
 }
 
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
+#[cfg(feature = "mock")]
 #[allow(clippy::as_conversions, reason = "test data")]
 mod tests;

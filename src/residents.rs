@@ -57,6 +57,19 @@ struct Table {
     free: Vec<u32>,
     names: HashMap<ShardId, Place>,
     last_generation: u64,
+    /// Nothing is published any more: the manager is shutting down.
+    closed: bool,
+}
+
+impl Slot {
+    /// The record of this generation, if it is live.
+    fn live(&self, generation: u64) -> Result<&Arc<Record>, Absent> {
+        match &self.record {
+            Some(record) if self.generation == generation => Ok(record),
+            _ if generation <= self.generation => Err(Absent::Stale),
+            _ => Err(Absent::Unknown),
+        }
+    }
 }
 
 impl Table {
@@ -122,13 +135,14 @@ impl Residents {
     pub(crate) fn pin(self: &Arc<Self>, slot: u32, generation: u64) -> Result<Pinned, Absent> {
         let mut table = self.lock();
         let entry = table.slot(slot).ok_or(Absent::Unknown)?;
-        let record = match &entry.record {
-            Some(record) if entry.generation == generation => Arc::clone(record),
-            _ if generation <= entry.generation => return Err(Absent::Stale),
-            _ => return Err(Absent::Unknown),
-        };
+        let record = Arc::clone(entry.live(generation)?);
         entry.pins = entry.pins.saturating_add(1);
         Ok(Pinned { residents: Arc::clone(self), record, slot })
+    }
+
+    /// Looks at a live shard without pinning it: its memory may go at any time.
+    pub(crate) fn peek(&self, slot: u32, generation: u64) -> Result<Arc<Record>, Absent> {
+        self.lock().slot(slot).ok_or(Absent::Unknown)?.live(generation).cloned()
     }
 
     /// Pins every live shard, in slot order.
@@ -148,9 +162,7 @@ impl Residents {
     pub(crate) fn remove(&self, slot: u32, generation: u64) -> Result<Arc<Record>, Absent> {
         let mut table = self.lock();
         let entry = table.slot(slot).ok_or(Absent::Unknown)?;
-        if entry.record.is_none() || entry.generation != generation {
-            return Err(if generation <= entry.generation { Absent::Stale } else { Absent::Unknown });
-        }
+        entry.live(generation)?;
         if entry.pins > 0 {
             return Err(Absent::Busy);
         }
@@ -166,14 +178,25 @@ impl Residents {
         Some((place.slot, place.generation?))
     }
 
-    /// Slots and generations of all live shards, in slot order.
-    pub(crate) fn live(&self) -> Vec<(u32, u64)> {
-        let table = self.lock();
-        (0u32..)
-            .zip(&table.slots)
-            .filter(|(_, entry)| entry.record.is_some())
-            .map(|(slot, entry)| (slot, entry.generation))
-            .collect()
+    /// Publishes nothing any more, and takes out every shard that nobody pins. Returns those, and the bytes of the others.
+    pub(crate) fn close(&self) -> (Vec<Arc<Record>>, u64) {
+        let mut table = self.lock();
+        table.closed = true;
+        let (mut idle, mut busy_bytes) = (Vec::new(), 0_u64);
+        for entry in &mut table.slots {
+            match entry.record.take() {
+                Some(record) if entry.pins > 0 => {
+                    busy_bytes = busy_bytes.saturating_add(record.room);
+                    entry.record = Some(record);
+                }
+                Some(record) => idle.push(record),
+                None => {}
+            }
+        }
+        for record in &idle {
+            table.names.remove(&record.id);
+        }
+        (idle, busy_bytes)
     }
 
     /// How many shards are live. O(slots).
@@ -227,15 +250,20 @@ impl Claim {
         self.generation
     }
 
-    /// Makes the shard live.
-    pub(crate) fn publish(mut self, record: Record) {
+    /// Makes the shard live; gives the record back when the manager is shutting down.
+    pub(crate) fn publish(mut self, record: Record) -> Result<(), Box<Record>> {
         let mut table = self.residents.lock();
+        if table.closed {
+            drop(table);
+            return Err(Box::new(record));
+        }
         if let Some(entry) = table.slot(self.slot) {
             entry.record = Some(Arc::new(record));
         }
         table.names.insert(self.id.clone(), Place { slot: self.slot, generation: Some(self.generation) });
         drop(table);
         self.published = true;
+        Ok(())
     }
 }
 

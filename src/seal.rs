@@ -13,7 +13,9 @@ use std::time::SystemTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::message::MAX_SEAL_BYTES;
-pub(crate) use self::message::{SealMessage, SetPart};
+pub(crate) use self::message::SealMessage;
+#[cfg(test)]
+pub(crate) use self::message::SetPart;
 use crate::clock;
 use crate::digest::Digest;
 use crate::error::{RefusalReason, VramError};

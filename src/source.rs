@@ -366,4 +366,5 @@ fn load_error(name: &str, problem: &str, source: Option<io::Error>) -> VramError
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests compute with small numbers")]
 mod tests;

@@ -223,4 +223,5 @@ fn unreadable(source: std::io::Error) -> VramError {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests compute with small numbers")]
 mod tests;

@@ -59,16 +59,26 @@ impl Core {
     /// `SealRefused` and `StaleHandle` (the presenter's fault; the manager goes on), or `IntegrityFailure` when an authentic
     /// seal disagrees with the live record of its generation.
     pub(crate) fn admit(&self, sealed: &SealedShard) -> Result<Pinned, VramError> {
-        if !sealed.tag_verifies(&self.key) {
-            return Err(self.refuse(sealed, sealed.claim(&self.identity)));
-        }
+        self.authenticate(sealed)?;
         let message = sealed.message();
         let record =
             self.residents.pin(message.slot, message.generation).map_err(|absent| self.absent(sealed, absent))?;
-        if record.message.as_slice() != sealed.message_bytes() {
-            return Err(self.fail_integrity(&record, VerificationFailure::RecordMismatch, None, None));
-        }
+        self.match_record(sealed, &record)?;
         Ok(record)
+    }
+
+    /// Whether this manager made the seal.
+    pub(crate) fn authenticate(&self, sealed: &SealedShard) -> Result<(), VramError> {
+        if sealed.tag_verifies(&self.key) { Ok(()) } else { Err(self.refuse(sealed, sealed.claim(&self.identity))) }
+    }
+
+    /// Whether an authentic seal says, byte for byte, what the live record of its generation says.
+    pub(crate) fn match_record(&self, sealed: &SealedShard, record: &Record) -> Result<(), VramError> {
+        if record.message.as_slice() == sealed.message_bytes() {
+            Ok(())
+        } else {
+            Err(self.fail_integrity(record, VerificationFailure::RecordMismatch, None, None))
+        }
     }
 
     /// Turns an authentic seal away whose shard is not there.

@@ -29,11 +29,11 @@ fn identity() -> Identity {
     }
 }
 
-fn trail_at(clock: &Clock, requirement: Requirement, sinks: Vec<Arc<dyn AuditSink>>) -> AuditTrail {
+fn trail_at(clock: &Clock, requirement: AuditRequirement, sinks: Vec<Arc<dyn AuditSink>>) -> AuditTrail {
     AuditTrail::new(sinks, requirement, identity(), clock.clone(), Telemetry::new(&identity()))
 }
 
-fn trail(requirement: Requirement, sinks: Vec<Arc<dyn AuditSink>>) -> AuditTrail {
+fn trail(requirement: AuditRequirement, sinks: Vec<Arc<dyn AuditSink>>) -> AuditTrail {
     trail_at(&Clock::fixed(1_700_000_000_000_000_001), requirement, sinks)
 }
 
@@ -113,7 +113,7 @@ fn the_specification_names_exactly_the_events_their_severities_and_fields() {
     let envelope: BTreeSet<String> = rows("Every event").into_keys().collect();
 
     let sink = Arc::new(MemorySink::default());
-    let trail = trail(Requirement::BestEffort, vec![sink.clone()]);
+    let trail = trail(AuditRequirement::BestEffort, vec![sink.clone()]);
     samples().into_iter().for_each(|kind| trail.emit(kind));
     let mut code: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
     for event in sink.events() {
@@ -135,7 +135,7 @@ fn the_specification_names_exactly_the_events_their_severities_and_fields() {
 fn an_event_is_one_flat_object() {
     // covers: AUD-1
     let sink = Arc::new(MemorySink::default());
-    trail(Requirement::BestEffort, vec![sink.clone()]).emit(samples().remove(6));
+    trail(AuditRequirement::BestEffort, vec![sink.clone()]).emit(samples().remove(6));
     let event = sink.events().remove(0);
     assert_eq!(event.kind.shard(), Some(&shard()));
     let digest = format!("sha256:{}", "05".repeat(32));
@@ -152,7 +152,7 @@ fn an_event_is_one_flat_object() {
 fn sinks_see_every_event_once_in_sequence_order() {
     // covers: AUD-1
     let sinks = [Arc::new(MemorySink::default()), Arc::new(MemorySink::default())];
-    let trail = trail(Requirement::BestEffort, vec![sinks[0].clone(), sinks[1].clone()]);
+    let trail = trail(AuditRequirement::BestEffort, vec![sinks[0].clone(), sinks[1].clone()]);
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| (0..250).for_each(|_| trail.emit(started())));
@@ -174,7 +174,7 @@ impl AuditSink for Panics {
 #[test]
 fn permissive_steps_need_their_event_accepted_where_the_policy_says_so() {
     // covers: AUD-5
-    use Requirement::{Accepted, BestEffort, Durable};
+    use AuditRequirement::{Accepted, BestEffort, Durable};
     let accepted = || -> Arc<dyn AuditSink> { Arc::new(MemorySink::default()) };
     let durable = || -> Arc<dyn AuditSink> { Arc::new(MemorySink::claiming_durable()) };
     let failing = || -> Arc<dyn AuditSink> {
@@ -211,7 +211,7 @@ fn failing_sinks_hold_up_neither_protective_steps_nor_other_sinks() {
     let records = Captured::default();
     metrics::with_local_recorder(&seen, || {
         ::tracing::subscriber::with_default(records.clone(), || {
-            let trail = trail(Requirement::Durable, vec![bad.clone(), Arc::new(Panics), good.clone()]);
+            let trail = trail(AuditRequirement::Durable, vec![bad.clone(), Arc::new(Panics), good.clone()]);
             bad.fail_next(2);
             (0..3).for_each(|_| trail.emit(started()));
         });
@@ -226,7 +226,7 @@ fn failing_sinks_hold_up_neither_protective_steps_nor_other_sinks() {
 fn refusals_are_limited_and_counted_exactly() {
     // covers: SEAL-4 AUD-1
     let (clock, sink) = (Clock::fixed(0), Arc::new(MemorySink::default()));
-    let trail = trail_at(&clock, Requirement::BestEffort, vec![sink.clone()]);
+    let trail = trail_at(&clock, AuditRequirement::BestEffort, vec![sink.clone()]);
     let counts = || -> Vec<u64> {
         let count = |event: AuditEvent| match event.kind {
             EventKind::SealRefused { suppressed, .. } => suppressed,
@@ -295,7 +295,7 @@ impl ::tracing::Subscriber for Captured {
 fn traced(kind: EventKind) -> String {
     let records = Captured::default();
     ::tracing::subscriber::with_default(records.clone(), || {
-        trail(Requirement::BestEffort, vec![Arc::new(TracingSink)]).emit(kind);
+        trail(AuditRequirement::BestEffort, vec![Arc::new(TracingSink)]).emit(kind);
     });
     let lines = records.lines();
     assert_eq!(lines.len(), 1);

@@ -107,6 +107,7 @@ impl Layout {
     ///
     /// # Errors
     /// As [`Self::of_tensors`].
+    #[allow(dead_code, reason = "the layout of adopted memory")]
     pub(crate) fn of_regions(params: &TreeParams, lengths: &[u64]) -> Result<Self, VramError> {
         let tensor = |(at, &bytes): (usize, &u64)| TensorInfo {
             name: format!("region {at}"),

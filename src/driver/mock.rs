@@ -63,6 +63,7 @@ impl MockDriver {
         Ok(self.device.peek(ptr, out)?)
     }
 
+    #[allow(dead_code, reason = "adopted memory is registered here")]
     /// The device below, for adopted memory ([`MockDevice::register_foreign`]).
     pub(crate) const fn device(&self) -> &MockDevice {
         &self.device

@@ -54,7 +54,8 @@ struct Opened {
 impl Opened {
     fn mock(config: &crate::driver::mock::MockConfig) -> Result<Self, VramError> {
         let mock = config.open()?;
-        Ok(Self { driver: Arc::clone(&mock) as Arc<dyn Driver>, mock: Some(mock) })
+        let driver: Arc<dyn Driver> = Arc::<crate::driver::mock::MockDriver>::clone(&mock);
+        Ok(Self { driver, mock: Some(mock) })
     }
 }
 
@@ -200,7 +201,10 @@ impl VramManagerBuilder {
         let identity = Identity { worker: self.worker, epoch, kind: info.kind, uuid: info.uuid, ordinal: info.ordinal };
         let telemetry = Telemetry::new(&identity);
         let clock = Clock::system();
-        let sinks = if self.sinks.is_empty() { vec![Arc::new(TracingSink) as Arc<dyn AuditSink>] } else { self.sinks };
+        let mut sinks = self.sinks;
+        if sinks.is_empty() {
+            sinks.push(Arc::new(TracingSink));
+        }
         let trail =
             AuditTrail::new(sinks, self.policy.audit_requirement(), identity.clone(), clock.clone(), telemetry.clone());
         let admitted = self

@@ -145,7 +145,7 @@ impl Core {
         let Some((memory, reservation)) = held.memory.take() else {
             return Err(VramError::Internal { what: "sealing memory was given away" });
         };
-        claim.publish(Record {
+        let published = claim.publish(Record {
             id: spec.id.clone(),
             message: shard.message_bytes().to_vec(),
             sealed,
@@ -155,7 +155,13 @@ impl Core {
             memory: Some((memory, reservation)).into(),
             failure: std::sync::OnceLock::new(),
         });
-        Ok(shard)
+        match published {
+            Ok(()) => Ok(shard),
+            Err(record) => {
+                self.retire_record(&record)?;
+                Err(VramError::ManagerStopped { state: self.state.get() })
+            }
+        }
     }
 
     /// Reserves, asks the driver, allocates.

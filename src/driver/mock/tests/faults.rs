@@ -1,0 +1,238 @@
+//! Each fault does what it says, on the calls that it was ordered for, and then no more.
+// covers: DEV-1, VER-11, RES-2, SCR-2
+
+use super::digest::Image;
+use super::*;
+use crate::driver::MemoryKind;
+
+#[test]
+fn each_call_can_be_ordered_to_fail() {
+    let on = bench();
+    let span = on.alloc(512);
+    let image = Image::new(&on, &[100], 1024, &[], u64::MAX);
+    let mut host = on.driver.host_buffer(512).unwrap();
+    let event = on.driver.event().unwrap();
+    let mut attempt = |call: MockCall| match call {
+        MockCall::Alloc => on.driver.alloc(256).map(|_| ()),
+        MockCall::Free => on.driver.alloc(256).and_then(|ptr| on.driver.free(ptr)),
+        MockCall::CopyToDevice => on.driver.copy_to_device(on.stream, span.ptr, &mut host, 0, 1),
+        MockCall::CopyToHost => on.driver.copy_to_host(on.stream, &mut host, 0, span.ptr, 1),
+        MockCall::Fill => on.driver.fill(on.stream, span, 0),
+        MockCall::Digest => on.driver.digest(on.stream, &image.job(1)),
+        MockCall::CountNonzero => on.driver.count_nonzero(on.stream, span, image.result, 1),
+        MockCall::Synchronize => on.driver.synchronize(on.stream),
+        MockCall::MemoryInfo => on.driver.memory_info().map(|_| ()),
+        MockCall::Residency => on.driver.residency(span.ptr).map(|_| ()),
+        MockCall::Stream => on.driver.stream().map(|_| ()),
+        MockCall::Protect => on.driver.protect(span, Access::ReadWrite).map(|_| ()),
+        MockCall::HostAlloc => on.driver.host_buffer(1).map(|_| ()),
+        _ => on.driver.record_event(event, on.stream),
+    };
+    for call in [
+        MockCall::Alloc,
+        MockCall::Free,
+        MockCall::CopyToDevice,
+        MockCall::CopyToHost,
+        MockCall::Fill,
+        MockCall::Digest,
+        MockCall::CountNonzero,
+        MockCall::Synchronize,
+        MockCall::MemoryInfo,
+        MockCall::Residency,
+        MockCall::Stream,
+        MockCall::Event,
+        MockCall::Protect,
+        MockCall::HostAlloc,
+    ] {
+        on.driver.order(Fault::call(call).nth(2)).unwrap();
+        attempt(call).unwrap();
+        let error = attempt(call).unwrap_err();
+        assert_eq!((error.code, error.kind), (999, DriverErrorKind::Other), "{call:?}");
+        attempt(call).unwrap();
+    }
+}
+
+#[test]
+fn an_order_says_when_and_how_often() {
+    let on = bench();
+    on.driver.order(Fault::Call { call: MockCall::Alloc, code: 2 }.nth(2).times(2)).unwrap();
+    let outcomes: Vec<bool> = (0..5).map(|_| on.driver.alloc(256).is_ok()).collect();
+    assert_eq!(outcomes, [true, false, false, true, true]);
+    on.config.fail(Fault::call(MockCall::Alloc).always()).unwrap();
+    assert!((0..100).all(|_| on.driver.alloc(256).is_err()));
+    on.driver.clear_faults().unwrap();
+    on.driver.alloc(256).unwrap();
+    for senseless in
+        [Fault::FillSkipped.nth(0), Fault::FillSkipped.times(0), Fault::Call { call: MockCall::Any, code: 0 }.nth(1)]
+    {
+        assert!(matches!(on.driver.order(senseless), Err(VramError::InvalidParams { .. })));
+    }
+}
+
+#[test]
+fn copies_corrupt_one_bit_or_do_not_happen() {
+    let on = bench();
+    let span = on.alloc(256);
+    on.driver.order(Fault::CopyToDeviceCorrupts { bit: 17 }).unwrap();
+    on.write(span.ptr, &[0; 256]);
+    assert_eq!(on.peek(span.ptr, 4), [0, 0, 2, 0]);
+    on.driver.order(Fault::CopyToDeviceSkipped).unwrap();
+    on.write(span.ptr, &[9; 256]);
+    assert_eq!(on.peek(span.ptr, 4), [0, 0, 2, 0]);
+    on.write(span.ptr, &[0; 256]);
+
+    let mut host = on.driver.host_buffer(256).unwrap();
+    on.driver.order(Fault::CopyToHostCorrupts { bit: 256 * 8 }).unwrap();
+    on.driver.copy_to_host(on.stream, &mut host, 0, span.ptr, 256).unwrap();
+    assert_eq!(host.bytes_mut().unwrap()[..2], [1, 0]);
+    on.driver.order(Fault::CopyToHostSkipped).unwrap();
+    on.driver.copy_to_host(on.stream, &mut host, 0, span.ptr, 256).unwrap();
+    assert_eq!(host.bytes_mut().unwrap()[0], 1);
+    assert_eq!(on.peek(span.ptr, 256), [0; 256]);
+}
+
+#[test]
+fn wipes_do_not_happen_or_stop_half_way() {
+    let on = bench();
+    let span = on.alloc(512);
+    let result = on.alloc(256).ptr;
+    let left = |fault: Fault, count: u64| {
+        on.write(span.ptr, &[1; 512]);
+        on.driver.order(fault).unwrap();
+        on.driver.fill(on.stream, span, 0).unwrap();
+        on.driver.count_nonzero(on.stream, span, result, 1).unwrap();
+        on.sync();
+        assert_eq!(on.result(result).found, count, "{fault:?}");
+    };
+    left(Fault::FillSkipped, 512);
+    left(Fault::FillHalf, 256);
+    on.driver.free(span.ptr).unwrap();
+    assert_eq!(on.config.stats().unwiped_bytes_freed, 256);
+}
+
+#[test]
+fn zero_proofs_do_not_run_or_see_nothing() {
+    let on = bench();
+    let (span, result) = (on.alloc(512), on.alloc(256).ptr);
+    on.driver.order(Fault::CountSkipped).unwrap();
+    on.driver.count_nonzero(on.stream, span, result, 1).unwrap();
+    on.sync();
+    assert_eq!(on.peek(result, 32), [0xA5; 32]);
+    on.driver.order(Fault::CountFindsNothing).unwrap();
+    on.driver.count_nonzero(on.stream, span, result, 2).unwrap();
+    on.sync();
+    assert_eq!(on.result(result), LaunchResult { nonce: 2, covered: 512, found: 0, reserved: 0 });
+}
+
+#[test]
+fn digests_do_not_run_run_short_or_repeat_themselves() {
+    let on = bench();
+    let image = Image::new(&on, &[4096 * 300], 4096, &[], u64::MAX);
+    let poison = |on: &Bench| {
+        on.driver.fill(on.stream, image.table, 0xEE).unwrap();
+        on.driver.fill(on.stream, Span { ptr: image.result, bytes: 32 }, 0xEE).unwrap();
+    };
+    let run = |fault: Fault, nonce: u64| {
+        poison(&on);
+        on.driver.order(fault).unwrap();
+        image.run(&on, nonce)
+    };
+    let poisoned = 0xEEEE_EEEE_EEEE_EEEE;
+
+    let (table, result) = run(Fault::DigestStale, 10);
+    assert_eq!((table, result.nonce), (vec![0xEE; 96], poisoned), "there is no earlier launch to repeat");
+    assert_eq!(image.run(&on, 11).0, image.expected);
+
+    let (table, result) = run(Fault::DigestSkipped, 12);
+    assert_eq!((table, result.nonce), (vec![0xEE; 96], poisoned));
+
+    let (table, result) = run(Fault::DigestShort, 13);
+    assert_eq!(result, LaunchResult { nonce: 13, covered: 150, found: 2, reserved: 0 });
+    assert_eq!((&table[..32], &table[64..]), (&image.expected[..32], &[0xEE; 32][..]));
+    assert_ne!(table[32..64], image.expected[32..64]);
+
+    let (table, result) = run(Fault::DigestShortClaimsFull, 14);
+    assert_eq!(result, LaunchResult { nonce: 14, covered: 300, found: 3, reserved: 0 });
+    assert_eq!(table[64..], [0xEE; 32]);
+
+    on.driver.flip_bit(image.regions[0].ptr, 5, 5).unwrap();
+    let (table, result) = run(Fault::DigestStale, 15);
+    assert_eq!((table, result.nonce), (image.expected.clone(), 11));
+    let (table, result) = run(Fault::DigestReplayed, 16);
+    assert_eq!((table, result.nonce, result.covered), (image.expected.clone(), 16, 300));
+    assert_ne!(image.run(&on, 17).0, image.expected);
+}
+
+#[test]
+fn memory_information_lies() {
+    let on = bench();
+    on.driver.order(Fault::MemoryInfoFree { free: 7 }).unwrap();
+    assert_eq!(on.driver.memory_info().unwrap().free, 7);
+    assert_eq!(on.driver.memory_info().unwrap().free, 1 << 30);
+}
+
+#[test]
+fn residency_lies() {
+    let on = bench();
+    let span = on.alloc(512);
+    let truth = on.driver.residency(span.ptr).unwrap();
+    let nowhere = Span { ptr: DevicePtr(0), bytes: 0 };
+    for (lie, answer) in [
+        (ResidencyLie::Host, Residency { kind: MemoryKind::Host, ..truth }),
+        (ResidencyLie::Managed, Residency { kind: MemoryKind::Managed, ..truth }),
+        (ResidencyLie::HostMapped, Residency { host_mapped: true, ..truth }),
+        (ResidencyLie::Exportable, Residency { exportable: true, ..truth }),
+        (ResidencyLie::WrongOrdinal, Residency { ordinal: Some(1), ..truth }),
+        (ResidencyLie::AllZero, Residency { kind: MemoryKind::Unknown, ordinal: None, range: nowhere, ..truth }),
+        (ResidencyLie::ShortRange, Residency { range: Span { bytes: 511, ..span }, ..truth }),
+    ] {
+        on.driver.order(Fault::Residency(lie)).unwrap();
+        assert_eq!(on.driver.residency(span.ptr).unwrap(), answer, "{lie:?}");
+        assert_eq!(on.driver.residency(span.ptr).unwrap(), truth);
+    }
+}
+
+#[test]
+fn protection_is_not_confirmed_or_does_not_happen() {
+    let on = bench();
+    let span = on.alloc(512);
+    on.driver.order(Fault::ProtectSkipped).unwrap();
+    assert_eq!(on.driver.protect(span, Access::ReadOnly), Ok(true));
+    on.driver.fill(on.stream, span, 0).unwrap();
+    on.sync();
+    on.driver.order(Fault::ProtectUnconfirmed).unwrap();
+    assert_eq!(on.driver.protect(span, Access::ReadOnly), Ok(false));
+    assert_eq!(on.driver.fill(on.stream, span, 0).unwrap_err().code, 740);
+}
+
+// covers: SCR-3
+#[test]
+fn a_dead_device_stays_dead_and_runs_nothing() {
+    let on = Bench::new(MockConfig::new().devices(2));
+    let span = on.alloc(512);
+    let mut host = on.driver.host_buffer(512).unwrap();
+    host.bytes_mut().unwrap().fill(3);
+    let event = on.driver.event().unwrap();
+    on.driver.copy_to_host(on.stream, &mut host, 0, span.ptr, 512).unwrap();
+    on.driver.order(Fault::Sticky.nth(2)).unwrap();
+    on.driver.memory_info().unwrap();
+    for result in [
+        on.driver.synchronize(on.stream),
+        on.driver.fill(on.stream, span, 0),
+        on.driver.free(span.ptr),
+        on.driver.query_event(event).map(|_| ()),
+        on.driver.destroy_stream(on.stream),
+        on.driver.destroy_event(event),
+        host.bytes_mut().map(|_| ()),
+        host.wipe(),
+    ] {
+        let error = result.unwrap_err();
+        assert_eq!((error.kind, error.code), (DriverErrorKind::Sticky, 719), "{error}");
+    }
+    assert!(on.driver.clear_faults().is_err());
+    drop(host);
+    let stats = on.config.stats();
+    assert_eq!((stats.live_host_buffers, stats.unwiped_host_bytes_freed, stats.pending_operations), (0, 0, 0));
+    assert_eq!(stats.live_allocations, 1);
+    assert!(on.config.clone().ordinal(1).open().unwrap().alloc(256).is_ok(), "the other device lives");
+}
