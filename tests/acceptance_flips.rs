@@ -35,8 +35,11 @@ fn flip_all(bytes: &[u8], positions: &[u64], seed: u64) {
 fn flip_each(bytes: &[u8], positions: impl Iterator<Item = u64>, seed: u64) -> u64 {
     let config = common::small();
     // Without a sink of its own the trail goes to tracing, which nobody listens to: this is a long run.
-    let manager =
-        common::builder(&config).on_integrity_failure(OnIntegrityFailure::QuarantineShard).build().unwrap();
+    let manager = common::builder(&config)
+        .on_integrity_failure(OnIntegrityFailure::QuarantineShard)
+        .staging(4 << 10)
+        .build()
+        .unwrap();
     let rig = Rig { config, sink: std::sync::Arc::default(), manager };
     let vouched: Digest = digest_bytes(&common::block(1024), bytes);
     let mut dice = Dice::new(seed);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vram_residency::{
-    AuditEvent, DeviceSelector, EventKind, MemorySink, MockConfig, MockStats, OnIntegrityFailure, Policy, SealedShard,
+    AuditEvent, AuditRequirement, DeviceSelector, EventKind, MemorySink, MockConfig, MockStats, OnIntegrityFailure, Policy, SealedShard,
     ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
 };
 
@@ -56,7 +56,7 @@ impl Rig {
     /// This one asks for an audit trail; its sink claims to be durable.
     pub(crate) fn audited() -> Self {
         let (config, sink) = (small(), Arc::new(MemorySink::claiming_durable()));
-        let policy = Policy::development().require_durable_audit(true);
+        let policy = Policy::development().require_audit(AuditRequirement::Durable);
         let manager = builder(&config).policy(policy).audit(sink.clone()).build().unwrap();
         Self { config, sink, manager }
     }

@@ -1,0 +1,275 @@
+//! Many threads at once: no deadlock, an exact ledger, a trail without gaps, and no shard released under its user.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use common::{Dice, Rig, assert_clean, assert_contiguous, noise, small, spec};
+use vram_residency::{
+    EventKind, ExecuteOptions, ManagerState, OnIntegrityFailure, SealedShard, ShardSource, VramError, digest_bytes,
+};
+
+const THREADS: u64 = 16;
+
+/// What the threads counted, to be found again in the trail.
+#[derive(Default)]
+struct Counts {
+    seals: AtomicU64,
+    verified: AtomicU64,
+    executed: AtomicU64,
+    releases: AtomicU64,
+    busy: AtomicU64,
+    full: AtomicU64,
+}
+
+fn add(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Runs `work` and fails, instead of hanging for ever, when it does not end.
+fn within(limit: Duration, work: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        let (done, ended) = mpsc::channel();
+        let worker = scope.spawn(move || {
+            work();
+            let _ = done.send(());
+        });
+        if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(limit) {
+            eprintln!("deadlock: the threads did not end within {limit:?}");
+            std::process::abort();
+        }
+        worker.join().unwrap();
+    });
+}
+
+#[test]
+fn sixteen_threads_of_mixed_operations_leave_everything_exact() {
+    // covers: CON-1 CON-3 RES-3 RES-5 AUD-1 VER-3
+    // So small that the threads are in each other's way.
+    let config = small().capacity_bytes(400_000);
+    let rig = Rig::with(config, |b| b.on_integrity_failure(OnIntegrityFailure::QuarantineShard));
+    let common_bytes = noise(30_000, 99);
+    let shared = rig.seal("shared", &common_bytes);
+    let counts = Counts::default();
+    add(&counts.seals);
+    within(Duration::from_secs(120), || {
+        std::thread::scope(|scope| {
+            for worker in 0..THREADS {
+                let (rig, counts, shared, common_bytes) = (&rig, &counts, &shared, &common_bytes);
+                scope.spawn(move || work(rig, counts, shared, common_bytes, worker));
+            }
+        });
+    });
+    assert_eq!(rig.manager.state(), ManagerState::Ready);
+    rig.assert_recount();
+    rig.manager.release(&shared).unwrap();
+    add(&counts.releases);
+    assert_eq!((rig.manager.used_vram(), rig.manager.quarantined_vram()), (0, 0));
+    let (stats, events) = rig.close();
+    assert_clean(&stats);
+    assert_contiguous(&events);
+    let count = |name: &str| events.iter().filter(|event| event.kind.name() == name).count() as u64;
+    let load = |count: &AtomicU64| count.load(Ordering::SeqCst);
+    for (name, counted) in [
+        ("vram_sealed", load(&counts.seals)),
+        ("seal_verified", load(&counts.verified)),
+        ("execute_started", load(&counts.executed)),
+        ("execute_finished", load(&counts.executed)),
+        ("vram_wiped", load(&counts.releases)),
+        ("vram_deallocated", load(&counts.releases)),
+        ("vram_allocation_failed", load(&counts.full)),
+    ] {
+        assert_eq!(count(name), counted, "{name}");
+    }
+    println!(
+        "{} sealed, {} verified, {} executed, {} busy, {} without room",
+        load(&counts.seals),
+        load(&counts.verified),
+        load(&counts.executed),
+        load(&counts.busy),
+        load(&counts.full)
+    );
+    assert!(load(&counts.seals) > 100 && load(&counts.executed) > 100, "it did run");
+    assert!(load(&counts.full) > 0, "the threads were in each other's way");
+}
+
+fn work(rig: &Rig, counts: &Counts, shared: &SealedShard, common_bytes: &[u8], worker: u64) {
+    let until = Instant::now() + Duration::from_secs(3);
+    let mut dice = Dice::new(worker);
+    let name = format!("worker-{worker}");
+    while Instant::now() < until {
+        let bytes = noise(1 + dice.below(40_000) as usize, dice.next());
+        match rig.try_seal(&name, &bytes) {
+            Ok(shard) => {
+                add(&counts.seals);
+                assert_eq!(shard.digest(), digest_bytes(rig.manager.tree_params(), &bytes));
+                use_it(rig, counts, &shard, &bytes, &mut dice);
+                loop {
+                    match rig.manager.release(&shard) {
+                        Ok(_) => break add(&counts.releases),
+                        // Posture pins every shard for a moment.
+                        Err(VramError::ShardBusy { .. }) => add(&counts.busy),
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+                assert!(matches!(rig.manager.release(&shard), Err(VramError::StaleHandle { .. })));
+            }
+            Err(VramError::OutOfMemory { .. }) => add(&counts.full),
+            Err(error) => panic!("{error:?}"),
+        }
+        use_it(rig, counts, shared, common_bytes, &mut dice);
+        if dice.below(8) == 0 {
+            rig.manager.enforce_vram_only_policy().unwrap();
+        }
+        assert!(rig.manager.used_vram() <= rig.manager.total_vram());
+    }
+}
+
+fn use_it(rig: &Rig, counts: &Counts, shard: &SealedShard, bytes: &[u8], dice: &mut Dice) {
+    if dice.below(2) == 0 {
+        rig.manager.verify_sealed(shard).unwrap();
+        add(&counts.verified);
+    }
+    let run = rig.manager.begin(shard, ExecuteOptions::default()).unwrap();
+    add(&counts.verified);
+    add(&counts.executed);
+    let at = dice.below(bytes.len() as u64);
+    let mut out = vec![0; dice.below(bytes.len() as u64 - at + 1) as usize];
+    run.read_at(at, &mut out).unwrap();
+    assert_eq!(out, &bytes[at as usize..][..out.len()]);
+    match rig.manager.release(shard) {
+        Err(VramError::ShardBusy { shard: named }) => assert_eq!(&named, shard.id()),
+        other => panic!("released under its user: {other:?}"),
+    }
+    add(&counts.busy);
+    run.finish().unwrap();
+}
+
+#[test]
+fn one_integrity_failure_stops_all_threads_once() {
+    // covers: VER-5 CON-1
+    let rig = Rig::new();
+    let shards: Vec<_> = (0..4).map(|at| rig.seal(&format!("shard-{at}"), &noise(20_000, at))).collect();
+    let (flipped, ran_after) = (AtomicBool::new(false), AtomicU64::new(0));
+    within(Duration::from_secs(60), || {
+        std::thread::scope(|scope| {
+            for worker in 0..THREADS as usize {
+                let (rig, shards, flipped, ran_after) = (&rig, &shards, &flipped, &ran_after);
+                scope.spawn(move || {
+                    for round in 0_usize.. {
+                        if worker == 0 && round == 20 {
+                            rig.flip(&shards[0], 12_345, 1);
+                            flipped.store(true, Ordering::SeqCst);
+                        }
+                        let bad_before = flipped.load(Ordering::SeqCst);
+                        let (outcome, ran) = rig.execute(&shards[worker % 4]);
+                        if bad_before && worker % 4 == 0 && ran {
+                            add(ran_after);
+                        }
+                        match outcome {
+                            Ok(()) => {}
+                            Err(VramError::IntegrityFailure { .. } | VramError::ManagerStopped { .. }) => break,
+                            Err(error) => panic!("{error:?}"),
+                        }
+                    }
+                });
+            }
+        });
+    });
+    assert_eq!(ran_after.into_inner(), 0, "no work over the flipped shard after the flip");
+    let (stats, events) = rig.close();
+    assert_clean(&stats);
+    assert_contiguous(&events);
+    let stops = events.iter().filter(|event| matches!(event.kind, EventKind::ManagerStopped { .. })).count();
+    let quarantined = events.iter().filter(|event| matches!(event.kind, EventKind::ShardQuarantined { .. })).count();
+    assert_eq!((stops, quarantined), (1, 1), "each is said once");
+}
+
+#[test]
+fn racing_seals_of_one_name_have_one_winner() {
+    // covers: RES-3 VAL-1
+    let rig = Rig::new();
+    for round in 0..20 {
+        let won = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for worker in 0..THREADS {
+                let (rig, won) = (&rig, &won);
+                scope.spawn(move || match rig.manager.seal_model(spec("one"), ShardSource::bytes(&noise(5000, worker))) {
+                    Ok(_) => add(won),
+                    Err(VramError::InvalidParams { field, .. }) => assert_eq!(field, "shard id"),
+                    Err(error) => panic!("{error:?}"),
+                });
+            }
+        });
+        assert_eq!(won.into_inner(), 1, "round {round}");
+        rig.assert_recount();
+        rig.manager.release_by_id(&vram_residency::ShardId::new("one").unwrap()).unwrap();
+    }
+    rig.close_clean();
+}
+
+#[test]
+fn racing_releases_of_one_shard_have_one_winner() {
+    // covers: SCR-4 RES-5
+    let rig = Rig::new();
+    for round in 0..20 {
+        let shard = rig.seal("one", &noise(5000, round));
+        let won = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for worker in 0..THREADS {
+                let (rig, won, shard) = (&rig, &won, &shard);
+                scope.spawn(move || {
+                    let released =
+                        if worker % 2 == 0 { rig.manager.release(shard) } else { rig.manager.release_by_id(shard.id()) };
+                    match released {
+                        Ok(_) => add(won),
+                        Err(VramError::StaleHandle { .. } | VramError::InvalidParams { .. }) => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                });
+            }
+        });
+        assert_eq!(won.into_inner(), 1, "round {round}");
+        assert_eq!((rig.manager.used_vram(), rig.config.stats().live_bytes), (0, 0));
+    }
+    rig.close_clean();
+}
+
+#[test]
+fn a_shutdown_amid_work_leaves_nothing() {
+    // covers: SCR-3 CON-1 VER-5
+    for round in 0..10 {
+        let rig = Rig::new();
+        within(Duration::from_secs(60), || {
+            std::thread::scope(|scope| {
+                for worker in 0..8 {
+                    let rig = &rig;
+                    scope.spawn(move || {
+                        for turn in 0_u64.. {
+                            let sealed = rig.try_seal(&format!("worker-{worker}-{turn}"), &noise(10_000, turn));
+                            let worked = sealed.and_then(|shard| {
+                                rig.manager.begin(&shard, ExecuteOptions::default())?.finish()?;
+                                rig.manager.release(&shard)
+                            });
+                            match worked {
+                                Ok(_) => {}
+                                Err(VramError::ManagerStopped { .. } | VramError::StaleHandle { .. }) => break,
+                                Err(error) => panic!("{error:?}"),
+                            }
+                        }
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(20 + round));
+                let report = rig.manager.shutdown(Duration::from_secs(30)).unwrap();
+                assert!(report.drained && report.residue_bytes == 0, "{report:?}");
+            });
+        });
+        assert_eq!(rig.manager.used_vram(), 0, "round {round}: nothing is published after the end");
+        rig.close_clean();
+    }
+}
