@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compiles the mock device and its C test with every C compiler that is here, runs it under the address, leak and
-# undefined-behaviour sanitizers, then under the thread sanitizer, and checks which symbols the mock exports.
+# undefined-behaviour sanitizers, then under the thread sanitizer, and checks which symbols the mock exports and that its
+# hash is C++ too.
 # Fails on any warning, any sanitizer report, any failed test. Last line: "N passed, N failed".
 # covers: DEV-1, DEV-2
 set -uo pipefail
@@ -39,6 +40,12 @@ exports_only_its_interface() { # compiler
     diff "$build/declared" "$build/exported"
 }
 
+# nvcc reads the hash as CUDA C++; a C++ compiler with its keywords emptied is the nearest that is always here.
+hash_is_cuda_too() { # C++ compiler
+    "$1" -x c++ -std=c++17 -Wall -Wextra -Werror -Wno-unused-function -Wno-pragma-once-outside-header -D__CUDACC__ \
+        -D__host__= -D__device__= -D__forceinline__=inline -fsyntax-only cuda/kernels/sha256.cuh
+}
+
 compilers=()
 for compiler in gcc clang; do
     if command -v "$compiler" >/dev/null; then
@@ -56,6 +63,13 @@ for compiler in "${compilers[@]}"; do
     check "$compiler: address, leak, undefined" compile_and_run "$compiler" address,leak,undefined
     check "$compiler: thread" compile_and_run "$compiler" thread
     check "$compiler: exported symbols" exports_only_its_interface "$compiler"
+done
+for compiler in g++ clang++; do
+    if command -v "$compiler" >/dev/null; then
+        check "$compiler: sha256.cuh is C++ too" hash_is_cuda_too "$compiler"
+    else
+        echo "absent  $compiler (not counted)"
+    fi
 done
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

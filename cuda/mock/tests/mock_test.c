@@ -148,7 +148,10 @@ static int digest_once(vram_mock_machine *m, uint64_t bytes, uint32_t block_size
     OK(status);
     OK(vram_mock_stream_synchronize(m, 1, stream));
     OK(vram_mock_peek(m, 1, result, word, 32));
-    CHECK(word[0] == 42);
+    /* Silent: some ordered faults are meant to end here. */
+    if (word[0] != 42) {
+        return 1;
+    }
     OK(vram_mock_count_nonzero(m, 1, stream, (vram_mock_span){image, bytes}, result, 7));
     OK(vram_mock_stream_destroy(m, 1, stream));
     OK(vram_mock_free(m, 1, image));
