@@ -255,9 +255,11 @@ fn a_flip_of_every_bit_of_the_tag_is_forged() {
         }
     }
     rig.manager.verify_sealed(&shard).unwrap();
-    let named = rig.sink.events().iter().any(|event| {
-        matches!(&event.kind, EventKind::SealRefused { reason: RefusalReason::Forged, .. })
-    });
+    let named = rig
+        .sink
+        .events()
+        .iter()
+        .any(|event| matches!(&event.kind, EventKind::SealRefused { reason: RefusalReason::Forged, .. }));
     assert!(named, "the trail has the reason");
     rig.close_clean();
 }

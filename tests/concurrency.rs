@@ -199,10 +199,12 @@ fn racing_seals_of_one_name_have_one_winner() {
         std::thread::scope(|scope| {
             for worker in 0..THREADS {
                 let (rig, won) = (&rig, &won);
-                scope.spawn(move || match rig.manager.seal_model(spec("one"), ShardSource::bytes(&noise(5000, worker))) {
-                    Ok(_) => add(won),
-                    Err(VramError::InvalidParams { field, .. }) => assert_eq!(field, "shard id"),
-                    Err(error) => panic!("{error:?}"),
+                scope.spawn(move || {
+                    match rig.manager.seal_model(spec("one"), ShardSource::bytes(&noise(5000, worker))) {
+                        Ok(_) => add(won),
+                        Err(VramError::InvalidParams { field, .. }) => assert_eq!(field, "shard id"),
+                        Err(error) => panic!("{error:?}"),
+                    }
                 });
             }
         });
@@ -224,8 +226,11 @@ fn racing_releases_of_one_shard_have_one_winner() {
             for worker in 0..THREADS {
                 let (rig, won, shard) = (&rig, &won, &shard);
                 scope.spawn(move || {
-                    let released =
-                        if worker % 2 == 0 { rig.manager.release(shard) } else { rig.manager.release_by_id(shard.id()) };
+                    let released = if worker % 2 == 0 {
+                        rig.manager.release(shard)
+                    } else {
+                        rig.manager.release_by_id(shard.id())
+                    };
                     match released {
                         Ok(_) => add(won),
                         Err(VramError::StaleHandle { .. } | VramError::InvalidParams { .. }) => {}

@@ -12,8 +12,8 @@ use common::{Rig, noise, refusals, spec};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use vram_residency::{
-    ErrorCode, ExecuteOptions, Execution, ManagerState, OnIntegrityFailure, RefusalReason, SealedShard, ShardSource, TreeParams, VramError,
-    digest_bytes, digest_reader,
+    ErrorCode, ExecuteOptions, Execution, ManagerState, OnIntegrityFailure, RefusalReason, SealedShard, ShardSource,
+    TreeParams, VramError, digest_bytes, digest_reader,
 };
 
 /// A thousand cases; what failed once is tried again first (`proptest-regressions/properties.txt`).
@@ -47,9 +47,7 @@ fn lengths() -> impl Strategy<Value = usize> {
 /// A manager with this tree; known questions and all.
 fn rig_of(params: &TreeParams) -> Rig {
     let params = params.clone();
-    Rig::with(common::small(), move |b| {
-        b.tree_params(params).on_integrity_failure(OnIntegrityFailure::QuarantineShard)
-    })
+    Rig::with(common::small(), move |b| b.tree_params(params).on_integrity_failure(OnIntegrityFailure::QuarantineShard))
 }
 
 /// The manager that the cases of one property share, with one shard on it.

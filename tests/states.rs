@@ -141,7 +141,8 @@ fn results_in_flight_are_discarded_when_another_shard_fails() {
 
 fn wait_for(rig: &Rig, state: ManagerState) {
     let until = Instant::now() + Duration::from_secs(20);
-    while rig.manager.state() != state {
+    let ended = |state| matches!(state, ManagerState::Stopped(_));
+    while rig.manager.state() != state && !ended(rig.manager.state()) {
         assert!(Instant::now() < until, "{:?} never came", state);
         std::thread::yield_now();
     }
@@ -206,5 +207,22 @@ fn a_second_shutdown_has_nothing_to_do() {
     let again = rig.manager.shutdown(Duration::from_secs(1)).unwrap();
     assert!(again.drained);
     assert_eq!((again.wiped_bytes, again.residue_bytes, again.busy_bytes), (0, 0, 0));
+    rig.close_clean();
+}
+
+#[test]
+fn a_deadline_beyond_the_clock_waits_as_long_as_it_takes() {
+    // covers: SCR-3
+    let rig = Rig::new();
+    let shard = rig.seal("one", &noise(5000, 1));
+    std::thread::scope(|scope| {
+        let run = rig.manager.begin(&shard, ExecuteOptions::default()).unwrap();
+        let shutdown = scope.spawn(|| rig.manager.shutdown(Duration::MAX).unwrap());
+        wait_for(&rig, ManagerState::Draining);
+        std::thread::sleep(Duration::from_millis(20));
+        let finished = run.finish();
+        let report = shutdown.join().unwrap();
+        assert!(report.drained && report.busy_bytes == 0, "{report:?}; the execution: {finished:?}");
+    });
     rig.close_clean();
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use vram_residency::{
-    AuditEvent, AuditRequirement, DeviceSelector, EventKind, MemorySink, MockConfig, MockStats, OnIntegrityFailure, Policy, SealedShard,
-    ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
+    AuditEvent, AuditRequirement, DeviceSelector, EventKind, MemorySink, MockConfig, MockStats, OnIntegrityFailure,
+    Policy, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager, VramManagerBuilder,
+    WorkerId, WorkerSecret,
 };
 
 /// A manager on a mock machine, with its trail.

@@ -1,0 +1,10 @@
+//! A secret is neither cloned nor compared nor shown.
+use vram_residency::WorkerSecret;
+
+fn twice(secret: &WorkerSecret, other: &WorkerSecret) -> bool {
+    let _copy = secret.clone();
+    let _shown = secret.to_string();
+    secret == other
+}
+
+fn main() {}
