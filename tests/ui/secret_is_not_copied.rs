@@ -2,7 +2,7 @@
 use vram_residency::WorkerSecret;
 
 fn twice(secret: &WorkerSecret, other: &WorkerSecret) -> bool {
-    let _copy = secret.clone();
+    let _copy: WorkerSecret = secret.clone();
     let _shown = secret.to_string();
     secret == other
 }

@@ -1,0 +1,77 @@
+Feature: Capacity
+  Memory is reserved before it is allocated, and the ledger is exact whatever happens.
+
+  @RES-3 @RES-5
+  Scenario: A shard takes its image and its check space, in allocator units
+    Given a manager on a device of 1000000 bytes with 100000 bytes of headroom
+    And weights llama of 1000 bytes
+    When I seal part-0 from llama
+    # 1000 bytes of image and 96 of check space, each rounded up to 256.
+    Then used VRAM is 1280 bytes
+    And available VRAM is 898720 bytes
+
+  @RES-4
+  Scenario: By default a tenth stays free
+    Given a manager on a device of 1000000 bytes with the default headroom
+    Then available VRAM is 900000 bytes
+
+  @RES-4 @RES-6
+  Scenario: A shard that does not fit is refused with need and have
+    Given a manager on a device of 100000 bytes with 20000 bytes of headroom
+    And weights small of 30000 bytes
+    And weights large of 60000 bytes
+    And the shard part-0 is sealed from small
+    When I seal part-1 from large
+    Then it fails with VRAM_OOM
+    # 60160 of image, 2048 of check space; 80000 less the 31232 of the first.
+    And the error says that 62208 bytes were needed and 48768 available
+    And trying again may help
+    And nothing was sealed and nothing is left of it
+    And part-0 still verifies
+    And part-1 can be sealed from small after all
+
+  @RES-6
+  Scenario: A late out-of-memory gives everything back
+    Given a manager
+    And weights llama of 70000 bytes
+    And the shard part-0 is sealed from llama
+    And the device will run out of memory late
+    When I seal part-1 from llama
+    Then it fails with VRAM_OOM
+    And nothing was sealed and nothing is left of it
+    And part-0 still verifies
+    And part-1 can be sealed from llama after all
+
+  @RES-4
+  Scenario: The driver's word counts when others use the device too
+    Given a manager
+    And weights llama of 70000 bytes
+    And the device will say that no memory is free
+    When I seal part-0 from llama
+    Then it fails with VRAM_OOM
+    And nothing was sealed and nothing is left of it
+
+  @RES-2
+  Scenario Outline: Memory that is not proven to be the device's is refused
+    Given a manager
+    And weights llama of 70000 bytes
+    And the device will <lie>
+    When I seal part-0 from llama
+    Then it fails with POLICY_VIOLATION
+    And the message contains "vram_only"
+    And nothing was sealed and nothing is left of it
+    And policy_violation is a critical event
+
+    Examples:
+      | lie                         |
+      | say that memory is managed  |
+      | answer residency with zeros |
+
+  @RES-5 @RES-8
+  Scenario: Two managers on one device count their own
+    Given a manager
+    And a second manager on the same device
+    And weights llama of 70000 bytes
+    And the shard part-0 is sealed from llama
+    When I release part-0
+    Then used VRAM is zero

@@ -1,0 +1,66 @@
+//! Release, shutdown and what they leave.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cucumber::{then, when};
+use vram_residency::ShardId;
+
+use crate::world::World;
+
+#[when(expr = "I release {word}")]
+fn release(world: &mut World, name: String) {
+    world.before_call();
+    let seal = world.seal_of(&name).clone();
+    let released = world.manager().release(&seal);
+    if let Some(report) = world.note(released) {
+        assert_eq!(&report.shard, seal.id());
+        assert!(report.bytes >= seal.byte_len());
+        assert_eq!(world.manager().used_vram(), world.used_before - report.bytes);
+    }
+}
+
+#[when(expr = "I release the shard named {word}")]
+fn release_by_id(world: &mut World, name: String) {
+    world.before_call();
+    let released = world.manager().release_by_id(&ShardId::new(name).unwrap());
+    world.note(released);
+}
+
+#[when(expr = "I shut down within {int} ms")]
+fn shut_down(world: &mut World, deadline: u64) {
+    world.before_call();
+    let report = world.manager().shutdown(Duration::from_millis(deadline)).unwrap();
+    assert_eq!(report.drained, world.held.is_none(), "{report:?}");
+    assert_eq!(report.wiped_bytes + report.residue_bytes + report.busy_bytes, world.used_before, "{report:?}");
+    world.outcome = Some(Ok(()));
+}
+
+#[when("the manager is dropped")]
+fn dropped(world: &mut World) {
+    world.before_call();
+    Arc::into_inner(world.manager.take().expect("a manager")).expect("nobody else holds it");
+    world.outcome = Some(Ok(()));
+}
+
+#[then("the device has nothing left and freed nothing unwiped")]
+fn nothing_left(world: &mut World) {
+    let stats = world.config.stats();
+    assert_eq!((stats.live_allocations, stats.live_bytes), (0, 0));
+    assert_eq!((stats.unwiped_bytes_freed, stats.unwiped_host_bytes_freed), (0, 0));
+    assert!(stats.runs(vram_residency::MockCall::CountNonzero) > 0, "zero was proven on the device");
+}
+
+#[then(expr = "its memory is quarantined as residue")]
+fn residue(world: &mut World) {
+    assert_eq!(world.manager().used_vram(), world.used_before, "its bytes stay used");
+    assert!(world.manager().quarantined_vram() > 0);
+    world.assert_recount();
+    let said = world.sink.events().into_iter().any(|event| match event.kind {
+        vram_residency::EventKind::ShardQuarantined { cause, bytes, .. } => {
+            cause == vram_residency::QuarantineCause::Residue && bytes == world.manager().quarantined_vram()
+        }
+        _ => false,
+    });
+    assert!(said, "the residue is in the trail");
+}

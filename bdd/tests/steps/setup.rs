@@ -1,0 +1,93 @@
+//! Managers, weights and shards that a scenario starts from.
+
+use std::sync::Arc;
+
+use cucumber::given;
+use vram_residency::{OnIntegrityFailure, Policy, TreeParams};
+
+use crate::world::{Setup, World, builder, noise, spec};
+
+#[given("a manager")]
+fn a_manager(world: &mut World) {
+    world.build(Setup::default());
+}
+
+#[given("a manager that quarantines only the shard")]
+fn a_lenient_manager(world: &mut World) {
+    world.build(Setup { on_failure: OnIntegrityFailure::QuarantineShard, ..Setup::default() });
+}
+
+#[given(expr = "a manager on a device of {int} bytes with {int} bytes of headroom")]
+fn a_small_manager(world: &mut World, capacity: u64, headroom: u64) {
+    world.build(Setup { capacity, headroom: Some(headroom), ..Setup::default() });
+    assert_eq!(world.manager().total_vram(), capacity);
+    assert_eq!(world.manager().available_vram(), capacity - headroom);
+}
+
+#[given(expr = "a manager on a device of {int} bytes with the default headroom")]
+fn a_default_manager(world: &mut World, capacity: u64) {
+    world.build(Setup { capacity, headroom: None, ..Setup::default() });
+}
+
+#[given(expr = "a manager with blocks of {int} bytes and the salt {string}")]
+fn a_salted_manager(world: &mut World, block: u32, salt: String) {
+    let params = TreeParams::new(block, salt.as_bytes()).unwrap();
+    world.build(Setup { params, ..Setup::default() });
+    assert_eq!(world.manager().tree_params().block_size(), block);
+}
+
+#[given("a manager whose policy requires expected digests")]
+fn an_expecting_manager(world: &mut World) {
+    world.build(Setup { policy: Policy::development().require_expected_digest(true), ..Setup::default() });
+}
+
+#[given("a manager whose policy requires an audit trail")]
+fn an_audited_manager(world: &mut World) {
+    world.build(Setup { policy: Setup::audited(), durable_sink: true, ..Setup::default() });
+}
+
+#[given("a second manager on the same device")]
+fn a_second_manager(world: &mut World) {
+    a_second(world, Setup::default());
+}
+
+#[given("a second manager on another device")]
+fn a_manager_elsewhere(world: &mut World) {
+    a_second(world, Setup { ordinal: 1, ..Setup::default() });
+}
+
+#[given("a second manager of another worker")]
+fn a_manager_of_another(world: &mut World) {
+    a_second(world, Setup { worker: "worker-2", ..Setup::default() });
+}
+
+fn a_second(world: &mut World, setup: Setup) {
+    let config = world.config.clone().ordinal(setup.ordinal);
+    let manager = builder(&config, &setup).build().unwrap();
+    let same = manager.device_uuid() == world.manager().device_uuid();
+    assert_eq!(same, setup.ordinal == 0, "devices are told apart");
+    world.second = Some((config, Arc::new(manager)));
+}
+
+#[given(expr = "weights {word} of {int} bytes")]
+fn weights(world: &mut World, name: String, bytes: usize) {
+    let made = noise(bytes, &name);
+    assert_eq!(made.len(), bytes);
+    world.weights.insert(name, made);
+}
+
+#[given(expr = "weights {word} that differ from {word} in bit {int} of byte {int}")]
+fn other_weights(world: &mut World, name: String, like: String, bit: u8, byte: usize) {
+    let mut bytes = world.weights(&like).to_vec();
+    bytes[byte] ^= 1 << bit;
+    assert_ne!(bytes, world.weights(&like));
+    world.weights.insert(name, bytes);
+}
+
+#[given(expr = "the shard {word} is sealed from {word}")]
+fn a_sealed_shard(world: &mut World, name: String, weights: String) {
+    world.seal(&name, spec(&name), &weights);
+    assert!(matches!(world.outcome, Some(Ok(()))), "{:?}", world.outcome);
+    assert_eq!(world.seal_of(&name).digest(), world.digest_of(&weights));
+    assert!(world.manager().used_vram() > world.used_before);
+}
