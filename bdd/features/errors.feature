@@ -13,8 +13,8 @@ Feature: Errors
       | .hidden          |
       | ../etc/passwd    |
       | a b              |
-      | new\nline        |
-      | zero\0byte       |
+      | new[LF]line      |
+      | zero[NUL]byte    |
 
   @VAL-1
   Scenario: A good name is taken

@@ -28,7 +28,7 @@ fn report() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| package.join("../target"), PathBuf::from);
     let folder = target.join("bdd");
     std::fs::create_dir_all(&folder).expect("the report's folder");
-    folder.join("junit.xml")
+    folder.canonicalize().expect("the report's folder").join("junit.xml")
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -24,6 +24,7 @@ fn misbehave(world: &mut World, how: String) {
         "die" => Fault::Sticky.into(),
         other => panic!("no such misbehaviour: {other}"),
     };
+    world.dead |= how == "die";
     world.unwipeable |= matches!(how.as_str(), "skip every fill" | "die");
     world.config.fail(order).unwrap();
 }

@@ -69,7 +69,7 @@ fn open_missing(world: &mut World) {
 #[when(expr = "I name a shard {string}")]
 fn name_a_shard(world: &mut World, name: String) {
     world.before_call();
-    let named = ShardId::new(name.replace("\\0", "\0").replace("\\n", "\n")).map(drop);
+    let named = ShardId::new(name.replace("[NUL]", "\0").replace("[LF]", "\n")).map(drop);
     world.note(named);
 }
 
