@@ -10,6 +10,8 @@ use std::str::FromStr;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vram_residency::{LayoutKind, VramError};
 
+const ABOUT: &str = "Seals model weights in GPU memory and verifies them before every execute.";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0    everything was done
@@ -19,9 +21,9 @@ Exit codes:
   4    no such device, the device failed or has no room, or the policy forbids it
   130  ended by SIGINT, 143 by SIGTERM; everything was wiped and released first. A second signal ends at once.";
 
-/// Seals model weights in GPU memory and verifies them before every execute.
+/// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "vram-worker", version, about, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(name = "vram-worker", version, about = ABOUT, after_help = EXIT_CODES, max_term_width = 110)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,

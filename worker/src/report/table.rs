@@ -145,7 +145,7 @@ fn closing(report: &Report, device: &Device, complete: bool) -> String {
         None => Ok(()),
     };
     if device.kind == DeviceKind::Mock {
-        text.push_str(" On the mock device that shows how it works and protects nothing.");
+        text.push_str(" This was the mock device: it shows how things work and protects nothing.");
     }
     text
 }
