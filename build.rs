@@ -50,7 +50,7 @@ struct Environment {
 impl Environment {
     fn read() -> Result<Self, String> {
         let read = |name: &str| {
-            println!("cargo:rerun-if-env-changed={name}");
+            println!("cargo::rerun-if-env-changed={name}");
             env::var_os(name).filter(|value| !value.is_empty())
         };
         let mut backend = match read("VRAM_RESIDENCY_BACKEND").as_deref().map(|value| value.to_str().unwrap_or("?")) {
@@ -104,24 +104,24 @@ fn plan(given: &Environment) -> Result<bool, String> {
 }
 
 fn run() -> Result<(), String> {
-    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build.rs");
     let given = Environment::read()?;
     let mock = plan(&given)?;
     if matches!(given.backend, Backend::Auto) && given.with_cuda && (given.gpu || given.nvcc.is_some()) {
         let built = if mock { "only the mock device is built" } else { "no device is built" };
-        println!("cargo:warning=found {}; this version has no CUDA driver yet, {built}", given.found());
+        println!("cargo::warning=found {}; this version has no CUDA driver yet, {built}", given.found());
     }
     #[cfg(feature = "mock")]
     build_mock()?;
     let built = if mock { "the mock device" } else { "no device" };
-    println!("cargo:rustc-env=VRAM_RESIDENCY_BUILD=built with {built}; found {}", given.found());
+    println!("cargo::rustc-env=VRAM_RESIDENCY_BUILD=built with {built}; found {}", given.found());
     Ok(())
 }
 
 #[cfg(feature = "mock")]
 fn build_mock() -> Result<(), String> {
     for file in MOCK_SOURCES.iter().chain(MOCK_INCLUDED) {
-        println!("cargo:rerun-if-changed={file}");
+        println!("cargo::rerun-if-changed={file}");
     }
     let mut build = cc::Build::new();
     // Optimised in every profile: an unoptimised SHA-256 makes every test wait.
@@ -136,7 +136,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            println!("cargo:error={problem}");
+            println!("cargo::error={problem}");
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,30 @@
 //! Keeps model weights honest in GPU memory.
+//!
+//! One crate that answers one question, again and again: **are the bytes in VRAM, right now, the bytes we sealed?** If not,
+//! nothing executes.
+//!
+//! ```text
+//!  validate → reserve → allocate → upload → digest in VRAM → compare → sign → resident
+//!                                                                        │
+//!       ┌─────────────────── before EVERY execute ───────────────────────┤
+//!       │ seal: tag → slot and generation → equals the record            │
+//!       │ VRAM: re-digest → equals the record                            │
+//!       │     yes → the caller's work runs, the shard pinned             │
+//!       │     no  → nothing runs; quarantine, critical event, Stopped    │
+//!       └────────────────────────────────────────────────────────────────┤
+//!                                                                        ▼
+//!                                     release: wipe → prove zero → free → give back
+//! ```
+//!
+//! Any change of sealed bytes that is there when the check runs is found before the work runs; what happens between the check
+//! and the work's own reads is narrowed, not closed. Bytes are wiped while process and context live; after that the driver is
+//! trusted. Not defended: a GPU driver that lies to both kernels and reads, code running inside this process, whoever may read
+//! VRAM.
+//!
+//! Begin with [`VramManager`]; its example is the main job. The digest is the file digest of
+//! [fs-verity](https://docs.kernel.org/filesystems/fsverity.html), so the stock tool can check it.
+//!
+//! This version drives the mock device only: it has no CUDA driver and has not yet been run on a GPU.
 #![cfg_attr(
     not(feature = "mock"),
     allow(dead_code, reason = "without the mock nothing can open a device until the CUDA driver is there")
@@ -48,3 +74,8 @@ pub use policy::Policy;
 pub use seal::SealedShard;
 pub use source::{ShardSource, SourceDigest, digest_source};
 pub use verify::{Coverage, Verification};
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -135,7 +135,7 @@ macro_rules! call {
         let (machine, ordinal) = ($device.machine.raw.as_ptr(), $device.ordinal);
         // SAFETY: `machine` is live because `$device` holds an Arc of it; the C side checks `ordinal` and every device
         // address against its own tables. All pointer arguments of all uses are `&raw` of locals or fields of borrowed
-        // structures of the mirrored type (layouts compared in mock/tests.rs), except in digest, peek and uuid, which
+        // structures of the mirrored type (layouts compared in mock/tests.rs), except in digest, peek, uuid and register_foreign, which
         // say at the call what they rest on. The C side keeps none of them after it returns.
         let status = unsafe { abi::$function(machine, ordinal $(, $argument)*) };
         status.check(stringify!($function))
@@ -184,6 +184,7 @@ impl MockDevice {
     /// `span` is initialised memory, valid for reads and writes until it is unregistered. While an operation on it may run,
     /// nobody writes it, and nobody reads what the operation writes; no reference to it is used meanwhile.
     pub(crate) unsafe fn register_foreign(&self, span: Span) -> Result<(), DriverError> {
+        // Rests on: this function's own contract; the C side refuses ranges that overlap its own memory, no more.
         call!(self, vram_mock_register_foreign, span.ptr.0, span.bytes)
     }
 

@@ -215,7 +215,8 @@ pub struct MockStats {
 }
 
 impl MockStats {
-    /// How often a call succeeded; for copies, fills and kernels: how many have run.
+    /// How often a call succeeded; for copies, fills and kernels: how many have run. One that a fault made do nothing counts
+    /// too: the driver believes that it ran.
     #[must_use]
     pub fn runs(&self, call: MockCall) -> u64 {
         usize::try_from(call.number()).ok().and_then(|at| self.runs.get(at)).copied().unwrap_or(0)

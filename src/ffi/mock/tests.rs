@@ -1,5 +1,6 @@
 //! Both sides of the C boundary agree: sizes, alignments, offsets, numbers, names.
 // covers: DEV-2
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
 use std::collections::BTreeSet;
 use std::mem::{align_of, offset_of, size_of};
