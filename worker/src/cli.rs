@@ -21,6 +21,15 @@ Exit codes:
   4    no such device, the device failed or has no room, or the policy forbids it
   130  ended by SIGINT, 143 by SIGTERM; everything was wiped and released first. A second signal ends at once.";
 
+/// What `--device` takes: the mock only where it is built in.
+const DEVICES: &str = if cfg!(feature = "mock") { "auto|mock|cuda[:N]" } else { "auto|cuda[:N]" };
+const DEVICE_HELP: &str = if cfg!(feature = "mock") {
+    "The device: auto (the first CUDA device), cuda or cuda:N, or mock (host memory, protects nothing); CUDA if there is one, \
+     else the mock, when not given"
+} else {
+    "The device: auto (the first CUDA device), cuda or cuda:N; the first CUDA device when not given"
+};
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "vram-worker", version, about = ABOUT, after_help = EXIT_CODES, max_term_width = 110)]
@@ -52,9 +61,7 @@ pub(crate) struct RunOptions {
     /// How the file becomes an image in VRAM
     #[arg(long, value_enum, default_value_t = Layout::Tensors)]
     pub(crate) layout: Layout,
-    /// The device: auto (the first CUDA device), cuda or cuda:N, or mock (host memory, protects nothing); CUDA if there is one,
-    /// else the mock, when not given
-    #[arg(long, value_name = "auto|mock|cuda[:N]")]
+    #[arg(long, value_name = DEVICES, help = DEVICE_HELP)]
     pub(crate) device: Option<Device>,
     /// How many times to verify and execute
     #[arg(long, value_name = "N", default_value = "3")]
@@ -132,10 +139,10 @@ impl FromStr for Device {
             #[cfg(feature = "mock")]
             "mock" => Ok(Self::Mock),
             #[cfg(not(feature = "mock"))]
-            "mock" => Err("this build has no mock device; give auto, cuda or cuda:N".to_owned()),
+            "mock" => Err(format!("this build has no mock device; give {DEVICES}")),
             _ => match text.strip_prefix("cuda:").map(str::parse) {
                 Some(Ok(ordinal)) => Ok(Self::Cuda(ordinal)),
-                _ => Err("give auto, mock, cuda, or cuda:N with the ordinal N of the device".to_owned()),
+                _ => Err(format!("give {DEVICES}, where N is the ordinal of a device")),
             },
         }
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use vram_residency::{Digest, ExecuteOptions, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, digest_source};
 
 use crate::cli::RunOptions;
@@ -144,7 +144,6 @@ fn executes(
         }
         progress.inc(1);
     }
-    progress.finish_and_clear();
     Ok(())
 }
 
@@ -153,7 +152,7 @@ fn progress(executes: u64, json: bool) -> ProgressBar {
     if json || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new(executes);
+    let bar = ProgressBar::new(executes).with_finish(ProgressFinish::AndClear);
     match ProgressStyle::with_template("executing {bar:40} {pos}/{len} ({per_sec}, {eta} left)") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,

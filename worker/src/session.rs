@@ -41,6 +41,7 @@ pub(crate) struct Wishes<'a> {
     /// Whether a digest is named beforehand.
     pub(crate) expected: bool,
     /// Bytes of the model file: the mock is made large enough for it.
+    #[cfg_attr(not(feature = "mock"), expect(dead_code, reason = "only the mock has to be made"))]
     pub(crate) model_bytes: u64,
 }
 

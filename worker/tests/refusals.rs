@@ -1,4 +1,11 @@
 //! `vram-worker run`, when something is wrong: one clear sentence, the documented exit code, and nothing left behind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 mod common;
 

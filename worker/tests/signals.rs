@@ -1,4 +1,11 @@
 //! SIGINT and SIGTERM: the worker wipes and releases before it ends.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 
 mod common;
 

@@ -16,6 +16,9 @@ const MOST_ROWS: usize = 40;
 const FIRST_ROWS: usize = 20;
 const LAST_ROWS: usize = 10;
 
+/// On terminals narrower than this (pipes of some tools say 0) nothing is wrapped.
+const LEAST_COLUMNS: u16 = 60;
+
 /// How much of a tensor's name is shown, in characters.
 const NAME_CHARS: usize = 72;
 
@@ -34,6 +37,9 @@ pub(super) fn render(report: &Report, device: &Device, shard: &Shard, complete: 
 fn table() -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width().is_some_and(|columns| columns < LEAST_COLUMNS) {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
     table
 }
 
