@@ -166,7 +166,7 @@ fn every_failure_path_leaves_its_events() {
     assert_eq!(events_of(&rig, stale), ["seal_refused"]);
     let EventKind::SealRefused { reason, .. } = event_named(&rig, "seal_refused").kind else { panic!() };
     assert_eq!(reason, RefusalReason::Stale);
-    let drained = |rig: &Rig| drop(rig.manager.shutdown(Duration::ZERO).unwrap());
+    let drained = |rig: &Rig| assert!(rig.manager.shutdown(Duration::ZERO).unwrap().drained);
     assert_eq!(events_of(&rig, drained), ["manager_stopped"]);
     let (_, events) = rig.close();
     assert_contiguous(&events);
