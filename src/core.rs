@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::audit::{AuditTrail, EventKind, QuarantineCause, VerificationFailure};
 use crate::capacity::{Ledger, Quarantined, Reservation};
 use crate::clock::Clock;
-use crate::device::{Device, DeviceFailure, ShardMemory};
+use crate::device::{Device, DeviceFailure, Retired, ShardMemory};
 use crate::digest::Digest;
 use crate::driver::DriverError;
 use crate::error::{BadRange, StopReason, VramError};
@@ -19,11 +19,14 @@ use crate::identity::Identity;
 use crate::keys::SealKey;
 use crate::names::ShardId;
 use crate::policy::Policy;
-use crate::residents::{Record, Residents};
+use crate::residents::{Record, Resident, Residents};
 use crate::telemetry::{Gauges, Telemetry};
 
+mod guards;
 mod state;
 
+pub(crate) use guards::Held;
+use guards::{Reapable, Watch};
 pub use state::ManagerState;
 pub(crate) use state::StateCell;
 
@@ -42,8 +45,10 @@ pub enum OnIntegrityFailure {
 pub struct WipeReport {
     /// The shard.
     pub shard: ShardId,
-    /// Bytes zeroed, proven zero on the device and given back, in allocator granularity.
+    /// Bytes zeroed and proven zero on the device.
     pub bytes: u64,
+    /// Bytes of an engine's memory that were given back to it as they are.
+    pub left_unwiped: u64,
     /// How long wipe, proof and free took together.
     pub duration: Duration,
 }
@@ -64,6 +69,10 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     /// Memory that could not be proven wiped. Its bytes stay used.
     residue: Mutex<Vec<Residue>>,
+    /// Pins of dropped executions whose work may still run.
+    reapable: Mutex<Vec<Reapable>>,
+    /// Guards with a longest holding time, and the last number given to one.
+    watched: Mutex<(u64, Vec<Watch>)>,
 }
 
 /// Memory kept out of the pool, with what counts it.
@@ -103,6 +112,8 @@ impl Core {
             telemetry,
             clock,
             residue: Mutex::default(),
+            reapable: Mutex::default(),
+            watched: Mutex::default(),
         }
     }
 
@@ -179,11 +190,11 @@ impl Core {
     ) -> Result<WipeReport, VramError> {
         let started = Instant::now();
         let outcome = match memory.wipe_and_free() {
-            Ok(bytes) => {
+            Ok(retired) => {
                 drop(reservation);
                 let duration = started.elapsed();
-                self.report_wiped(id, bytes, duration);
-                Ok(WipeReport { shard: id.clone(), bytes, duration })
+                self.report_wiped(id, retired, duration);
+                Ok(WipeReport { shard: id.clone(), bytes: retired.wiped, left_unwiped: retired.left, duration })
             }
             Err((memory, failure)) => {
                 let bytes = reservation.bytes();
@@ -196,10 +207,11 @@ impl Core {
         outcome
     }
 
-    fn report_wiped(&self, id: &ShardId, bytes: u64, duration: Duration) {
-        self.telemetry.wiped(bytes);
-        self.trail.emit(EventKind::VramWiped { shard: id.clone(), bytes, proven: true, duration });
-        self.trail.emit(EventKind::VramDeallocated { shard: id.clone(), bytes });
+    fn report_wiped(&self, id: &ShardId, retired: Retired, duration: Duration) {
+        let shard = || id.clone();
+        self.telemetry.wiped(retired.wiped);
+        self.trail.emit(EventKind::VramWiped { shard: shard(), bytes: retired.wiped, proven: true, duration });
+        self.trail.emit(EventKind::VramDeallocated { shard: shard(), bytes: retired.freed });
     }
 
     fn report_residue(&self, id: &ShardId, bytes: u64, failure: DeviceFailure) -> VramError {
@@ -216,8 +228,7 @@ impl Core {
 
     /// Takes a record that is out of the table apart and retires its memory.
     pub(crate) fn retire_record(&self, record: &Record) -> Result<WipeReport, VramError> {
-        let held = record.memory.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((memory, reservation)) = held else {
+        let Some(Resident { memory, reservation, .. }) = record.lock().take() else {
             return Err(VramError::StaleHandle { shard: record.id.clone() });
         };
         if record.failure.get().is_some() {
@@ -237,10 +248,10 @@ impl Core {
         for Residue { id, memory, counted } in residue {
             let started = Instant::now();
             match memory.wipe_and_free() {
-                Ok(bytes) => {
+                Ok(retired) => {
                     drop(counted);
-                    self.report_wiped(&id, bytes, started.elapsed());
-                    wiped = wiped.saturating_add(bytes);
+                    self.report_wiped(&id, retired, started.elapsed());
+                    wiped = wiped.saturating_add(retired.wiped);
                 }
                 Err((memory, _)) => {
                     left = left.saturating_add(memory.room());

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::TreeParams;
-use crate::driver::{DeviceInfo, Driver, DriverError, DriverErrorKind, MemoryInfo, StreamId};
+use crate::driver::{DeviceInfo, Driver, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
 use crate::error::VramError;
 
 mod check;
+mod event;
+mod image;
 mod known;
 mod memory;
 mod reader;
@@ -21,7 +23,9 @@ mod staging;
 mod wipe;
 
 pub(crate) use check::{CheckSizes, DigestFailure};
-pub(crate) use memory::ShardMemory;
+pub(crate) use event::Event;
+pub(crate) use image::ImageMap;
+pub(crate) use memory::{Retired, ShardMemory};
 pub(crate) use reader::Reader;
 use staging::Staging;
 pub(crate) use staging::{DEFAULT_STAGING_BYTES, UploadFailed};
@@ -125,6 +129,23 @@ impl Device {
     /// Block size and salt of every digest on it.
     pub(crate) const fn params(&self) -> &TreeParams {
         &self.params
+    }
+
+    /// Makes an engine's memory known to the driver.
+    ///
+    /// # Safety
+    /// As `Driver::register`.
+    #[allow(unsafe_code, reason = "passes its caller's promise on to the driver")]
+    pub(crate) unsafe fn register(&self, span: Span) -> Result<(), DriverError> {
+        // SAFETY: the caller of this function vouches for the span in the words of `Driver::register`.
+        unsafe { self.driver.register(span) }
+    }
+
+    /// Makes an engine's memory unknown to the driver again.
+    pub(crate) fn unregister(&self, span: Span) {
+        if let Err(error) = self.driver.unregister(span) {
+            tracing::error!(%error, "the driver still knows memory that was given back");
+        }
     }
 
     /// The driver's view of its memory.

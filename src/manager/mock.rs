@@ -26,14 +26,14 @@ impl MockControls<'_> {
     /// # Errors
     /// `INVALID_PARAMS` when the position leaves the image; those of a seal that is not live.
     pub fn flip_bit(&self, shard: &SealedShard, byte: u64, bit: u8) -> Result<(), VramError> {
-        let image = self.manager.core.admit(shard)?.image;
-        if byte >= image.bytes || bit > 7 {
-            return Err(VramError::InvalidParams {
+        let record = self.manager.core.admit(shard)?;
+        match record.image.address(byte).filter(|_| bit < 8) {
+            Some(at) => self.driver.flip_bit(at, 0, bit),
+            None => Err(VramError::InvalidParams {
                 field: "bit position",
-                problem: format!("byte {byte}, bit {bit} leaves the image of {} bytes", image.bytes),
-            });
+                problem: format!("byte {byte}, bit {bit} is no bit of the image of {} bytes", record.image.bytes()),
+            }),
         }
-        self.driver.flip_bit(image.ptr, byte, bit)
     }
 
     /// Reads bytes of a shard's image where they lie, past every check. It runs no queued operation.
@@ -41,8 +41,11 @@ impl MockControls<'_> {
     /// # Errors
     /// Those of a seal that is not live, and of a range that leaves the image.
     pub fn peek(&self, shard: &SealedShard, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
-        let image = self.manager.core.admit(shard)?.image;
-        let at = image.ptr.checked_add(offset).ok_or(VramError::Internal { what: "an image wraps around" })?;
+        let record = self.manager.core.admit(shard)?;
+        let at = record.image.address(offset).ok_or_else(|| VramError::InvalidParams {
+            field: "offset",
+            problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
+        })?;
         self.driver.peek(at, out)
     }
 
