@@ -163,6 +163,13 @@ pub(crate) struct Quarantined {
     reservation: Reservation,
 }
 
+impl Quarantined {
+    /// How many bytes.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.reservation.bytes()
+    }
+}
+
 impl Drop for Quarantined {
     fn drop(&mut self) {
         let reservation = &self.reservation;

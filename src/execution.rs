@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::core::Core;
 use crate::digest::layout::{Layout, TensorInfo};
-use crate::driver::StreamId;
+use crate::driver::{DevicePtr, StreamId};
 use crate::error::VramError;
 use crate::manager::VramManager;
 use crate::names::ShardId;
@@ -40,6 +40,11 @@ impl RawStream {
     #[must_use]
     pub const fn new(handle: u64) -> Self {
         Self(handle)
+    }
+
+    /// The handle, for the driver.
+    pub(crate) const fn id(self) -> StreamId {
+        StreamId(self.0)
     }
 }
 
@@ -77,7 +82,7 @@ impl ExecuteOptions {
     /// `finish`, until the manager has been dropped.
     #[allow(unsafe_code, reason = "whether a foreign stream lives only its engine knows")]
     pub const unsafe fn on_stream(mut self, stream: RawStream) -> Self {
-        self.stream = Some(StreamId(stream.0));
+        self.stream = Some(stream.id());
         self
     }
 }
@@ -87,6 +92,11 @@ impl ExecuteOptions {
 pub struct RawDevicePtr(u64);
 
 impl RawDevicePtr {
+    /// An address of the driver's.
+    pub(crate) const fn of(ptr: DevicePtr) -> Self {
+        Self(ptr.0)
+    }
+
     /// The address as the driver's `CUdeviceptr` holds it.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
@@ -178,7 +188,7 @@ impl<'a> Verified<'a> {
     pub fn regions(&self) -> Vec<VerifiedRegion<'a>> {
         let (layout, image) = (self.layout(), &self.record.image);
         let region = |tensor, offset: u64, bytes| {
-            let ptr = RawDevicePtr(image.address(offset)?.0);
+            let ptr = RawDevicePtr::of(image.address(offset)?);
             Some(VerifiedRegion { tensor, offset, bytes, ptr })
         };
         if layout.tensors().is_empty() {

@@ -12,6 +12,7 @@ use crate::driver::{DeviceKind, DeviceUuid, MemoryInfo};
 use crate::error::{StopReason, VramError};
 use crate::execution::{ExecuteOptions, Execution, OwnedExecution, Verified};
 use crate::names::ShardId;
+use crate::scratch::{Purpose, Scratch};
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
 use crate::verify::{Coverage, Verification};
@@ -71,7 +72,8 @@ pub struct ShutdownReport {
     pub wiped_bytes: u64,
     /// Bytes that could not be proven wiped; they stay out of the pool.
     pub residue_bytes: u64,
-    /// Bytes of shards that are still executing; they are wiped when the manager is dropped.
+    /// Bytes of shards that are still executing, and of working memory that is still held; they are wiped when the manager
+    /// is dropped.
     pub busy_bytes: u64,
 }
 
@@ -167,6 +169,14 @@ impl VramManager {
         unsafe { self.core.adopt(&spec, owner, regions) }
     }
 
+    /// Allocates unsealed working memory, zeroed: counted in [`used_vram`](Self::used_vram), wiped when dropped. Blocks.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS`, `VRAM_OOM`, `POLICY_VIOLATION`, `CUDA_ERROR`, `MANAGER_STOPPED`.
+    pub fn allocate_scratch(&self, purpose: Purpose, bytes: u64) -> Result<Scratch, VramError> {
+        Scratch::allocate(&self.core, purpose, bytes)
+    }
+
     /// Verifies a shard in full and seals it anew, under a new generation and with a fresh age; the old seal is stale then.
     /// Blocks; O(bytes) on the device.
     ///
@@ -258,7 +268,7 @@ impl VramManager {
         let mut report = ShutdownReport { drained, wiped_bytes: 0, residue_bytes: 0, busy_bytes: 0 };
         self.core.stop(StopReason::Shutdown);
         let (idle, busy_bytes) = self.core.residents.close();
-        report.busy_bytes = busy_bytes;
+        report.busy_bytes = busy_bytes.saturating_add(self.core.scratch.bytes());
         for record in idle {
             match self.core.retire_record(&record) {
                 Ok(wiped) => report.wiped_bytes = report.wiped_bytes.saturating_add(wiped.bytes),
