@@ -1,5 +1,13 @@
 //! An async service: checks block, so they run on the blocking pool; the guard may be held across awaits.
-#![allow(missing_docs, unreachable_pub, unsafe_code, dead_code, clippy::expect_used, clippy::arithmetic_side_effects)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unsafe_code,
+    dead_code,
+    clippy::expect_used,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
 
 #[path = "../tests/contract/programs.rs"]
 mod programs;

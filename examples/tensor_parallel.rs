@@ -1,5 +1,13 @@
 //! Tensor parallelism: every rank is verified, in parallel, before any rank launches.
-#![allow(missing_docs, unreachable_pub, unsafe_code, dead_code, clippy::expect_used, clippy::arithmetic_side_effects)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unsafe_code,
+    dead_code,
+    clippy::expect_used,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
 
 #[path = "../tests/contract/programs.rs"]
 mod programs;

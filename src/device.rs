@@ -75,6 +75,12 @@ impl Stream {
         Ok(Self { id: driver.stream()?, driver: Arc::clone(driver) })
     }
 
+    /// Its handle.
+    #[cfg(feature = "mock")]
+    pub(crate) const fn id(&self) -> StreamId {
+        self.id
+    }
+
     fn synchronize(&self) -> Result<(), DriverError> {
         self.driver.synchronize(self.id)
     }
@@ -131,6 +137,12 @@ impl Device {
     /// Block size and salt of every digest on it.
     pub(crate) const fn params(&self) -> &TreeParams {
         &self.params
+    }
+
+    /// A stream of its own for a make-believe engine.
+    #[cfg(feature = "mock")]
+    pub(crate) fn stream(&self) -> Result<Stream, DriverError> {
+        Stream::new(&self.driver)
     }
 
     /// Makes an engine's memory known to the driver.

@@ -70,9 +70,9 @@ pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, V
 pub use execution::{ExecuteOptions, Execution, OwnedExecution, RawDevicePtr, RawStream, Verified, VerifiedRegion};
 pub use identity::{Origin, SealedDevice};
 pub use keys::{SecretFileMode, WorkerSecret};
-#[cfg(feature = "mock")]
-pub use manager::MockControls;
 pub use manager::{DeviceSelector, Posture, ShardSpec, ShutdownReport, VramManager, VramManagerBuilder};
+#[cfg(feature = "mock")]
+pub use manager::{MockControls, MockStream};
 pub use names::{ModelRef, SetId, ShardId, WorkerId};
 pub use policy::Policy;
 pub use scratch::{Purpose, Scratch};

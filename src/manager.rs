@@ -27,7 +27,7 @@ mod spec;
 
 pub use builder::{DeviceSelector, VramManagerBuilder};
 #[cfg(feature = "mock")]
-pub use mock::MockControls;
+pub use mock::{MockControls, MockStream};
 pub use posture::Posture;
 pub use spec::ShardSpec;
 

@@ -91,6 +91,12 @@ impl Scratch {
         self.ptr
     }
 
+    /// Its address, for the mock's make-believe engine.
+    #[cfg(feature = "mock")]
+    pub(crate) const fn address(&self) -> crate::driver::DevicePtr {
+        crate::driver::DevicePtr(self.ptr.as_u64())
+    }
+
     /// Names a stream whose work uses the memory: the wipe waits for it.
     ///
     /// # Safety

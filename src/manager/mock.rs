@@ -1,15 +1,56 @@
 //! Controls of the mock device, for our tests and those of our users.
 
 use super::VramManager;
+use crate::device::Stream;
 use crate::driver::mock::{FaultOrder, MockDriver, MockStats};
+use crate::driver::{Driver, Span};
 use crate::error::VramError;
+use crate::execution::RawStream;
+use crate::scratch::Scratch;
 use crate::seal::SealedShard;
 
 /// What a test can do to the mock behind a manager's back.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct MockControls<'a> {
     manager: &'a VramManager,
     driver: &'a MockDriver,
+}
+
+/// A stream of a make-believe engine on the mock. What is enqueued runs when something orders it, and not before.
+#[derive(Debug)]
+pub struct MockStream<'a> {
+    controls: MockControls<'a>,
+    stream: Stream,
+}
+
+impl MockStream<'_> {
+    /// The handle, as an engine would pass it.
+    #[must_use]
+    pub const fn raw(&self) -> RawStream {
+        RawStream::new(self.stream.id().0)
+    }
+
+    /// Enqueues that the engine writes `value` over bytes of a shard.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` when the range leaves the shard's region; those of a seal that is not live.
+    pub fn enqueue_write(&self, shard: &SealedShard, offset: u64, bytes: u64, value: u8) -> Result<(), VramError> {
+        let record = self.controls.manager.core.admit(shard)?;
+        let at = record.image.address(offset).ok_or_else(|| VramError::InvalidParams {
+            field: "offset",
+            problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
+        })?;
+        Ok(self.controls.driver.fill(self.stream.id(), Span { ptr: at, bytes }, value)?)
+    }
+
+    /// Enqueues that the engine writes `value` over the first `bytes` bytes of working memory.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when the range leaves it.
+    pub fn enqueue_scratch_write(&self, scratch: &Scratch, bytes: u64, value: u8) -> Result<(), VramError> {
+        let span = Span { ptr: scratch.address(), bytes };
+        Ok(self.controls.driver.fill(self.stream.id(), span, value)?)
+    }
 }
 
 impl VramManager {
@@ -20,7 +61,16 @@ impl VramManager {
     }
 }
 
-impl MockControls<'_> {
+impl<'a> MockControls<'a> {
+    /// Makes a stream for a make-believe engine.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when the mock refuses.
+    pub fn engine_stream(&self) -> Result<MockStream<'a>, VramError> {
+        let stream = self.manager.core.device.stream()?;
+        Ok(MockStream { controls: *self, stream })
+    }
+
     /// Flips one bit of a shard's image where it lies, as a rowhammer attack would.
     ///
     /// # Errors
