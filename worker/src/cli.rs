@@ -1,0 +1,190 @@
+//! The command line.
+//!
+//! Owns the options and what their help says. Promises that everything listed here is built. Values that the library judges
+//! (digests, block sizes, salts) are taken as they come and judged there, so that its words are the only ones.
+
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use vram_residency::{LayoutKind, VramError};
+
+const ABOUT: &str = "Seals model weights in GPU memory and verifies them before every execute.";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    everything was done
+  1    anything not listed here
+  2    a wrong option, an unusable setting, an unreadable or malformed model
+  3    the bytes are not the expected or the sealed ones
+  4    no such device, the device failed or has no room, or the policy forbids it
+  130  ended by SIGINT, 143 by SIGTERM; everything was wiped and released first. A second signal ends at once.";
+
+/// What `--device` takes: the mock only where it is built in.
+const DEVICES: &str = if cfg!(feature = "mock") { "auto|mock|cuda[:N]" } else { "auto|cuda[:N]" };
+const DEVICE_HELP: &str = if cfg!(feature = "mock") {
+    "The device: auto (the first CUDA device), cuda or cuda:N, or mock (host memory, protects nothing); CUDA if there is one, \
+     else the mock, when not given"
+} else {
+    "The device: auto (the first CUDA device), cuda or cuda:N; the first CUDA device when not given"
+};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(name = "vram-worker", version, about = ABOUT, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Seal a model, then verify and execute it some times, then wipe and release it
+    ///
+    /// An execute reads every tensor out of verified VRAM and computes its minimum, maximum, mean and number of NaNs. It counts
+    /// only after the library has confirmed it. Log lines and audit events go to stderr; RUST_LOG selects them
+    /// (RUST_LOG=vram_residency::audit=info shows every audit event).
+    #[command(after_help = EXIT_CODES)]
+    Run(RunOptions),
+    /// Print the digest of files, as `fsverity digest` does
+    ///
+    /// With `--layout tensors` it is the digest under which `run` seals a safetensors file.
+    #[command(after_help = EXIT_CODES)]
+    Digest(DigestOptions),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunOptions {
+    /// The model, a safetensors file (any file with `--layout file`); a small generated sample when not given
+    pub(crate) model: Option<PathBuf>,
+    /// How the file becomes an image in VRAM
+    #[arg(long, value_enum, default_value_t = Layout::Tensors)]
+    pub(crate) layout: Layout,
+    #[arg(long, value_name = DEVICES, help = DEVICE_HELP)]
+    pub(crate) device: Option<Device>,
+    /// How many times to verify and execute
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub(crate) executes: NonZeroU64,
+    /// Bytes per block of the digest: a power of two from 1024 to 65536
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    pub(crate) block_size: u32,
+    /// The digest that the image must have; see `vram-worker digest --layout tensors`
+    #[arg(long, value_name = "sha256:HEX")]
+    pub(crate) expect: Option<String>,
+    /// The worker's secret, 32 to 4096 bytes, readable by its owner only; a random one when not given
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Device memory that must stay free; the smaller of 10 % and 4 GiB when not given
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) headroom: Option<u64>,
+    /// Print one JSON object on stdout instead of tables; failures too
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DigestOptions {
+    /// The files; one line is printed for each
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Bytes per block: a power of two from 1024 to 65536
+    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    pub(crate) block_size: u32,
+    /// Up to 32 bytes that are hashed before every block
+    #[arg(long, value_name = "HEX")]
+    pub(crate) salt: Option<String>,
+    /// The bytes of the file as they are, or the tensors of a safetensors file
+    #[arg(long, value_enum, default_value_t = Layout::File)]
+    pub(crate) layout: Layout,
+}
+
+/// How a file becomes an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Layout {
+    /// The bytes of the file as they are
+    File,
+    /// The tensors of a safetensors file, each at a block-aligned offset
+    Tensors,
+}
+
+impl Layout {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::File => LayoutKind::File.as_str(),
+            Self::Tensors => LayoutKind::Tensors.as_str(),
+        }
+    }
+}
+
+/// Where to run, when the user says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    /// The first CUDA device.
+    Auto,
+    /// The CUDA device of this ordinal.
+    Cuda(u32),
+    /// Host memory.
+    #[cfg(feature = "mock")]
+    Mock,
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "cuda" => Ok(Self::Cuda(0)),
+            #[cfg(feature = "mock")]
+            "mock" => Ok(Self::Mock),
+            #[cfg(not(feature = "mock"))]
+            "mock" => Err(format!("this build has no mock device; give {DEVICES}")),
+            _ => match text.strip_prefix("cuda:").map(str::parse) {
+                Some(Ok(ordinal)) => Ok(Self::Cuda(ordinal)),
+                _ => Err(format!("give {DEVICES}, where N is the ordinal of a device")),
+            },
+        }
+    }
+}
+
+/// The bytes of a salt given in hexadecimal.
+pub(crate) fn salt(text: &str) -> Result<Vec<u8>, VramError> {
+    hex::decode(text).map_err(|error| VramError::InvalidParams {
+        field: "salt",
+        problem: format!("is not hexadecimal ({error}); give up to 64 hexadecimal digits, two for each byte"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn devices_are_parsed_strictly() {
+        assert_eq!("cuda:3".parse(), Ok(Device::Cuda(3)));
+        assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
+        assert_eq!("auto".parse(), Ok(Device::Auto));
+        for bad in ["", "CUDA", "cuda:", "cuda:-1", "cuda:x", "gpu", "cuda:4294967296"] {
+            assert!(bad.parse::<Device>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_is_not_built_is_in_the_help() {
+        let commands: Vec<_> = Cli::command().get_subcommands().map(|c| c.get_name().to_owned()).collect();
+        assert_eq!(commands, ["run", "digest"]);
+    }
+
+    #[test]
+    fn salts_are_hexadecimal() {
+        assert_eq!(salt("00fF").unwrap(), [0, 255]);
+        assert!(salt("0").unwrap_err().to_string().starts_with("salt is not hexadecimal"));
+    }
+}

@@ -1,0 +1,62 @@
+//! `vram-worker digest`: the digest of files, without a device.
+//!
+//! Promises the output of `fsverity digest` for the `file` layout, byte for byte. Unlike that tool it goes on after a file that
+//! cannot be read, as `sha256sum` does; the exit code tells.
+
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use vram_residency::{Digest, ShardSource, TreeParams, digest_source};
+
+use crate::cli::{self, DigestOptions, Layout};
+use crate::exit::{self, Failure};
+
+/// Prints a line for each file.
+pub(crate) fn digest(options: &DigestOptions) -> ExitCode {
+    let params = match params(options) {
+        Ok(params) => params,
+        Err(failure) => return exit::refuse(&failure, false),
+    };
+    let mut first_failure = None;
+    for file in &options.files {
+        let printed = of_file(file, options.layout, &params).and_then(|digest| print(&digest, file));
+        if let Err(failure) = printed {
+            failure.tell();
+            first_failure.get_or_insert(failure.exit_code());
+        }
+    }
+    first_failure.map_or(ExitCode::SUCCESS, ExitCode::from)
+}
+
+fn params(options: &DigestOptions) -> Result<TreeParams, Failure> {
+    let salt = options.salt.as_deref().map_or(Ok(Vec::new()), cli::salt)?;
+    Ok(TreeParams::new(options.block_size, &salt)?)
+}
+
+fn of_file(path: &Path, layout: Layout, params: &TreeParams) -> Result<Digest, Failure> {
+    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let source = open(path, layout)?;
+    Ok(digest_source(source, params, threads)?.digest)
+}
+
+/// Opens a file in a layout.
+pub(crate) fn open(path: &Path, layout: Layout) -> Result<ShardSource<'static>, Failure> {
+    Ok(match layout {
+        Layout::File => ShardSource::file(path)?,
+        Layout::Tensors => ShardSource::safetensors(path)?,
+    })
+}
+
+/// One line. The path is printed as it was given, whatever its bytes are.
+fn print(digest: &Digest, path: &Path) -> Result<(), Failure> {
+    let mut line = format!("{digest} ").into_bytes();
+    line.extend_from_slice(path.as_os_str().as_bytes());
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)
+        .and_then(|()| out.flush())
+        .map_err(|source| Failure::Io { what: "writing to standard output", source })
+}

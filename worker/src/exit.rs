@@ -1,0 +1,195 @@
+//! How the process ends.
+//!
+//! Owns [`Failure`], the one mapping from failures to exit codes, and the one sentence that a failure is told in.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+use vram_residency::{ErrorCategory, ErrorCode, VramError};
+
+use crate::signals::Signal;
+
+/// Why a command did not do everything that it was asked to.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The library, or the worker in the library's words.
+    Vram(VramError),
+    /// The operating system refused something that is no part of a model.
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A signal came.
+    Interrupted(Signal),
+}
+
+impl From<VramError> for Failure {
+    fn from(error: VramError) -> Self {
+        Self::Vram(error)
+    }
+}
+
+/// What the worker itself finds wrong with the arguments before any option is read.
+const USAGE: u8 = 2;
+
+impl Failure {
+    /// The documented exit code. The only place that maps errors to codes.
+    pub(crate) const fn exit_code(&self) -> u8 {
+        let error = match self {
+            Self::Interrupted(signal) => return signal.exit_code(),
+            Self::Io { .. } => return 1,
+            Self::Vram(error) => error,
+        };
+        match error {
+            // Shares its outward code with models that cannot be read, but is the answer to another question.
+            VramError::DigestMismatch { .. } => 3,
+            _ => match error.code() {
+                ErrorCode::InvalidParams | ErrorCode::ConfigError | ErrorCode::ModelLoadFailed => USAGE,
+                ErrorCode::SealVerificationFailed => 3,
+                ErrorCode::DeviceUnavailable
+                | ErrorCode::CudaError
+                | ErrorCode::VramOom
+                | ErrorCode::PolicyViolation
+                | ErrorCode::AuditUnavailable => 4,
+                _ => 1,
+            },
+        }
+    }
+
+    /// The outward code, also for what is not the library's.
+    pub(crate) const fn code(&self) -> &'static str {
+        match self {
+            Self::Vram(error) => error.code().as_str(),
+            Self::Io { .. } => ErrorCode::Internal.as_str(),
+            Self::Interrupted(_) => "INTERRUPTED",
+        }
+    }
+
+    const fn category(&self) -> &'static str {
+        match self {
+            Self::Vram(error) => match error.category() {
+                ErrorCategory::User => "user",
+                ErrorCategory::Capacity => "capacity",
+                ErrorCategory::Integrity => "integrity",
+                ErrorCategory::Device => "device",
+                ErrorCategory::Policy => "policy",
+                ErrorCategory::State => "state",
+                _ => "internal",
+            },
+            Self::Io { .. } => "internal",
+            Self::Interrupted(_) => "user",
+        }
+    }
+
+    /// One sentence: what happened, to what, and what to do.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Vram(error @ VramError::DeviceUnavailable { .. }) if cfg!(feature = "mock") => {
+                format!("{error} (here: --device mock)")
+            }
+            Self::Vram(error) => error.to_string(),
+            Self::Io { what, source } => format!("{what} failed: {source}"),
+            Self::Interrupted(signal) => format!("ended by {signal}; every shard was wiped and released"),
+        }
+    }
+
+    /// The failure as data.
+    pub(crate) fn to_json(&self) -> ErrorJson {
+        ErrorJson { code: self.code(), category: self.category(), message: self.message() }
+    }
+
+    /// Says the sentence on stderr. A stderr that is gone is no further failure.
+    pub(crate) fn tell(&self) {
+        let word = if matches!(self, Self::Interrupted(_)) { "interrupted" } else { "error" };
+        let _nobody_listens = writeln!(io::stderr(), "{word}: {}", self.message());
+    }
+}
+
+/// A failure in the JSON report.
+#[derive(Debug, Serialize)]
+pub(crate) struct ErrorJson {
+    code: &'static str,
+    category: &'static str,
+    message: String,
+}
+
+/// The JSON of a command that failed before it did anything.
+#[derive(Debug, Serialize)]
+struct Refused {
+    error: ErrorJson,
+    executed: u64,
+}
+
+/// Ends a command that failed before it did anything.
+pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
+    if json {
+        let _nobody_listens = print_json(&Refused { error: failure.to_json(), executed: 0 });
+    } else {
+        failure.tell();
+    }
+    ExitCode::from(failure.exit_code())
+}
+
+/// Ends with what the argument parser has to say: help and version on stdout, usage errors on stderr, or as JSON where that was
+/// asked for (by a command line which, being wrong, was not understood as a whole).
+pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _nobody_listens = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if std::env::args_os().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let sentence = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
+        let message = sentence.strip_prefix("error: ").unwrap_or(&sentence).to_owned();
+        let error = ErrorJson { code: ErrorCode::InvalidParams.as_str(), category: "user", message };
+        let _nobody_listens = print_json(&Refused { error, executed: 0 });
+    } else {
+        let _nobody_listens = error.print();
+    }
+    ExitCode::from(USAGE)
+}
+
+/// Writes one JSON object and a newline on stdout.
+pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vram_residency::{RefusalReason, ShardId, TreeParams, digest_bytes};
+
+    #[test]
+    fn exit_codes_are_the_documented_ones() {
+        // covers: ERR-2
+        let shard = ShardId::new("s").unwrap();
+        let digest = digest_bytes(&TreeParams::default(), b"");
+        for (error, code) in [
+            (VramError::InvalidParams { field: "f", problem: String::new() }, 2),
+            (VramError::Config { setting: "s", problem: String::new() }, 2),
+            (VramError::ModelLoad { problem: String::new(), source: None }, 2),
+            (VramError::DigestMismatch { shard: shard.clone(), expected: digest, actual: digest }, 3),
+            (VramError::SealRefused { reason: RefusalReason::Forged }, 3),
+            (VramError::IntegrityFailure { shard: shard.clone(), first_bad: None }, 3),
+            (VramError::DeviceUnavailable { problem: String::new() }, 4),
+            (VramError::DeviceUntrusted { operation: "digest" }, 4),
+            (VramError::OutOfMemory { needed: 2, available: 1 }, 4),
+            (VramError::PolicyViolation { rule: "r", problem: String::new() }, 4),
+            (VramError::WipeFailed { shard: shard.clone(), bytes: 1, source: None }, 4),
+            (VramError::ShardBusy { shard: shard.clone() }, 1),
+            (VramError::StaleHandle { shard }, 1),
+            (VramError::Internal { what: "w" }, 1),
+        ] {
+            assert_eq!(Failure::Vram(error).exit_code(), code);
+        }
+        assert_eq!(Failure::Io { what: "w", source: io::Error::other("o") }.exit_code(), 1);
+        assert_eq!(Failure::Interrupted(Signal::Interrupt).exit_code(), 130);
+        assert_eq!(Failure::Interrupted(Signal::Terminate).exit_code(), 143);
+    }
+}

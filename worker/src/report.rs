@@ -1,0 +1,262 @@
+//! What `run` tells: tables for people, or one JSON object for programs.
+//!
+//! Owns [`Report`], which is filled as the command gets on, so that a failure can say how far it came. Foreign text (tensor names) is
+//! escaped in tables.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use vram_residency::{DeviceKind, SealedShard, VerifiedRegion, VramManager};
+
+use crate::cli::Layout;
+use crate::exit::{ErrorJson, Failure, print_json};
+use crate::stats::{Summary, Value, to_f64};
+
+mod table;
+
+/// Durations that are kept to find the median; the first so many.
+const KEPT_DURATIONS: usize = 1 << 20;
+
+/// How far the command came, and what it found. Serialised, it is the documented JSON object.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device: Option<Device>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) shard: Option<Shard>,
+    /// How many were asked for.
+    pub(crate) executes: u64,
+    /// How many count.
+    pub(crate) executed: u64,
+    /// What the first execute found.
+    pub(crate) tensors: Vec<Tensor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) vram: Option<Vram>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timing: Option<Timing>,
+}
+
+impl Report {
+    pub(crate) const fn new(executes: u64) -> Self {
+        Self {
+            error: None,
+            device: None,
+            shard: None,
+            executes,
+            executed: 0,
+            tensors: Vec::new(),
+            vram: None,
+            timing: None,
+        }
+    }
+
+    /// Tells everything: as JSON on stdout; or as tables on stdout, if there is something to show, and the failure on stderr.
+    ///
+    /// Fails when stdout does not take it.
+    pub(crate) fn tell(&mut self, failure: Option<&Failure>, json: bool) -> Result<(), Failure> {
+        let written = if json {
+            self.error = failure.map(Failure::to_json);
+            print_json(self)
+        } else {
+            let written = match (&self.device, &self.shard) {
+                (Some(device), Some(shard)) => {
+                    let mut out = io::stdout().lock();
+                    writeln!(out, "{}", table::render(self, device, shard, failure.is_none()))
+                        .and_then(|()| out.flush())
+                }
+                _ => Ok(()),
+            };
+            if let Some(failure) = failure {
+                failure.tell();
+            }
+            written
+        };
+        written.map_err(|source| Failure::Io { what: "writing to standard output", source })
+    }
+}
+
+/// The device, as seals and events name it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Device {
+    pub(crate) kind: DeviceKind,
+    name: String,
+    uuid: String,
+    ordinal: u32,
+}
+
+impl Device {
+    pub(crate) fn of(manager: &VramManager) -> Self {
+        Self {
+            kind: manager.device_kind(),
+            name: manager.device_name().to_owned(),
+            uuid: manager.device_uuid().to_string(),
+            ordinal: manager.device_ordinal(),
+        }
+    }
+}
+
+/// The shard, as its seal states it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shard {
+    id: String,
+    layout: &'static str,
+    origin: &'static str,
+    digest: String,
+    bytes: u64,
+}
+
+impl Shard {
+    pub(crate) fn of(shard: &SealedShard, layout: Layout) -> Self {
+        Self {
+            id: shard.id().to_string(),
+            layout: layout.as_str(),
+            origin: shard.origin().as_str(),
+            digest: shard.digest().to_string(),
+            bytes: shard.byte_len(),
+        }
+    }
+}
+
+/// One tensor and its numbers; `null` where there are none, or where JSON has no word for them (infinities).
+#[derive(Debug, Serialize)]
+pub(crate) struct Tensor {
+    name: String,
+    dtype: String,
+    shape: Vec<u64>,
+    min: Option<Value>,
+    max: Option<Value>,
+    mean: Option<Value>,
+    nan: Option<u64>,
+}
+
+impl Tensor {
+    /// Regions and their summaries, both in the order of the image.
+    pub(crate) fn all(regions: &[VerifiedRegion<'_>], numbers: &[Summary]) -> Vec<Self> {
+        let tensor = |(region, numbers): (&VerifiedRegion<'_>, &Summary)| {
+            let (name, dtype, shape) = match region.tensor() {
+                Some(tensor) => (tensor.name.clone(), tensor.dtype.clone(), tensor.shape.clone()),
+                None => ("(file)".to_owned(), "U8".to_owned(), vec![region.byte_len()]),
+            };
+            let Summary { min, max, mean, nan } = *numbers;
+            Self { name, dtype, shape, min, max, mean, nan }
+        };
+        regions.iter().zip(numbers).map(tensor).collect()
+    }
+}
+
+impl Serialize for Value {
+    /// Integers that JSON numbers can carry as such; floats, where they are finite, else null.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::Float(value) => serializer.serialize_f64(value),
+            Self::Int(value) => match (i64::try_from(value), u64::try_from(value)) {
+                (Ok(value), _) => serializer.serialize_i64(value),
+                (_, Ok(value)) => serializer.serialize_u64(value),
+                _ => serializer.serialize_none(),
+            },
+        }
+    }
+}
+
+/// Device memory in bytes, by the library's ledger.
+#[derive(Debug, Serialize)]
+pub(crate) struct Vram {
+    pub(crate) total: u64,
+    pub(crate) used_before: u64,
+    /// `None` until something was sealed.
+    pub(crate) used_sealed: Option<u64>,
+    pub(crate) used_after: u64,
+}
+
+/// How long things took.
+#[derive(Debug)]
+pub(crate) struct Timing {
+    seal: Duration,
+    fastest: Duration,
+    slowest: Duration,
+    kept: Vec<Duration>,
+    /// What each check reads.
+    image_bytes: u64,
+}
+
+/// Seconds of the checks, over all executes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Check {
+    min: f64,
+    /// Of the first 2^20 executes.
+    median: f64,
+    max: f64,
+}
+
+impl Timing {
+    pub(crate) const fn of_seal(seal: Duration, image_bytes: u64) -> Self {
+        Self { seal, fastest: Duration::MAX, slowest: Duration::ZERO, kept: Vec::new(), image_bytes }
+    }
+
+    /// Takes the time of one check.
+    pub(crate) fn checked(&mut self, took: Duration) {
+        self.fastest = self.fastest.min(took);
+        self.slowest = self.slowest.max(took);
+        if self.kept.len() < KEPT_DURATIONS {
+            self.kept.push(took);
+        }
+    }
+
+    /// `None` before the first execute.
+    fn check(&self) -> Option<Check> {
+        let mut sorted = self.kept.clone();
+        sorted.sort_unstable();
+        let median = sorted.get(sorted.len() / 2)?.as_secs_f64();
+        Some(Check { min: self.fastest.as_secs_f64(), median, max: self.slowest.as_secs_f64() })
+    }
+}
+
+impl Serialize for Timing {
+    /// Seconds, and bytes of the image for each second of a median check.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Seconds {
+            seal_seconds: f64,
+            check_seconds: Option<Check>,
+            bytes_per_second: Option<f64>,
+        }
+        let check_seconds = self.check();
+        let speed = |check: Check| (check.median > 0.0).then(|| to_f64(self.image_bytes) / check.median);
+        let bytes_per_second = check_seconds.and_then(speed);
+        Seconds { seal_seconds: self.seal.as_secs_f64(), check_seconds, bytes_per_second }.serialize(serializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_between_the_extremes() {
+        let mut timing = Timing::of_seal(Duration::from_secs(2), 1000);
+        assert_eq!(timing.check(), None);
+        for seconds in [3, 1, 10] {
+            timing.checked(Duration::from_secs(seconds));
+        }
+        assert_eq!(timing.check(), Some(Check { min: 1.0, median: 3.0, max: 10.0 }));
+        let json = serde_json::to_value(&timing).unwrap();
+        assert_eq!(json["seal_seconds"], 2.0);
+        assert_eq!(json["bytes_per_second"], 1000.0 / 3.0);
+    }
+
+    #[test]
+    fn json_has_no_word_for_what_is_not_a_number() {
+        for (value, json) in [
+            (Value::Float(f64::INFINITY), "null"),
+            (Value::Float(f64::NAN), "null"),
+            (Value::Float(0.5), "0.5"),
+            (Value::Int(i64::MIN.into()), "-9223372036854775808"),
+            (Value::Int(u64::MAX.into()), "18446744073709551615"),
+        ] {
+            assert_eq!(serde_json::to_string(&value).unwrap(), json);
+        }
+    }
+}

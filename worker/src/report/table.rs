@@ -1,0 +1,229 @@
+//! The report as tables for people.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
+use vram_residency::DeviceKind;
+
+use super::{Device, Report, Shard, Tensor};
+use crate::session::MOCK_WARNING;
+use crate::stats::{Value, signed_to_f64, to_f64};
+
+/// Models with more tensors than this are shown by their first and last ones.
+const MOST_ROWS: usize = 40;
+const FIRST_ROWS: usize = 20;
+const LAST_ROWS: usize = 10;
+
+/// On terminals narrower than this (pipes of some tools say 0) nothing is wrapped.
+const LEAST_COLUMNS: u16 = 60;
+
+/// How much of a tensor's name is shown, in characters.
+const NAME_CHARS: usize = 72;
+
+/// Everything that is known, without a newline at the end.
+pub(super) fn render(report: &Report, device: &Device, shard: &Shard, complete: bool) -> String {
+    let mut text = facts(report, device, shard).to_string();
+    if !report.tensors.is_empty() {
+        text.push('\n');
+        text.push_str(&tensors(&report.tensors).to_string());
+    }
+    text.push('\n');
+    text.push_str(&closing(report, device, complete));
+    text
+}
+
+fn table() -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width().is_some_and(|columns| columns < LEAST_COLUMNS) {
+        table.set_content_arrangement(ContentArrangement::Disabled);
+    }
+    table
+}
+
+fn facts(report: &Report, device: &Device, shard: &Shard) -> Table {
+    let mut table = table();
+    let device_line = format!("{} {}: {}", device.kind, device.ordinal, device.name);
+    if device.kind == DeviceKind::Mock {
+        let loud = Cell::new(format!("{device_line}\n{MOCK_WARNING}")).fg(Color::Red).add_attribute(Attribute::Bold);
+        table.add_row(vec![Cell::new("device"), loud]);
+    } else {
+        table.add_row(["device", &device_line]);
+    }
+    table.add_row(["UUID", &device.uuid]);
+    table.add_row(["shard", &shard.id]);
+    table.add_row(["layout", shard.layout]);
+    table.add_row(["origin", shard.origin]);
+    table.add_row(["digest", &shard.digest]);
+    table.add_row(["image", &bytes(shard.bytes)]);
+    if let Some(timing) = &report.timing {
+        table.add_row([
+            "sealed in",
+            &format!("{}, {}", seconds(timing.seal), speed(shard.bytes, timing.seal.as_secs_f64())),
+        ]);
+        if let Some(check) = timing.check() {
+            let [min, median, max] = [check.min, check.median, check.max].map(|s| seconds(Duration::from_secs_f64(s)));
+            let speed = speed(shard.bytes, check.median);
+            table.add_row(["check, each execute", &format!("{min} / {median} / {max} (min/median/max), {speed}")]);
+        }
+    }
+    table.add_row(["executes done", &format!("{} of {}", report.executed, report.executes)]);
+    if let Some(vram) = &report.vram {
+        table.add_row(["VRAM in all", &bytes(vram.total)]);
+        table.add_row(["VRAM used before", &bytes(vram.used_before)]);
+        table.add_row(["VRAM used, sealed", &vram.used_sealed.map_or_else(|| "—".to_owned(), bytes)]);
+        table.add_row(["VRAM used after release", &bytes(vram.used_after)]);
+    }
+    table
+}
+
+fn tensors(tensors: &[Tensor]) -> Table {
+    let mut table = table();
+    table.set_header(["tensor", "type", "shape", "min", "max", "mean", "NaN"]);
+    for column in 3..7 {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    if tensors.len() <= MOST_ROWS {
+        table.add_rows(tensors.iter().map(row));
+        return table;
+    }
+    let hidden = tensors.len().saturating_sub(FIRST_ROWS).saturating_sub(LAST_ROWS);
+    table.add_rows(tensors.iter().take(FIRST_ROWS).map(row));
+    table.add_row([format!("… {hidden} more, --json shows all")]);
+    table.add_rows(tensors.iter().skip(FIRST_ROWS.saturating_add(hidden)).map(row));
+    table
+}
+
+fn row(tensor: &Tensor) -> Vec<String> {
+    let shape = tensor.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("×");
+    let shape = if shape.is_empty() { "scalar".to_owned() } else { shape };
+    let mut cells = vec![name(&tensor.name), name(&tensor.dtype), shape];
+    match tensor.nan {
+        Some(nan) => {
+            cells.extend(
+                [tensor.min, tensor.max, tensor.mean].map(|value| value.map_or_else(|| "—".to_owned(), number)),
+            );
+            cells.push(nan.to_string());
+        }
+        None => cells.push("not decoded".to_owned()),
+    }
+    cells
+}
+
+/// Foreign text: control characters escaped, the middle left out where it is long.
+fn name(text: &str) -> String {
+    let escaped: Vec<char> = text.chars().flat_map(char::escape_debug).collect();
+    if escaped.len() <= NAME_CHARS {
+        return escaped.into_iter().collect();
+    }
+    let (head, tail) = (NAME_CHARS / 2, (NAME_CHARS / 2).saturating_sub(1));
+    let end = escaped.iter().skip(escaped.len().saturating_sub(tail));
+    escaped.iter().take(head).chain(&['…']).chain(end).collect()
+}
+
+fn number(value: Value) -> String {
+    match value {
+        Value::Int(value) if value.unsigned_abs() < 1_000_000_000_000 => value.to_string(),
+        Value::Int(value) => format!("{:.4e}", signed_to_f64(value)),
+        Value::Float(value) if value == 0.0 || (0.001..1e6).contains(&value.abs()) => format!("{value:.5}"),
+        Value::Float(value) => format!("{value:.4e}"),
+    }
+}
+
+fn closing(report: &Report, device: &Device, complete: bool) -> String {
+    let mut text = String::new();
+    let plural = if report.executed == 1 { "execute" } else { "executes" };
+    // Writing to a string cannot fail.
+    let _ = if complete {
+        write!(text, "Every byte was verified before each of {} {plural}.", report.executed)
+    } else {
+        write!(text, "Not everything was done: {} of {} executes count.", report.executed, report.executes)
+    };
+    let _ = match &report.vram {
+        Some(vram) if vram.used_after == vram.used_before => {
+            write!(text, " The shard was wiped and released: {} in use, as before.", bytes(vram.used_after))
+        }
+        Some(vram) => write!(text, " NOT EVERYTHING WAS RELEASED: {} in use.", bytes(vram.used_after)),
+        None => Ok(()),
+    };
+    if device.kind == DeviceKind::Mock {
+        text.push_str(" This was the mock device: it shows how things work and protects nothing.");
+    }
+    text
+}
+
+fn bytes(bytes: u64) -> String {
+    let (unit, divisor) = match bytes {
+        0..1024 => return format!("{bytes} bytes"),
+        1024..0x10_0000 => ("KiB", 1024.0),
+        0x10_0000..0x4000_0000 => ("MiB", 1_048_576.0),
+        _ => ("GiB", 1_073_741_824.0),
+    };
+    format!("{:.2} {unit} ({bytes} bytes)", to_f64(bytes) / divisor)
+}
+
+fn seconds(took: Duration) -> String {
+    let seconds = took.as_secs_f64();
+    if seconds >= 1.0 {
+        format!("{seconds:.2} s")
+    } else if seconds >= 0.001 {
+        format!("{:.2} ms", seconds * 1e3)
+    } else {
+        format!("{:.1} µs", seconds * 1e6)
+    }
+}
+
+fn speed(bytes: u64, seconds: f64) -> String {
+    if seconds > 0.0 { format!("{:.2} GB/s", to_f64(bytes) / seconds / 1e9) } else { "too short to measure".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_names_are_escaped_and_bounded() {
+        // covers: AUD-6
+        assert_eq!(name("a\x1b[31m\nb"), "a\\u{1b}[31m\\nb");
+        let long = name(&"x".repeat(500));
+        assert_eq!(long.chars().count(), NAME_CHARS);
+        assert!(long.contains('…'));
+    }
+
+    #[test]
+    fn many_tensors_are_shown_by_their_ends() {
+        let tensor = |n: usize| Tensor {
+            name: format!("t{n}"),
+            dtype: "F4".to_owned(),
+            shape: vec![2, 3],
+            min: None,
+            max: None,
+            mean: None,
+            nan: None,
+        };
+        let shown = |count| tensors(&(0..count).map(tensor).collect::<Vec<_>>()).to_string();
+        assert!(!shown(40).contains("more"));
+        let text = shown(100);
+        for part in ["t19 ", "t90 ", "t99 ", "… 70 more, --json shows all", "not decoded", "2×3"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(!text.contains("t20 ") && !text.contains("t89 "));
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!(number(Value::Float(0.0)), "0.00000");
+        assert_eq!(number(Value::Float(-0.06)), "-0.06000");
+        assert_eq!(number(Value::Float(1.5e-7)), "1.5000e-7");
+        assert_eq!(number(Value::Float(f64::INFINITY)), "inf");
+        assert_eq!(number(Value::Int(-12)), "-12");
+        assert_eq!(number(Value::Int(i64::MAX.into())), "9.2234e18");
+        assert_eq!(bytes(1023), "1023 bytes");
+        assert_eq!(bytes(8 << 20), "8.00 MiB (8388608 bytes)");
+        assert_eq!(seconds(Duration::from_micros(1500)), "1.50 ms");
+    }
+}

@@ -1,0 +1,129 @@
+//! A manager for one command, from the choice of the device to the proof that nothing is left.
+//!
+//! Owns how the options become a manager, and [`Session`], which whoever ran a command ends with [`Session::end`]: every shard is
+//! released, the manager shut down, and the memory in use compared with what it was.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use vram_residency::{
+    AuditRequirement, DeviceKind, DeviceSelector, Policy, SealedShard, TreeParams, VramError, VramManager, WorkerId,
+    WorkerSecret,
+};
+
+use crate::cli::{Device, RunOptions};
+use crate::exit::Failure;
+
+/// The name under which the worker seals.
+const WORKER: &str = "vram-worker";
+
+/// How long an orderly end waits for executions. The worker has none left by then.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What is said wherever the device is named.
+pub(crate) const MOCK_WARNING: &str = "MOCK DEVICE: host memory, protects nothing";
+
+/// The least capacity of the mock.
+#[cfg(feature = "mock")]
+const MOCK_BYTES: u64 = 1 << 30;
+
+/// A manager and what the device held before it did anything.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) manager: VramManager,
+    pub(crate) used_before: u64,
+}
+
+/// What has to be known before a manager can be built.
+pub(crate) struct Wishes<'a> {
+    pub(crate) options: &'a RunOptions,
+    pub(crate) params: TreeParams,
+    /// Whether a digest is named beforehand.
+    pub(crate) expected: bool,
+    /// Bytes of the model file: the mock is made large enough for it.
+    #[cfg_attr(not(feature = "mock"), expect(dead_code, reason = "only the mock has to be made"))]
+    pub(crate) model_bytes: u64,
+}
+
+impl Session {
+    /// Builds the manager: on the device that was asked for, else on CUDA, else on the mock.
+    pub(crate) fn open(wishes: &Wishes<'_>) -> Result<Self, Failure> {
+        let manager = match wishes.options.device {
+            Some(device) => wishes.build(device),
+            None => wishes.build_on_any(),
+        }?;
+        if manager.device_kind() == DeviceKind::Mock {
+            let _nobody_listens = writeln!(io::stderr(), "warning: {MOCK_WARNING}");
+        }
+        let used_before = manager.used_vram();
+        Ok(Self { manager, used_before })
+    }
+
+    /// Wipes and releases everything. Returns the bytes that are in use afterwards, and what went wrong.
+    pub(crate) fn end(&self, shard: Option<&SealedShard>) -> (u64, Result<(), VramError>) {
+        let released = shard.map_or(Ok(()), |shard| self.manager.release(shard).map(drop));
+        // Also wipes what could not be released just now.
+        let ended = self.manager.shutdown(DRAIN).map(drop);
+        let used = self.manager.used_vram();
+        let left = if used == self.used_before {
+            Ok(())
+        } else {
+            Err(VramError::Internal { what: "device memory is still in use after everything was released" })
+        };
+        (used, released.and(ended).and(left))
+    }
+}
+
+impl Wishes<'_> {
+    fn build(&self, device: Device) -> Result<VramManager, VramError> {
+        match device {
+            Device::Auto => self.build_on(DeviceSelector::Auto, self.cuda_policy()),
+            Device::Cuda(ordinal) => self.build_on(DeviceSelector::Cuda(ordinal), self.cuda_policy()),
+            #[cfg(feature = "mock")]
+            Device::Mock => {
+                let wanted = self.model_bytes.saturating_mul(2).saturating_add(64 << 20).max(MOCK_BYTES);
+                let bytes = wanted.checked_next_multiple_of(1 << 20).unwrap_or(wanted);
+                let config = vram_residency::MockConfig::new().capacity_bytes(bytes);
+                self.build_on(DeviceSelector::Mock(config), Policy::development())
+            }
+        }
+    }
+
+    #[cfg(feature = "mock")]
+    fn build_on_any(&self) -> Result<VramManager, VramError> {
+        match self.build(Device::Auto) {
+            Err(VramError::DeviceUnavailable { .. }) => self.build(Device::Mock),
+            built => built,
+        }
+    }
+
+    #[cfg(not(feature = "mock"))]
+    fn build_on_any(&self) -> Result<VramManager, VramError> {
+        self.build(Device::Auto)
+    }
+
+    /// Production's rules, as far as the command line gives what they ask for.
+    fn cuda_policy(&self) -> Policy {
+        Policy::production()
+            .require_expected_digest(self.expected)
+            .require_stored_secret(self.options.secret_file.is_some())
+            // Log lines are all there is here; a journal that acknowledges is not.
+            .require_audit(AuditRequirement::Accepted)
+    }
+
+    fn build_on(&self, device: DeviceSelector, policy: Policy) -> Result<VramManager, VramError> {
+        let secret = match &self.options.secret_file {
+            Some(path) => WorkerSecret::from_file(path),
+            None => WorkerSecret::random(),
+        }?;
+        let builder = VramManager::builder(WorkerId::new(WORKER)?, secret)
+            .device(device)
+            .policy(policy)
+            .tree_params(self.params.clone());
+        match self.options.headroom {
+            Some(bytes) => builder.headroom(bytes),
+            None => builder,
+        }
+        .build()
+    }
+}

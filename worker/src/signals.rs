@@ -1,0 +1,98 @@
+//! SIGINT and SIGTERM.
+//!
+//! Owns [`Signals`]. The first signal is only noted; whoever works asks often and ends in order. The second one ends the process
+//! at once, in case the orderly end hangs: device memory is then the driver's to clear.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::exit::Failure;
+
+/// A signal that asks the process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGINT, as from Ctrl-C.
+    Interrupt,
+    /// SIGTERM, as from a service manager.
+    Terminate,
+}
+
+impl Signal {
+    /// What shells report for a process that this signal ended: 128 and the signal's number.
+    pub(crate) const fn exit_code(self) -> u8 {
+        match self {
+            Self::Interrupt => 130,
+            Self::Terminate => 143,
+        }
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        })
+    }
+}
+
+/// Whether a signal came.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    interrupt: Arc<AtomicBool>,
+    terminate: Arc<AtomicBool>,
+}
+
+impl Signals {
+    /// Takes over both signals for the rest of the process.
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let signals = Self::default();
+        signals.register().map_err(|source| Failure::Io { what: "listening for signals", source })?;
+        Ok(signals)
+    }
+
+    fn register(&self) -> io::Result<()> {
+        let came = Arc::new(AtomicBool::new(false));
+        for (number, signal, own) in
+            [(SIGINT, Signal::Interrupt, &self.interrupt), (SIGTERM, Signal::Terminate, &self.terminate)]
+        {
+            // Order matters: the shutdown looks whether a signal came before this one is noted.
+            flag::register_conditional_shutdown(number, i32::from(signal.exit_code()), Arc::clone(&came))?;
+            flag::register(number, Arc::clone(&came))?;
+            flag::register(number, Arc::clone(own))?;
+        }
+        Ok(())
+    }
+
+    /// Fails if a signal came. O(1).
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.terminate.load(Ordering::Relaxed) {
+            Err(Failure::Interrupted(Signal::Terminate))
+        } else if self.interrupt.load(Ordering::Relaxed) {
+            Err(Failure::Interrupted(Signal::Interrupt))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_noted_and_named() {
+        let signals = Signals::default();
+        assert!(signals.check().is_ok());
+        signals.interrupt.store(true, Ordering::Relaxed);
+        assert!(matches!(signals.check(), Err(Failure::Interrupted(Signal::Interrupt))));
+        signals.terminate.store(true, Ordering::Relaxed);
+        assert!(matches!(signals.check(), Err(Failure::Interrupted(Signal::Terminate))));
+        assert_eq!(Signal::Terminate.to_string(), "SIGTERM");
+    }
+}
