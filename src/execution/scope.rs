@@ -115,14 +115,11 @@ impl Scope {
             let waited = Event::record(&self.core.device, stream).and_then(|event| event.synchronize());
             waited.map_err(VramError::from).inspect_err(|error| self.core.note_device_failure(error))?;
         }
-        if let (Some(coverage), Some(record)) = (self.bracket, self.record.take()) {
-            let records = [record];
-            let checked = self.core.check(&records, coverage, None);
-            let [record] = records;
-            self.record = Some(record);
-            if let Some(verification) = checked?.pop() {
-                self.verification = verification;
-            }
+        if let Some(coverage) = self.bracket
+            && let Some(record) = &self.record
+            && let Some(verification) = self.core.check(std::slice::from_ref(record), coverage, None)?.pop()
+        {
+            self.verification = verification;
         }
         match self.core.state.get() {
             ManagerState::Ready | ManagerState::Draining => Ok(self.verification.clone()),
