@@ -5,7 +5,7 @@
 # Fails on any warning, any sanitizer report, any failed test. Last line: "N passed, N failed".
 # covers: DEV-1, DEV-2
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 
 build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT

@@ -28,6 +28,7 @@ pub(crate) struct Ledger {
     used: AtomicU64,
     residue: AtomicU64,
     evidence: AtomicU64,
+    adopted: AtomicU64,
 }
 
 impl Ledger {
@@ -52,6 +53,7 @@ impl Ledger {
             used: AtomicU64::new(0),
             residue: AtomicU64::new(0),
             evidence: AtomicU64::new(0),
+            adopted: AtomicU64::new(0),
         }))
     }
 
@@ -71,7 +73,7 @@ impl Ledger {
                 used.checked_add(bytes).filter(|wanted| *wanted <= limit)
             })
             .map_err(|used| VramError::OutOfMemory { needed: bytes, available: limit.saturating_sub(used) })?;
-        Ok(Reservation { ledger: Arc::clone(self), bytes })
+        Ok(Reservation { ledger: Arc::clone(self), bytes, adopted: 0 })
     }
 
     /// All of the device's memory.
@@ -104,6 +106,11 @@ impl Ledger {
         self.residue.load(Ordering::Acquire)
     }
 
+    /// Bytes of engines' memory that are under seal. Not part of [`used`](Self::used).
+    pub(crate) fn adopted(&self) -> u64 {
+        self.adopted.load(Ordering::Acquire)
+    }
+
     /// Counts used bytes as evidence: a live shard failed its check.
     pub(crate) fn hold_evidence(&self, bytes: u64) {
         self.evidence.fetch_add(bytes, Ordering::AcqRel);
@@ -120,12 +127,20 @@ impl Ledger {
 pub(crate) struct Reservation {
     ledger: Arc<Ledger>,
     bytes: u64,
+    adopted: u64,
 }
 
 impl Reservation {
     /// How many bytes.
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Counts bytes of an engine's memory beside ours, for as long as the reservation lives. They are not used bytes.
+    pub(crate) fn with_adopted(mut self, bytes: u64) -> Self {
+        self.ledger.adopted.fetch_add(bytes, Ordering::AcqRel);
+        self.adopted = self.adopted.saturating_add(bytes);
+        self
     }
 
     /// Counts the bytes as quarantined for as long as the returned value lives. They stay used.
@@ -138,6 +153,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.ledger.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.ledger.adopted.fetch_sub(self.adopted, Ordering::AcqRel);
     }
 }
 
@@ -145,6 +161,13 @@ impl Drop for Reservation {
 #[derive(Debug)]
 pub(crate) struct Quarantined {
     reservation: Reservation,
+}
+
+impl Quarantined {
+    /// How many bytes.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.reservation.bytes()
+    }
 }
 
 impl Drop for Quarantined {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::audit::{AuditTrail, EventKind, QuarantineCause, VerificationFailure};
 use crate::capacity::{Ledger, Quarantined, Reservation};
 use crate::clock::Clock;
-use crate::device::{Device, DeviceFailure, ShardMemory};
+use crate::device::{Device, DeviceFailure, Retired, ScratchMemory, ShardMemory};
 use crate::digest::Digest;
 use crate::driver::DriverError;
 use crate::error::{BadRange, StopReason, VramError};
@@ -19,13 +19,18 @@ use crate::identity::Identity;
 use crate::keys::SealKey;
 use crate::names::ShardId;
 use crate::policy::Policy;
-use crate::residents::{Record, Residents};
+use crate::residents::{Record, Resident, Residents};
 use crate::telemetry::{Gauges, Telemetry};
 
+mod guards;
 mod state;
+mod working;
 
+pub(crate) use guards::Held;
+use guards::{Reapable, Watch};
 pub use state::ManagerState;
 pub(crate) use state::StateCell;
+use working::Working;
 
 /// What an integrity failure does besides quarantining the shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,8 +47,10 @@ pub enum OnIntegrityFailure {
 pub struct WipeReport {
     /// The shard.
     pub shard: ShardId,
-    /// Bytes zeroed, proven zero on the device and given back, in allocator granularity.
+    /// Bytes zeroed and proven zero on the device.
     pub bytes: u64,
+    /// Bytes of an engine's memory that were given back to it as they are.
+    pub left_unwiped: u64,
     /// How long wipe, proof and free took together.
     pub duration: Duration,
 }
@@ -64,14 +71,42 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     /// Memory that could not be proven wiped. Its bytes stay used.
     residue: Mutex<Vec<Residue>>,
+    /// Working memory that is handed out.
+    pub(crate) scratch: Working,
+    /// Residue beyond this many bytes stops the manager.
+    quarantine_limit: u64,
+    /// Pins of dropped executions whose work may still run.
+    reapable: Mutex<Vec<Reapable>>,
+    /// Guards with a longest holding time, and the last number given to one.
+    watched: Mutex<(u64, Vec<Watch>)>,
 }
 
 /// Memory kept out of the pool, with what counts it.
 #[derive(Debug)]
 struct Residue {
     id: ShardId,
-    memory: ShardMemory,
+    memory: ResidueMemory,
     counted: Quarantined,
+}
+
+/// What could not be wiped.
+#[derive(Debug)]
+enum ResidueMemory {
+    Shard(Box<ShardMemory>),
+    Scratch(Box<ScratchMemory>),
+}
+
+impl ResidueMemory {
+    /// Tries once more.
+    fn wipe_and_free(self, bytes: u64) -> Result<Retired, Self> {
+        match self {
+            Self::Shard(memory) => memory.wipe_and_free().map_err(|(memory, _)| Self::Shard(memory)),
+            Self::Scratch(memory) => match memory.wipe_and_free(&[]) {
+                Ok(()) => Ok(Retired { wiped: bytes, freed: bytes, left: 0 }),
+                Err((memory, _)) => Err(Self::Scratch(memory)),
+            },
+        }
+    }
 }
 
 /// What `Core::new` takes; one field for each.
@@ -85,11 +120,13 @@ pub(crate) struct CoreParts {
     pub(crate) trail: AuditTrail,
     pub(crate) telemetry: Telemetry,
     pub(crate) clock: Clock,
+    pub(crate) quarantine_limit: u64,
 }
 
 impl Core {
     pub(crate) fn new(parts: CoreParts) -> Self {
-        let CoreParts { identity, key, policy, on_failure, device, ledger, trail, telemetry, clock } = parts;
+        let CoreParts { identity, key, policy, on_failure, device, ledger, trail, telemetry, clock, quarantine_limit } =
+            parts;
         Self {
             identity,
             key,
@@ -103,6 +140,10 @@ impl Core {
             telemetry,
             clock,
             residue: Mutex::default(),
+            scratch: Working::default(),
+            quarantine_limit,
+            reapable: Mutex::default(),
+            watched: Mutex::default(),
         }
     }
 
@@ -179,16 +220,19 @@ impl Core {
     ) -> Result<WipeReport, VramError> {
         let started = Instant::now();
         let outcome = match memory.wipe_and_free() {
-            Ok(bytes) => {
+            Ok(retired) => {
                 drop(reservation);
                 let duration = started.elapsed();
-                self.report_wiped(id, bytes, duration);
-                Ok(WipeReport { shard: id.clone(), bytes, duration })
+                self.report_wiped(id, retired, duration);
+                Ok(WipeReport { shard: id.clone(), bytes: retired.wiped, left_unwiped: retired.left, duration })
             }
             Err((memory, failure)) => {
                 let bytes = reservation.bytes();
-                let residue = Residue { id: id.clone(), memory: *memory, counted: reservation.quarantine() };
-                self.residue.lock().unwrap_or_else(PoisonError::into_inner).push(residue);
+                self.keep_residue(Residue {
+                    id: id.clone(),
+                    memory: ResidueMemory::Shard(memory),
+                    counted: reservation.quarantine(),
+                });
                 Err(self.report_residue(id, bytes, failure))
             }
         };
@@ -196,10 +240,15 @@ impl Core {
         outcome
     }
 
-    fn report_wiped(&self, id: &ShardId, bytes: u64, duration: Duration) {
-        self.telemetry.wiped(bytes);
-        self.trail.emit(EventKind::VramWiped { shard: id.clone(), bytes, proven: true, duration });
-        self.trail.emit(EventKind::VramDeallocated { shard: id.clone(), bytes });
+    fn keep_residue(&self, residue: Residue) {
+        self.residue.lock().unwrap_or_else(PoisonError::into_inner).push(residue);
+    }
+
+    fn report_wiped(&self, id: &ShardId, retired: Retired, duration: Duration) {
+        let shard = || id.clone();
+        self.telemetry.wiped(retired.wiped);
+        self.trail.emit(EventKind::VramWiped { shard: shard(), bytes: retired.wiped, proven: true, duration });
+        self.trail.emit(EventKind::VramDeallocated { shard: shard(), bytes: retired.freed });
     }
 
     fn report_residue(&self, id: &ShardId, bytes: u64, failure: DeviceFailure) -> VramError {
@@ -211,13 +260,15 @@ impl Core {
         let error = VramError::WipeFailed { shard: id.clone(), bytes, source };
         self.trail.emit(EventKind::ShardQuarantined { shard: id.clone(), bytes, cause });
         self.note_device_failure(&error);
+        if self.ledger.residue() > self.quarantine_limit {
+            self.stop(StopReason::DeviceUntrusted);
+        }
         error
     }
 
     /// Takes a record that is out of the table apart and retires its memory.
     pub(crate) fn retire_record(&self, record: &Record) -> Result<WipeReport, VramError> {
-        let held = record.memory.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some((memory, reservation)) = held else {
+        let Some(Resident { memory, reservation, .. }) = record.lock().take() else {
             return Err(VramError::StaleHandle { shard: record.id.clone() });
         };
         if record.failure.get().is_some() {
@@ -232,20 +283,22 @@ impl Core {
         for record in self.residents.drain() {
             wiped = wiped.saturating_add(self.retire_record(&record).map_or(0, |report| report.bytes));
         }
+        for key in self.scratch.keys() {
+            let _reported = self.retire_scratch(key, &[]);
+        }
         let residue = std::mem::take(&mut *self.residue.lock().unwrap_or_else(PoisonError::into_inner));
         let mut left: u64 = 0;
         for Residue { id, memory, counted } in residue {
             let started = Instant::now();
-            match memory.wipe_and_free() {
-                Ok(bytes) => {
+            match memory.wipe_and_free(counted.bytes()) {
+                Ok(retired) => {
                     drop(counted);
-                    self.report_wiped(&id, bytes, started.elapsed());
-                    wiped = wiped.saturating_add(bytes);
+                    self.report_wiped(&id, retired, started.elapsed());
+                    wiped = wiped.saturating_add(retired.wiped);
                 }
-                Err((memory, _)) => {
-                    left = left.saturating_add(memory.room());
-                    let residue = Residue { id, memory: *memory, counted };
-                    self.residue.lock().unwrap_or_else(PoisonError::into_inner).push(residue);
+                Err(memory) => {
+                    left = left.saturating_add(counted.bytes());
+                    self.keep_residue(Residue { id, memory, counted });
                 }
             }
         }

@@ -9,20 +9,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::TreeParams;
-use crate::driver::{DeviceInfo, Driver, DriverError, DriverErrorKind, MemoryInfo, StreamId};
+use crate::driver::{DeviceInfo, Driver, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
 use crate::error::VramError;
 
 mod check;
+mod event;
+mod image;
 mod known;
 mod memory;
 mod reader;
 mod region;
+mod scratch;
 mod staging;
 mod wipe;
 
 pub(crate) use check::{CheckSizes, DigestFailure};
-pub(crate) use memory::ShardMemory;
+pub(crate) use event::Event;
+pub(crate) use image::ImageMap;
+pub(crate) use memory::{Retired, ShardMemory};
 pub(crate) use reader::Reader;
+pub(crate) use scratch::ScratchMemory;
 use staging::Staging;
 pub(crate) use staging::{DEFAULT_STAGING_BYTES, UploadFailed};
 
@@ -67,6 +73,12 @@ pub(crate) struct Stream {
 impl Stream {
     fn new(driver: &Arc<dyn Driver>) -> Result<Self, DriverError> {
         Ok(Self { id: driver.stream()?, driver: Arc::clone(driver) })
+    }
+
+    /// Its handle.
+    #[cfg(feature = "mock")]
+    pub(crate) const fn id(&self) -> StreamId {
+        self.id
     }
 
     fn synchronize(&self) -> Result<(), DriverError> {
@@ -125,6 +137,29 @@ impl Device {
     /// Block size and salt of every digest on it.
     pub(crate) const fn params(&self) -> &TreeParams {
         &self.params
+    }
+
+    /// A stream of its own for a make-believe engine.
+    #[cfg(feature = "mock")]
+    pub(crate) fn stream(&self) -> Result<Stream, DriverError> {
+        Stream::new(&self.driver)
+    }
+
+    /// Makes an engine's memory known to the driver.
+    ///
+    /// # Safety
+    /// As `Driver::register`.
+    #[allow(unsafe_code, reason = "passes its caller's promise on to the driver")]
+    pub(crate) unsafe fn register(&self, span: Span) -> Result<(), DriverError> {
+        // SAFETY: the caller of this function vouches for the span in the words of `Driver::register`.
+        unsafe { self.driver.register(span) }
+    }
+
+    /// Makes an engine's memory unknown to the driver again.
+    pub(crate) fn unregister(&self, span: Span) {
+        if let Err(error) = self.driver.unregister(span) {
+            tracing::error!(%error, "the driver still knows memory that was given back");
+        }
     }
 
     /// The driver's view of its memory.

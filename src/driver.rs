@@ -117,6 +117,14 @@ pub(crate) struct Span {
     pub(crate) bytes: u64,
 }
 
+impl Span {
+    /// Whether the two have a byte in common. Spans that wrap around overlap everything.
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        let ends = self.ptr.checked_add(self.bytes).zip(other.ptr.checked_add(other.bytes));
+        ends.is_none_or(|(end, other_end)| self.ptr < other_end && other.ptr < end)
+    }
+}
+
 /// A stream of the driver: operations on one stream run in order, those on different streams in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct StreamId(pub(crate) u64);
@@ -274,6 +282,15 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     fn free(&self, ptr: DevicePtr) -> Result<(), DriverError>;
     /// Asks where an address lies.
     fn residency(&self, ptr: DevicePtr) -> Result<Residency, DriverError>;
+    /// Makes memory that an engine allocated known to the driver, where the driver has to be told (the mock does).
+    ///
+    /// # Safety
+    /// The span is memory of this device, or host memory where the driver is the mock, that stays allocated, and that nobody
+    /// writes while an operation of this driver uses it, until [`unregister`](Self::unregister).
+    #[allow(unsafe_code, reason = "whether an engine's memory is really there only the engine knows")]
+    unsafe fn register(&self, span: Span) -> Result<(), DriverError>;
+    /// The reverse of [`register`](Self::register).
+    fn unregister(&self, span: Span) -> Result<(), DriverError>;
     /// Switches a whole allocation; `Ok(true)` when the driver confirms the new access, `Ok(false)` when it cannot.
     fn protect(&self, span: Span, access: Access) -> Result<bool, DriverError>;
     /// Allocates host staging memory, zeroed.

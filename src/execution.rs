@@ -4,13 +4,12 @@
 //! every byte as sealed; while it exists the shard cannot be released; its result counts only if `finish` says so.
 
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use crate::audit::{EventKind, ExecuteOutcome};
-use crate::core::{Core, ManagerState};
-use crate::device::Reader;
+use crate::core::Core;
 use crate::digest::layout::{Layout, TensorInfo};
+use crate::driver::{DevicePtr, StreamId};
 use crate::error::VramError;
 use crate::manager::VramManager;
 use crate::names::ShardId;
@@ -18,17 +17,72 @@ use crate::residents::Pinned;
 use crate::seal::SealedShard;
 use crate::verify::{Coverage, Verification};
 
+mod scope;
+
+use scope::Scope;
+
 /// How an execution is checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct ExecuteOptions {
     coverage: Option<Coverage>,
+    bracket: bool,
+    max_hold: Option<Duration>,
+    stream: Option<StreamId>,
+}
+
+/// A stream of an engine, as the driver's `CUstream` holds it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RawStream(u64);
+
+impl RawStream {
+    /// Takes the handle.
+    #[must_use]
+    pub const fn new(handle: u64) -> Self {
+        Self(handle)
+    }
+
+    /// The handle, for the driver.
+    pub(crate) const fn id(self) -> StreamId {
+        StreamId(self.0)
+    }
+}
+
+impl std::fmt::Debug for RawStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RawStream(..)")
+    }
 }
 
 impl ExecuteOptions {
     /// How much of the image the check reads; the manager's own choice when not set.
     pub const fn coverage(mut self, coverage: Coverage) -> Self {
         self.coverage = Some(coverage);
+        self
+    }
+
+    /// Whether the shard is verified once more when the execution finishes, and the result discarded on a mismatch.
+    pub const fn bracket(mut self, bracket: bool) -> Self {
+        self.bracket = bracket;
+        self
+    }
+
+    /// The longest that the guard should be held. A guard that is held longer is reported once, as `execute_overheld`, by the
+    /// first call that notices; nothing is taken from it.
+    pub const fn max_hold(mut self, most: Duration) -> Self {
+        self.max_hold = Some(most);
+        self
+    }
+
+    /// The stream on which the engine works: the check runs after what it already holds, and the end of the execution waits
+    /// for what it holds then.
+    ///
+    /// # Safety
+    /// The stream belongs to the manager's device and lives until the execution has ended; after a guard was dropped without
+    /// `finish`, until the manager has been dropped.
+    #[allow(unsafe_code, reason = "whether a foreign stream lives only its engine knows")]
+    pub const unsafe fn on_stream(mut self, stream: RawStream) -> Self {
+        self.stream = Some(stream.id());
         self
     }
 }
@@ -38,6 +92,11 @@ impl ExecuteOptions {
 pub struct RawDevicePtr(u64);
 
 impl RawDevicePtr {
+    /// An address of the driver's.
+    pub(crate) const fn of(ptr: DevicePtr) -> Self {
+        Self(ptr.0)
+    }
+
     /// The address as the driver's `CUdeviceptr` holds it.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
@@ -92,75 +151,6 @@ impl<'a> VerifiedRegion<'a> {
     }
 }
 
-/// What every kind of guard holds.
-#[derive(Debug)]
-struct Scope {
-    core: Arc<Core>,
-    record: Option<Pinned>,
-    verification: Verification,
-    started: Instant,
-    reader: Mutex<Option<Reader>>,
-}
-
-impl Scope {
-    fn begin(core: &Arc<Core>, sealed: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
-        let begun = Self::try_begin(core, sealed, options);
-        if let Err(error) = &begun {
-            core.trail.emit(EventKind::ExecuteRefused { shard: sealed.id().clone(), code: error.code() });
-        }
-        begun
-    }
-
-    fn try_begin(core: &Arc<Core>, sealed: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
-        core.permit()?;
-        let (record, verification) = core.check(sealed, options.coverage.unwrap_or_default())?;
-        core.permit()?; // another shard may have failed meanwhile
-        core.trail.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
-        Ok(Self {
-            core: Arc::clone(core),
-            record: Some(record),
-            verification,
-            started: Instant::now(),
-            reader: Mutex::default(),
-        })
-    }
-
-    fn view(&self) -> Option<Verified<'_>> {
-        self.record.as_ref().map(|record| Verified { scope: self, record })
-    }
-
-    /// Ends the scope once, with its outcome in the trail.
-    fn end(&mut self, outcome: ExecuteOutcome) {
-        if let Some(reader) = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            self.core.device.keep_reader(reader);
-        }
-        if let Some(record) = self.record.take() {
-            let shard = record.id.clone();
-            drop(record);
-            self.core.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration: self.started.elapsed() });
-        }
-    }
-
-    fn finish(mut self) -> Result<Verification, VramError> {
-        match self.core.state.get() {
-            ManagerState::Ready | ManagerState::Draining => {
-                self.end(ExecuteOutcome::Finished);
-                Ok(self.verification.clone())
-            }
-            state @ ManagerState::Stopped(_) => {
-                self.end(ExecuteOutcome::Discarded);
-                Err(VramError::ManagerStopped { state })
-            }
-        }
-    }
-}
-
-impl Drop for Scope {
-    fn drop(&mut self) {
-        self.end(ExecuteOutcome::Abandoned);
-    }
-}
-
 /// Verified bytes, for as long as the execution that verified them.
 #[derive(Clone, Copy, Debug)]
 pub struct Verified<'a> {
@@ -178,7 +168,7 @@ impl<'a> Verified<'a> {
     /// Bytes of the image.
     #[must_use]
     pub fn byte_len(&self) -> u64 {
-        self.record.image.bytes
+        self.record.image.bytes()
     }
 
     /// What the check found.
@@ -196,13 +186,13 @@ impl<'a> Verified<'a> {
     /// The tensors of the image in order, or one region for all of it where the layout knows none. O(tensors).
     #[must_use]
     pub fn regions(&self) -> Vec<VerifiedRegion<'a>> {
-        let (layout, image) = (self.layout(), self.record.image);
+        let (layout, image) = (self.layout(), &self.record.image);
         let region = |tensor, offset: u64, bytes| {
-            let ptr = RawDevicePtr(image.ptr.checked_add(offset)?.0);
+            let ptr = RawDevicePtr::of(image.address(offset)?);
             Some(VerifiedRegion { tensor, offset, bytes, ptr })
         };
         if layout.tensors().is_empty() {
-            return region(None, 0, image.bytes).into_iter().collect();
+            return region(None, 0, image.bytes()).into_iter().collect();
         }
         layout.tensors().iter().filter_map(|tensor| region(Some(tensor), tensor.offset, tensor.bytes)).collect()
     }
@@ -227,15 +217,15 @@ impl<'a> Verified<'a> {
             Some(reader) => reader,
             none => none.insert(device.reader()?),
         };
-        let read = device.read(reader, self.record.image, offset, out).map_err(VramError::from);
+        let read = device.read(reader, &self.record.image, offset, out).map_err(VramError::from);
         drop(held);
         read.inspect_err(|error| self.scope.core.note_device_failure(error))
     }
 }
 
 /// A verified shard in use. It is released for nobody while this lives; call [`finish`](Self::finish) to learn whether the result
-/// counts. Dropped without it, the execution is over and its result should not be used; leaked, the shard stays pinned until
-/// the manager is dropped.
+/// counts. Dropped without it, the execution is over and its result should not be used: the drop does not block, and the shard
+/// stays pinned until what the engine had enqueued is done. Leaked, it stays pinned until the manager is dropped.
 ///
 /// A guard cannot be copied or cloned:
 /// ```compile_fail
@@ -250,50 +240,100 @@ pub struct Execution<'a> {
     manager: PhantomData<&'a VramManager>,
 }
 
+/// An [`Execution`] that keeps its manager alive, for tasks that outlive a borrow. It may be held across awaits; beginning and
+/// finishing block, so they belong on the runtime's blocking pool.
+#[derive(Debug)]
+#[must_use = "an execution that is not finished gives no result"]
+pub struct OwnedExecution {
+    scope: Scope,
+    // Declared after the scope, so that the manager outlives it also while this is dropped.
+    manager: Arc<VramManager>,
+}
+
 impl Execution<'_> {
-    pub(crate) fn begin(core: &Arc<Core>, sealed: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
-        Ok(Self { scope: Scope::begin(core, sealed, options)?, manager: PhantomData })
+    pub(crate) fn begin(core: &Arc<Core>, shard: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
+        let mut begun = Self::begin_all(core, &[shard], options)?;
+        begun.pop().ok_or(VramError::Internal { what: "a check of one shard gave no execution" })
     }
 
-    /// The verified bytes.
-    ///
-    /// # Errors
-    /// `INTERNAL`, never in practice: the scope is over.
-    pub fn verified(&self) -> Result<Verified<'_>, VramError> {
-        self.scope.view().ok_or(VramError::Internal { what: "the execution is over" })
-    }
-
-    /// Bytes of the image.
-    #[must_use]
-    pub const fn byte_len(&self) -> u64 {
-        self.scope.verification.bytes
-    }
-
-    /// What the check found.
-    #[must_use]
-    pub const fn verification(&self) -> &Verification {
-        &self.scope.verification
-    }
-
-    /// The tensors of the image, or one region for all of it. O(tensors).
-    #[must_use]
-    pub fn regions(&self) -> Vec<VerifiedRegion<'_>> {
-        self.scope.view().map(|verified| verified.regions()).unwrap_or_default()
-    }
-
-    /// Copies bytes of the image out of VRAM; see [`Verified::read_at`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
-        self.verified()?.read_at(offset, out)
-    }
-
-    /// Ends the execution and says whether its result counts.
-    ///
-    /// # Errors
-    /// `MANAGER_STOPPED` when the manager stopped meanwhile: discard the result.
-    pub fn finish(self) -> Result<Verification, VramError> {
-        self.scope.finish()
+    pub(crate) fn begin_all(
+        core: &Arc<Core>,
+        shards: &[&SealedShard],
+        options: &ExecuteOptions,
+    ) -> Result<Vec<Self>, VramError> {
+        let scopes = Scope::begin(core, shards, options)?;
+        Ok(scopes.into_iter().map(|scope| Self { scope, manager: PhantomData }).collect())
     }
 }
+
+impl OwnedExecution {
+    pub(crate) fn begin(
+        manager: Arc<VramManager>,
+        core: &Arc<Core>,
+        shard: &SealedShard,
+        options: &ExecuteOptions,
+    ) -> Result<Self, VramError> {
+        let scope = Scope::begin(core, &[shard], options)?.pop();
+        let scope = scope.ok_or(VramError::Internal { what: "a check of one shard gave no execution" })?;
+        Ok(Self { scope, manager })
+    }
+
+    /// The manager that it keeps alive.
+    #[must_use]
+    pub const fn manager(&self) -> &Arc<VramManager> {
+        &self.manager
+    }
+}
+
+macro_rules! guard {
+    ($guard:ty) => {
+        impl $guard {
+            /// The verified bytes.
+            ///
+            /// # Errors
+            /// `INTERNAL`, never in practice: the scope is over.
+            pub fn verified(&self) -> Result<Verified<'_>, VramError> {
+                let record = self.scope.record.as_ref().ok_or(VramError::Internal { what: "the execution is over" })?;
+                Ok(Verified { scope: &self.scope, record })
+            }
+
+            /// Bytes of the image.
+            #[must_use]
+            pub const fn byte_len(&self) -> u64 {
+                self.scope.verification.bytes
+            }
+
+            /// What the check found.
+            #[must_use]
+            pub const fn verification(&self) -> &Verification {
+                &self.scope.verification
+            }
+
+            /// The tensors of the image, or one region for all of it. O(tensors).
+            #[must_use]
+            pub fn regions(&self) -> Vec<VerifiedRegion<'_>> {
+                self.verified().map(|verified| verified.regions()).unwrap_or_default()
+            }
+
+            /// Copies bytes of the image out of VRAM; see [`Verified::read_at`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
+                self.verified()?.read_at(offset, out)
+            }
+
+            /// Waits for the engine's work, ends the execution, and says whether its result counts. Blocks.
+            ///
+            /// # Errors
+            /// `MANAGER_STOPPED` when the manager stopped meanwhile, `SEAL_VERIFICATION_FAILED` when a bracket found a change,
+            /// `CUDA_ERROR`: discard the result.
+            pub fn finish(self) -> Result<Verification, VramError> {
+                self.scope.finish()
+            }
+        }
+    };
+}
+
+guard!(Execution<'_>);
+guard!(OwnedExecution);

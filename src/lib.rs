@@ -30,6 +30,7 @@
     allow(dead_code, reason = "without the mock nothing can open a device until the CUDA driver is there")
 )]
 
+pub(crate) mod adopt;
 pub(crate) mod audit;
 pub(crate) mod capacity;
 pub(crate) mod clock;
@@ -46,12 +47,15 @@ pub(crate) mod manager;
 pub(crate) mod names;
 pub(crate) mod policy;
 pub(crate) mod residents;
+pub(crate) mod scratch;
 pub(crate) mod seal;
+pub(crate) mod set;
 pub(crate) mod source;
 pub(crate) mod telemetry;
 pub(crate) mod tensors;
 pub(crate) mod verify;
 
+pub use adopt::{AdoptError, Adopted, RawRegion};
 pub use audit::{
     Ack, AuditError, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, QuarantineCause,
     Severity, TracingSink, VerificationFailure,
@@ -63,15 +67,17 @@ pub use digest::{Digest, TreeParams, digest_bytes, digest_reader};
 pub use driver::mock::{Fault, FaultOrder, MockCall, MockConfig, MockStats, ResidencyLie};
 pub use driver::{DeviceKind, DeviceUuid, DriverError, DriverErrorKind, MemoryInfo};
 pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, VramError};
-pub use execution::{ExecuteOptions, Execution, RawDevicePtr, Verified, VerifiedRegion};
+pub use execution::{ExecuteOptions, Execution, OwnedExecution, RawDevicePtr, RawStream, Verified, VerifiedRegion};
 pub use identity::{Origin, SealedDevice};
 pub use keys::{SecretFileMode, WorkerSecret};
-#[cfg(feature = "mock")]
-pub use manager::MockControls;
 pub use manager::{DeviceSelector, Posture, ShardSpec, ShutdownReport, VramManager, VramManagerBuilder};
+#[cfg(feature = "mock")]
+pub use manager::{MockControls, MockStream};
 pub use names::{ModelRef, SetId, ShardId, WorkerId};
 pub use policy::Policy;
+pub use scratch::{Purpose, Scratch};
 pub use seal::SealedShard;
+pub use set::{SealedSet, check_set};
 pub use source::{ShardSource, SourceDigest, digest_source};
 pub use verify::{Coverage, Verification};
 

@@ -5,12 +5,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::adopt::{AdoptError, Adopted, RawRegion};
 use crate::core::{Core, ManagerState, WipeReport};
 use crate::digest::{Digest, TreeParams};
 use crate::driver::{DeviceKind, DeviceUuid, MemoryInfo};
 use crate::error::{StopReason, VramError};
-use crate::execution::{ExecuteOptions, Execution, Verified};
+use crate::execution::{ExecuteOptions, Execution, OwnedExecution, Verified};
 use crate::names::ShardId;
+use crate::scratch::{Purpose, Scratch};
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
 use crate::verify::{Coverage, Verification};
@@ -19,13 +21,15 @@ mod builder;
 #[cfg(feature = "mock")]
 mod mock;
 mod posture;
+mod resealing;
 mod sealing;
+mod spec;
 
 pub use builder::{DeviceSelector, VramManagerBuilder};
 #[cfg(feature = "mock")]
-pub use mock::MockControls;
+pub use mock::{MockControls, MockStream};
 pub use posture::Posture;
-pub use sealing::ShardSpec;
+pub use spec::ShardSpec;
 
 /// Keeps the shards of one worker on one device.
 ///
@@ -68,7 +72,8 @@ pub struct ShutdownReport {
     pub wiped_bytes: u64,
     /// Bytes that could not be proven wiped; they stay out of the pool.
     pub residue_bytes: u64,
-    /// Bytes of shards that are still executing; they are wiped when the manager is dropped.
+    /// Bytes of shards that are still executing, and of working memory that is still held; they are wiped when the manager
+    /// is dropped.
     pub busy_bytes: u64,
 }
 
@@ -85,7 +90,7 @@ impl VramManager {
     /// `INVALID_PARAMS`, `POLICY_VIOLATION`, `VRAM_OOM`, `MODEL_LOAD_FAILED` (unreadable, or not the expected digest),
     /// `AUDIT_UNAVAILABLE`, `CUDA_ERROR`, `MANAGER_STOPPED`. Whatever was allocated is wiped and given back.
     pub fn seal_model(&self, spec: ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
-        self.core.seal(spec, source)
+        self.core.seal(&spec, source)
     }
 
     /// Checks the seal and digests the shard in VRAM, as an execute would. Also answers after the manager stopped. Blocks;
@@ -94,7 +99,10 @@ impl VramManager {
     /// # Errors
     /// `SEAL_VERIFICATION_FAILED` (refused or changed), `STALE_HANDLE`, `CUDA_ERROR`. A change acts like a failed execute.
     pub fn verify_sealed(&self, shard: &SealedShard) -> Result<Verification, VramError> {
-        self.core.check(shard, Coverage::Full).map(|(_, verification)| verification)
+        self.core.reap();
+        let records = [self.core.admit(shard)?];
+        let verification = self.core.check(&records, Coverage::Full, None)?.pop();
+        verification.ok_or(VramError::Internal { what: "a check of one shard gave no verdict" })
     }
 
     /// Digests the shard in VRAM and gives no verdict. Blocks; O(bytes) on the device.
@@ -112,6 +120,75 @@ impl VramManager {
     /// As [`verify_sealed`](Self::verify_sealed), and `MANAGER_STOPPED`, `AUDIT_UNAVAILABLE`.
     pub fn begin(&self, shard: &SealedShard, options: ExecuteOptions) -> Result<Execution<'_>, VramError> {
         Execution::begin(&self.core, shard, &options)
+    }
+
+    /// As [`begin`](Self::begin), with a guard that keeps the manager alive: for tasks that outlive a borrow.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn begin_owned(
+        self: &Arc<Self>,
+        shard: &SealedShard,
+        options: ExecuteOptions,
+    ) -> Result<OwnedExecution, VramError> {
+        OwnedExecution::begin(Arc::clone(self), &self.core, shard, &options)
+    }
+
+    /// Verifies several shards of this manager in one batch and opens a scope for each, in order; or for none.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin), of the first shard that fails; `INVALID_PARAMS` when one is given twice.
+    pub fn begin_all(&self, shards: &[&SealedShard], options: ExecuteOptions) -> Result<Vec<Execution<'_>>, VramError> {
+        Execution::begin_all(&self.core, shards, &options)
+    }
+
+    /// Seals memory that an engine allocated, where it lies: `regions` in order, each but the last padded with virtual zeros to a
+    /// block, so that the digest is that of the `tensors` layout of the file that they were loaded from. `owner` is what keeps the
+    /// memory allocated; it is held until release. Blocks; O(bytes) on the device.
+    ///
+    /// The promise is weaker than for memory of our own: its engine may write to it, which the next check finds, and it is wiped
+    /// on release only with [`ShardSpec::wipe_adopted`].
+    ///
+    /// # Safety
+    /// Every region is memory of this manager's device (host memory, on the mock) that stays allocated as long as `owner` lives
+    /// and whose address does not change when `owner` is moved. Until release nobody writes to it while a check may read it;
+    /// with `wipe_adopted`, it may be written, and nobody reads or writes it during the release.
+    ///
+    /// # Errors
+    /// The owner, untouched, with `INVALID_PARAMS` (null, empty, misaligned, overlapping or foreign regions),
+    /// `POLICY_VIOLATION`, `VRAM_OOM`, `MODEL_LOAD_FAILED` (not the expected digest), and as
+    /// [`seal_model`](Self::seal_model).
+    #[allow(unsafe_code, reason = "what an engine's addresses are worth only the engine knows")]
+    pub unsafe fn adopt<M: Send + Sync + 'static>(
+        &self,
+        spec: ShardSpec,
+        owner: M,
+        regions: &[RawRegion],
+    ) -> Result<Adopted<M>, AdoptError<M>> {
+        // SAFETY: the caller vouches for the regions in the words above.
+        unsafe { self.core.adopt(&spec, owner, regions) }
+    }
+
+    /// Allocates unsealed working memory, zeroed: counted in [`used_vram`](Self::used_vram), wiped when dropped. Blocks.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS`, `VRAM_OOM`, `POLICY_VIOLATION`, `CUDA_ERROR`, `MANAGER_STOPPED`.
+    pub fn allocate_scratch(&self, purpose: Purpose, bytes: u64) -> Result<Scratch, VramError> {
+        Scratch::allocate(&self.core, purpose, bytes)
+    }
+
+    /// Verifies a shard in full and seals it anew, under a new generation and with a fresh age; the old seal is stale then.
+    /// Blocks; O(bytes) on the device.
+    ///
+    /// # Errors
+    /// As [`verify_sealed`](Self::verify_sealed), and `SHARD_BUSY`, `MANAGER_STOPPED`, `AUDIT_UNAVAILABLE`.
+    pub fn reseal(&self, shard: &SealedShard) -> Result<SealedShard, VramError> {
+        self.core.reseal(shard)
+    }
+
+    /// Whether the seal is one that this manager honours now. Reads no VRAM.
+    pub(crate) fn admit(&self, shard: &SealedShard) -> Result<(), VramError> {
+        self.core.admit(shard).map(drop)
     }
 
     /// Verifies the shard, runs `work` over its bytes, and gives its result if it counts.
@@ -155,6 +232,7 @@ impl VramManager {
     /// not be proven: the memory is quarantined then and the handle is stale.
     pub fn release(&self, shard: &SealedShard) -> Result<WipeReport, VramError> {
         let (core, message) = (&self.core, shard.message());
+        core.reap();
         core.authenticate(shard)?;
         let absent = |absent| core.absent(shard, absent);
         let record = core.residents.peek(message.slot, message.generation).map_err(absent)?;
@@ -168,6 +246,7 @@ impl VramManager {
     /// # Errors
     /// `INVALID_PARAMS` when no live shard has this name; otherwise as there.
     pub fn release_by_id(&self, id: &ShardId) -> Result<WipeReport, VramError> {
+        self.core.reap();
         let unknown = || VramError::InvalidParams { field: "shard id", problem: format!("{id} names no live shard") };
         let (slot, generation) = self.core.residents.find(id).ok_or_else(unknown)?;
         match self.core.residents.remove(slot, generation) {
@@ -183,12 +262,13 @@ impl VramManager {
     /// None today; device failures are in the report and in the trail.
     pub fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, VramError> {
         self.core.state.drain();
+        self.core.reap_all();
         let until = Instant::now().checked_add(deadline);
         let drained = until.is_some_and(|until| self.core.residents.wait_unpinned(until));
         let mut report = ShutdownReport { drained, wiped_bytes: 0, residue_bytes: 0, busy_bytes: 0 };
         self.core.stop(StopReason::Shutdown);
         let (idle, busy_bytes) = self.core.residents.close();
-        report.busy_bytes = busy_bytes;
+        report.busy_bytes = busy_bytes.saturating_add(self.core.scratch.bytes());
         for record in idle {
             match self.core.retire_record(&record) {
                 Ok(wiped) => report.wiped_bytes = report.wiped_bytes.saturating_add(wiped.bytes),
@@ -215,6 +295,12 @@ impl VramManager {
     #[must_use]
     pub fn available_vram(&self) -> u64 {
         self.core.ledger.available()
+    }
+
+    /// Bytes of engines' memory that are under seal. They are not part of [`used_vram`](Self::used_vram). O(1).
+    #[must_use]
+    pub fn adopted_vram(&self) -> u64 {
+        self.core.ledger.adopted()
     }
 
     /// Bytes of used memory that are kept out of service: shards that failed a check, and memory not proven wiped. O(1).
@@ -271,6 +357,7 @@ impl VramManager {
 impl Drop for VramManager {
     fn drop(&mut self) {
         self.core.stop(StopReason::Shutdown);
+        self.core.reap_all();
         self.core.retire_everything();
         self.core.trail.flush_refusals();
     }

@@ -5,11 +5,12 @@
 //! never held across device work, audit or any other lock.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::capacity::Reservation;
-use crate::device::ShardMemory;
+use crate::device::{ImageMap, ShardMemory};
 use crate::digest::TreeDigest;
 use crate::digest::layout::Layout;
 use crate::driver::Span;
@@ -28,13 +29,47 @@ pub(crate) struct Record {
     /// What lies where in the image.
     pub(crate) layout: Layout,
     /// The image, for reads by executions.
-    pub(crate) image: Span,
+    pub(crate) image: ImageMap,
     /// Bytes that it takes on the device, in allocator granularity.
     pub(crate) room: u64,
-    /// The device memory and its reservation, until they are released. Locked for the length of a check.
-    pub(crate) memory: Mutex<Option<(ShardMemory, Reservation)>>,
+    /// What the shard holds on the device, until it is released. Locked for the length of a check.
+    pub(crate) resident: Mutex<Option<Resident>>,
+    /// Counts calls and launches, so that a check can tell whether it began after a call.
+    pub(crate) ticks: AtomicU64,
+    /// When it was sealed, and how long that holds.
+    pub(crate) sealed_at: Instant,
+    /// No execution begins once the seal is older than this.
+    pub(crate) max_age: Option<Duration>,
     /// Set once, when a check failed: the shard is quarantined and repeats this.
     pub(crate) failure: OnceLock<Option<BadRange>>,
+}
+
+/// What a live shard holds on the device.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    /// The memory.
+    pub(crate) memory: ShardMemory,
+    /// What counts it.
+    pub(crate) reservation: Reservation,
+    /// The tick at which the last check began that found everything as sealed; 0 when none has.
+    pub(crate) good_since: u64,
+}
+
+impl Record {
+    /// Draws the next tick.
+    pub(crate) fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::SeqCst).saturating_add(1)
+    }
+
+    /// Locks what it holds on the device.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Resident>> {
+        self.resident.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its seal is too old to execute under.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.max_age.is_some_and(|most| self.sealed_at.elapsed() > most)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +77,8 @@ struct Slot {
     generation: u64,
     record: Option<Arc<Record>>,
     pins: u64,
+    /// Where an adopted image lies, from the claim on.
+    adopted: Vec<Span>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +110,19 @@ impl Slot {
 }
 
 impl Table {
+    /// Refuses memory that a live shard, or one that is being sealed, already has.
+    fn refuse_overlap(&self, wanted: &[Span]) -> Result<(), VramError> {
+        let owned = self.slots.iter().filter_map(|slot| slot.record.as_ref()).flat_map(|record| record.image.spans());
+        let taken: Vec<Span> = owned.chain(self.slots.iter().flat_map(|slot| slot.adopted.iter().copied())).collect();
+        if wanted.iter().any(|span| taken.iter().any(|other| span.overlaps(*other))) {
+            return Err(VramError::InvalidParams {
+                field: "regions",
+                problem: "overlap memory that another shard has; release that shard first".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     fn slot(&mut self, slot: u32) -> Option<&mut Slot> {
         self.slots.get_mut(usize::try_from(slot).ok()?)
     }
@@ -103,9 +153,11 @@ impl Residents {
 
     /// Takes a name, a slot and a fresh generation for a shard that is about to be sealed.
     ///
+    /// `adopted` is where an engine's memory lies that the shard will take; empty for memory of our own.
+    ///
     /// # Errors
-    /// `INVALID_PARAMS` when the name is live or being sealed.
-    pub(crate) fn claim(self: &Arc<Self>, id: &ShardId) -> Result<Claim, VramError> {
+    /// `INVALID_PARAMS` when the name is live or being sealed, or the memory belongs to another shard.
+    pub(crate) fn claim(self: &Arc<Self>, id: &ShardId, adopted: Vec<Span>) -> Result<Claim, VramError> {
         let mut table = self.lock();
         if table.names.contains_key(id) {
             return Err(VramError::InvalidParams {
@@ -113,6 +165,7 @@ impl Residents {
                 problem: format!("{id} is in use; release that shard first or choose another id"),
             });
         }
+        table.refuse_overlap(&adopted)?;
         const EXHAUSTED: VramError = VramError::Internal { what: "slots or generations are exhausted" };
         let generation = table.last_generation.checked_add(1).ok_or(EXHAUSTED)?;
         let slot = match table.free.pop() {
@@ -125,7 +178,7 @@ impl Residents {
         };
         table.last_generation = generation;
         if let Some(entry) = table.slot(slot) {
-            *entry = Slot { generation, record: None, pins: 0 };
+            *entry = Slot { generation, record: None, pins: 0, adopted };
         }
         table.names.insert(id.clone(), Place { slot, generation: None });
         Ok(Claim { residents: Arc::clone(self), id: id.clone(), slot, generation, published: false })
@@ -158,6 +211,34 @@ impl Residents {
             .collect()
     }
 
+    /// Draws a generation for a shard that is about to be sealed anew.
+    pub(crate) fn next_generation(&self) -> Result<u64, VramError> {
+        let mut table = self.lock();
+        let next = table.last_generation.checked_add(1);
+        table.last_generation = next.ok_or(VramError::Internal { what: "generations are exhausted" })?;
+        Ok(table.last_generation)
+    }
+
+    /// Puts a live shard that nobody pins under a new generation: `renewed` takes the record's place.
+    pub(crate) fn renew(
+        &self,
+        slot: u32,
+        generation: u64,
+        next: u64,
+        renewed: impl FnOnce(&Record) -> Option<Record>,
+    ) -> Result<(), Absent> {
+        let mut table = self.lock();
+        let entry = table.slot(slot).ok_or(Absent::Unknown)?;
+        let record = Arc::clone(entry.live(generation)?);
+        if entry.pins > 0 {
+            return Err(Absent::Busy);
+        }
+        entry.record = Some(Arc::new(renewed(&record).ok_or(Absent::Stale)?));
+        entry.generation = next;
+        table.names.insert(record.id.clone(), Place { slot, generation: Some(next) });
+        Ok(())
+    }
+
     /// Takes a live shard that nobody pins out of the table.
     pub(crate) fn remove(&self, slot: u32, generation: u64) -> Result<Arc<Record>, Absent> {
         let mut table = self.lock();
@@ -167,6 +248,7 @@ impl Residents {
             return Err(Absent::Busy);
         }
         let record = entry.record.take().ok_or(Absent::Stale)?;
+        entry.adopted.clear();
         table.names.remove(&record.id);
         table.free.push(slot);
         Ok(record)
@@ -189,7 +271,10 @@ impl Residents {
                     busy_bytes = busy_bytes.saturating_add(record.room);
                     entry.record = Some(record);
                 }
-                Some(record) => idle.push(record),
+                Some(record) => {
+                    entry.adopted.clear();
+                    idle.push(record);
+                }
                 None => {}
             }
         }
@@ -272,6 +357,9 @@ impl Drop for Claim {
         if !self.published {
             let mut table = self.residents.lock();
             table.names.remove(&self.id);
+            if let Some(entry) = table.slot(self.slot) {
+                entry.adopted.clear();
+            }
             table.free.push(self.slot);
         }
     }
@@ -283,6 +371,13 @@ pub(crate) struct Pinned {
     residents: Arc<Residents>,
     record: Arc<Record>,
     slot: u32,
+}
+
+impl Pinned {
+    /// The slot that is pinned.
+    pub(crate) const fn slot(&self) -> u32 {
+        self.slot
+    }
 }
 
 impl std::ops::Deref for Pinned {

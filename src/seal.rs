@@ -13,9 +13,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::message::MAX_SEAL_BYTES;
-pub(crate) use self::message::SealMessage;
-#[cfg(test)]
-pub(crate) use self::message::SetPart;
+pub(crate) use self::message::{SealMessage, SetPart};
 use crate::clock;
 use crate::digest::Digest;
 use crate::error::{RefusalReason, VramError};

@@ -1,19 +1,19 @@
 //! The check: seal, record, VRAM, in this order.
 //!
 //! Owns [`Verification`], [`Coverage`] and the order of the check. A seal proves that this manager made the handle; the record
-//! says what must be resident; VRAM is digested and compared with the record, never with what was presented. Nothing here is
-//! cached: every call digests again.
+//! says what must be resident; VRAM is digested and compared with the record, never with what was presented. A call may share
+//! the result of a check that began after it, and of no other: nothing else is ever reused.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use crate::audit::{EventKind, VerificationFailure};
 use crate::core::Core;
 use crate::device::DigestFailure;
 use crate::digest::{Digest, TreeDigest, first_difference};
+use crate::driver::EventId;
 use crate::error::{BadRange, RefusalReason, VramError};
 use crate::names::ShardId;
-use crate::residents::{Absent, Pinned, Record};
+use crate::residents::{Absent, Pinned, Record, Resident};
 use crate::seal::SealedShard;
 use crate::telemetry::Outcome;
 
@@ -48,8 +48,16 @@ pub struct Verification {
     pub bytes: u64,
     /// How much of it was read.
     pub coverage: Coverage,
-    /// How long the check took, from the seal to the verdict.
+    /// How long the caller waited for the check, from the seal to the verdict.
     pub duration: Duration,
+}
+
+/// What the check of one pinned shard came to.
+enum Checked {
+    /// A check that began after the call had found everything as sealed.
+    Shared,
+    /// This call's own launch.
+    Found(Result<TreeDigest, DigestFailure>),
 }
 
 impl Core {
@@ -65,6 +73,12 @@ impl Core {
             self.residents.pin(message.slot, message.generation).map_err(|absent| self.absent(sealed, absent))?;
         self.match_record(sealed, &record)?;
         Ok(record)
+    }
+
+    /// As [`admit`](Self::admit), for work: an expired seal is refused.
+    pub(crate) fn admit_fresh(&self, sealed: &SealedShard) -> Result<Pinned, VramError> {
+        let record = self.admit(sealed)?;
+        if record.is_expired() { Err(self.refuse(sealed, RefusalReason::Expired)) } else { Ok(record) }
     }
 
     /// Whether this manager made the seal.
@@ -99,34 +113,100 @@ impl Core {
         VramError::SealRefused { reason }
     }
 
-    /// The whole check. On success the shard is pinned and its bytes were the sealed ones while the check ran.
-    pub(crate) fn check(&self, sealed: &SealedShard, coverage: Coverage) -> Result<(Pinned, Verification), VramError> {
+    /// Checks what lies in VRAM under pinned records, all launches before the first wait, behind `after` if that is given.
+    /// Pins that come in twice are the caller's mistake to refuse.
+    ///
+    /// # Errors
+    /// Of the first shard that fails; each one that failed is quarantined.
+    pub(crate) fn check(
+        &self,
+        records: &[Pinned],
+        coverage: Coverage,
+        after: Option<EventId>,
+    ) -> Result<Vec<Verification>, VramError> {
         let started = Instant::now();
-        let record = self.admit(sealed)?;
-        if let Some(first_bad) = record.failure.get() {
-            self.telemetry.verified(Outcome::Mismatch, started.elapsed(), 0);
-            return Err(self.fail_integrity(&record, VerificationFailure::Quarantined, None, first_bad.clone()));
+        for record in records {
+            if let Some(first_bad) = record.failure.get() {
+                self.telemetry.verified(Outcome::Mismatch, started.elapsed(), 0);
+                return Err(self.fail_integrity(record, VerificationFailure::Quarantined, None, first_bad.clone()));
+            }
         }
-        let found = self.digest_resident(&record)?;
-        let same = found.digest == record.sealed.digest && found.table == record.sealed.table;
-        if !same {
-            self.telemetry.verified(Outcome::Mismatch, started.elapsed(), record.image.bytes);
-            let first_bad = self.locate(&record, &found);
-            return Err(self.fail_integrity(
-                &record,
-                VerificationFailure::DigestMismatch,
-                Some(found.digest),
-                first_bad,
-            ));
+        let checked = self.digest_all(records, after)?;
+        let mut outcome = Ok(());
+        let mut verifications = Vec::with_capacity(records.len());
+        for (record, checked) in records.iter().zip(checked) {
+            match self.judge(record, checked, coverage, started) {
+                Ok(verification) => verifications.push(verification),
+                Err(error) => outcome = outcome.and(Err(error)), // the first error stays; every failure is acted on
+            }
+        }
+        outcome.map(|()| verifications)
+    }
+
+    /// Digests every record's image, or finds that a check which began after this call has just done so.
+    fn digest_all(&self, records: &[Pinned], after: Option<EventId>) -> Result<Vec<Checked>, VramError> {
+        let calls: Vec<u64> = records.iter().map(|record| record.tick()).collect();
+        // Locked in slot order, so that two batches cannot wait for each other.
+        let mut order: Vec<(u32, usize)> = records.iter().enumerate().map(|(at, record)| (record.slot(), at)).collect();
+        order.sort_unstable();
+        let mut held = Vec::with_capacity(records.len());
+        for (_, at) in order {
+            if let Some((record, call)) = records.get(at).zip(calls.get(at)) {
+                held.push((at, *call, record, record.lock()));
+            }
+        }
+        let mut launched = Vec::with_capacity(held.len());
+        for (at, call, record, resident) in &mut held {
+            let Some(resident) = resident.as_mut() else {
+                return Err(VramError::StaleHandle { shard: record.id.clone() });
+            };
+            if after.is_none() && resident.good_since > *call {
+                launched.push((*at, resident, Ok(None)));
+                continue;
+            }
+            let began = record.tick();
+            let launch = resident.memory.launch_digest(after).map(|()| Some(began));
+            launched.push((*at, resident, launch));
+        }
+        let mut checked: Vec<(usize, Checked)> = launched
+            .into_iter()
+            .map(|(at, resident, launch)| (at, collect(records.get(at), resident, launch)))
+            .collect();
+        checked.sort_unstable_by_key(|(at, _)| *at);
+        Ok(checked.into_iter().map(|(_, checked)| checked).collect())
+    }
+
+    fn judge(
+        &self,
+        record: &Record,
+        checked: Checked,
+        coverage: Coverage,
+        started: Instant,
+    ) -> Result<Verification, VramError> {
+        let bytes = record.image.bytes();
+        match checked {
+            Checked::Found(Err(failure)) => {
+                let error = VramError::from(failure);
+                self.telemetry.verified(Outcome::Error, started.elapsed(), 0);
+                self.note_device_failure(&error);
+                return Err(error);
+            }
+            Checked::Found(Ok(found)) if found != record.sealed => {
+                self.telemetry.verified(Outcome::Mismatch, started.elapsed(), bytes);
+                let first_bad = self.locate(record, &found);
+                let reason = VerificationFailure::DigestMismatch;
+                return Err(self.fail_integrity(record, reason, Some(found.digest), first_bad));
+            }
+            Checked::Found(Ok(_)) => self.telemetry.verified(Outcome::Ok, started.elapsed(), bytes),
+            Checked::Shared => self.telemetry.verified(Outcome::Ok, started.elapsed(), 0),
         }
         let verification = Verification {
             shard: record.id.clone(),
-            digest: found.digest,
-            bytes: record.image.bytes,
+            digest: record.sealed.digest,
+            bytes,
             coverage,
             duration: started.elapsed(),
         };
-        self.telemetry.verified(Outcome::Ok, verification.duration, verification.bytes);
         self.trail.emit(EventKind::SealVerified {
             shard: verification.shard.clone(),
             digest: verification.digest,
@@ -134,29 +214,39 @@ impl Core {
             coverage: coverage.as_str().to_owned(),
             duration: verification.duration,
         });
-        Ok((record, verification))
+        Ok(verification)
     }
 
-    /// Digests a live shard's image in VRAM. A device that cannot show that it did stops the manager.
+    /// Digests a live shard's image in VRAM and gives no verdict. A device that cannot show that it did stops the manager.
     pub(crate) fn digest_resident(&self, record: &Record) -> Result<TreeDigest, VramError> {
-        let mut held = record.memory.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((memory, _)) = held.as_mut() else {
+        let mut held = record.lock();
+        let Some(resident) = held.as_mut() else {
             return Err(VramError::StaleHandle { shard: record.id.clone() });
         };
-        let digested = memory.digest();
+        let digested = resident.memory.digest();
         drop(held);
-        digested.map_err(|failure: DigestFailure| {
-            let error = VramError::from(failure);
-            self.telemetry.verified(Outcome::Error, Duration::ZERO, 0);
-            self.note_device_failure(&error);
-            error
-        })
+        digested.map_err(VramError::from).inspect_err(|error| self.note_device_failure(error))
     }
 
     fn locate(&self, record: &Record, found: &TreeDigest) -> Option<BadRange> {
         let params = self.device.params();
-        let (offset, bytes) = first_difference(params, record.image.bytes, &record.sealed.table, &found.table)?;
+        let (offset, bytes) = first_difference(params, record.image.bytes(), &record.sealed.table, &found.table)?;
         let tensor = record.layout.tensor_in(offset, bytes).map(|tensor| tensor.name.clone());
         Some(BadRange { offset, bytes, tensor })
+    }
+}
+
+/// Waits for one launch, and remembers when it began if it found everything as sealed.
+fn collect(record: Option<&Pinned>, resident: &mut Resident, launch: Result<Option<u64>, DigestFailure>) -> Checked {
+    match launch {
+        Ok(None) => Checked::Shared,
+        Err(failure) => Checked::Found(Err(failure)),
+        Ok(Some(began)) => {
+            let found = resident.memory.collect_digest();
+            if let (Ok(found), Some(record)) = (&found, record) {
+                resident.good_since = if *found == record.sealed { began } else { 0 };
+            }
+            Checked::Found(found)
+        }
     }
 }

@@ -240,6 +240,18 @@ pub enum EventKind {
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
     },
+    /// A guard is held longer than its caller said it would be.
+    #[non_exhaustive]
+    ExecuteOverheld {
+        /// The shard.
+        shard: ShardId,
+        /// How long it should have been held at most.
+        #[serde(rename = "limit_ns", serialize_with = "text::nanos")]
+        limit: Duration,
+        /// How long it has been held so far.
+        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
+        duration: Duration,
+    },
     /// Work did not begin.
     #[non_exhaustive]
     ExecuteRefused {
@@ -311,6 +323,7 @@ impl EventKind {
             Self::SealVerificationFailed { .. } => "seal_verification_failed",
             Self::ExecuteStarted { .. } => "execute_started",
             Self::ExecuteFinished { .. } => "execute_finished",
+            Self::ExecuteOverheld { .. } => "execute_overheld",
             Self::ExecuteRefused { .. } => "execute_refused",
             Self::ShardQuarantined { .. } => "shard_quarantined",
             Self::VramWiped { .. } => "vram_wiped",
@@ -336,6 +349,7 @@ impl EventKind {
             } => Severity::Critical,
             Self::VramAllocationFailed { .. }
             | Self::SealRefused { .. }
+            | Self::ExecuteOverheld { .. }
             | Self::ExecuteRefused { .. }
             | Self::VramWiped { proven: false, .. }
             | Self::ExecuteFinished { outcome: ExecuteOutcome::Discarded | ExecuteOutcome::Abandoned, .. } => {
@@ -364,6 +378,7 @@ impl EventKind {
             | Self::SealVerificationFailed { shard, .. }
             | Self::ExecuteStarted { shard, .. }
             | Self::ExecuteFinished { shard, .. }
+            | Self::ExecuteOverheld { shard, .. }
             | Self::ExecuteRefused { shard, .. }
             | Self::ShardQuarantined { shard, .. }
             | Self::VramWiped { shard, .. }

@@ -55,6 +55,8 @@ pub(super) struct CheckSpace {
     scratch: Span,
     all: Span,
     readback: HostBuffer,
+    /// Of the launch under way; 0 when there is none.
+    nonce: u64,
 }
 
 impl CheckSpace {
@@ -70,17 +72,11 @@ impl CheckSpace {
             return Err(TOO_SMALL);
         }
         let readback = device.driver.host_buffer(usize::try_from(readback_bytes).map_err(|_| TOO_SMALL)?)?;
-        Ok(Self { sizes, result: all.ptr, table, scratch, all, readback })
+        Ok(Self { sizes, result: all.ptr, table, scratch, all, readback, nonce: 0 })
     }
 
-    /// Digests `regions` where they lie. Blocks until the device is done.
-    pub(super) fn digest(
-        &mut self,
-        device: &Device,
-        stream: &Stream,
-        regions: &[Span],
-        image_bytes: u64,
-    ) -> Result<TreeDigest, DigestFailure> {
+    /// Enqueues a digest of `regions`, poison first, read-back last.
+    pub(super) fn launch(&mut self, device: &Device, stream: &Stream, regions: &[Span]) -> Result<(), DigestFailure> {
         let nonce = device.nonce();
         let readback_bytes = self.readback.len();
         self.readback.bytes_mut()?.fill(POISON);
@@ -98,12 +94,24 @@ impl CheckSpace {
             },
         )?;
         device.driver.copy_to_host(stream.id, &mut self.readback, 0, self.result, readback_bytes)?;
+        self.nonce = nonce;
+        Ok(())
+    }
+
+    /// Waits for the digest that was enqueued last, and takes it if that very launch produced it. Blocks.
+    pub(super) fn collect(
+        &mut self,
+        device: &Device,
+        stream: &Stream,
+        image_bytes: u64,
+    ) -> Result<TreeDigest, DigestFailure> {
+        let nonce = std::mem::take(&mut self.nonce);
         stream.synchronize()?;
         let bytes = self.readback.bytes_mut()?;
         let (result, table) =
             bytes.split_first_chunk::<{ LaunchResult::BYTES }>().ok_or(DeviceFailure::Unproven("digest"))?;
         let expected = LaunchResult { nonce, covered: self.sizes.blocks, found: self.sizes.entries, reserved: 0 };
-        if LaunchResult::from_bytes(result) != expected {
+        if nonce == 0 || LaunchResult::from_bytes(result) != expected {
             return Err(DeviceFailure::Unproven("digest").into());
         }
         let (table, rest) = table.as_chunks::<32>();

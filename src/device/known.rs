@@ -79,7 +79,7 @@ impl Device {
         let mut buffer = self.driver.host_buffer(image.len())?;
         buffer.bytes_mut()?.copy_from_slice(image);
         let stream = memory.stream();
-        self.driver.copy_to_device(stream.id, memory.image().ptr, &mut buffer, 0, image.len())?;
+        self.driver.copy_to_device(stream.id, memory.owned_image()?.ptr, &mut buffer, 0, image.len())?;
         stream.synchronize()?;
         Ok(())
     }
@@ -89,11 +89,12 @@ impl Device {
         const WRONG: DeviceFailure = DeviceFailure::Unproven("known-answer zero proof");
         let (stream, nonce, result) = (memory.stream(), self.nonce(), memory.result());
         let mut buffer = self.driver.host_buffer(LaunchResult::BYTES)?;
-        self.driver.count_nonzero(stream.id, memory.image(), result, nonce)?;
+        let image_span = memory.owned_image()?;
+        self.driver.count_nonzero(stream.id, image_span, result, nonce)?;
         self.driver.copy_to_host(stream.id, &mut buffer, 0, result, LaunchResult::BYTES)?;
         stream.synchronize()?;
         let found = u64::try_from(image.iter().filter(|byte| **byte != 0).count()).map_err(|_| WRONG)?;
-        let expected = LaunchResult { nonce, covered: memory.image().bytes, found, reserved: 0 };
+        let expected = LaunchResult { nonce, covered: image_span.bytes, found, reserved: 0 };
         let answer = buffer.bytes_mut()?.first_chunk().map(LaunchResult::from_bytes);
         if answer == Some(expected) { Ok(()) } else { Err(WRONG) }
     }

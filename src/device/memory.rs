@@ -1,28 +1,61 @@
 //! A shard's memory: its image and the space that checks it.
 //!
-//! Owns [`ShardMemory`]. It is allocated whole or not at all, and ends in one of two ways: wiped, proven and freed, or kept out
+//! Owns [`ShardMemory`]. It is made whole or not at all, and ends in one of two ways: wiped, proven and given back, or kept out
 //! of the pool for good. Dropping it without a wipe keeps it out of the pool.
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 use super::check::{CheckSizes, CheckSpace, DigestFailure};
+use super::image::ImageMap;
 use super::region::Region;
 use super::{Device, DeviceFailure, Stream};
 use crate::digest::TreeDigest;
-use crate::driver::{DevicePtr, HostBuffer, Span};
+use crate::driver::{DevicePtr, EventId, HostBuffer, LaunchResult, Span};
 use crate::error::VramError;
+
+/// Whose memory the image lies in.
+enum Holding {
+    /// Ours: wiped and freed.
+    Owned(Region),
+    /// An engine's: wiped only where its owner allows that, and given back, never freed.
+    Adopted { wipe: bool, owner: Arc<dyn Any + Send + Sync>, registered: bool },
+}
+
+impl fmt::Debug for Holding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Owned(region) => f.debug_tuple("Owned").field(region).finish(),
+            Self::Adopted { wipe, .. } => f.debug_struct("Adopted").field("wipe", wipe).finish_non_exhaustive(),
+        }
+    }
+}
 
 /// Device memory of one shard.
 #[derive(Debug)]
 pub(crate) struct ShardMemory {
     device: Arc<Device>,
     stream: Stream,
-    image: Region,
+    holding: Holding,
     check: Region,
     space: CheckSpace,
     proof: HostBuffer,
-    image_bytes: u64,
+    image: ImageMap,
 }
+
+/// What a retired shard leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retired {
+    /// Bytes wiped and proven zero.
+    pub(crate) wiped: u64,
+    /// Bytes given back to the driver.
+    pub(crate) freed: u64,
+    /// Bytes of an engine's memory given back as they are.
+    pub(crate) left: u64,
+}
+
+const TOO_LARGE: VramError = VramError::Internal { what: "the image does not fit its region" };
 
 impl ShardMemory {
     /// Allocates an image of `image_bytes` in `image_room` bytes, and `check_room` bytes for its checks (both in allocator
@@ -36,48 +69,117 @@ impl ShardMemory {
         image_room: u64,
         check_room: u64,
     ) -> Result<Self, VramError> {
-        const TOO_LARGE: VramError = VramError::Internal { what: "the image does not fit its region" };
-        let sizes = CheckSizes::new(device.params(), image_bytes).ok_or(TOO_LARGE)?;
         if image_bytes > image_room {
             return Err(TOO_LARGE);
         }
-        let driver = &device.driver;
-        let stream = Stream::new(driver)?;
-        let proof = driver.host_buffer(crate::driver::LaunchResult::BYTES)?;
-        let image = Region::allocate(driver, image_room)?;
-        let check = match Region::allocate(driver, check_room) {
-            Ok(check) => check,
+        let region = Region::allocate(&device.driver, image_room)?;
+        let span = region.span();
+        let made = ImageMap::new(device.params(), &[Span { ptr: span.ptr, bytes: image_bytes }])
+            .ok_or(TOO_LARGE)
+            .and_then(|image| Self::around(device, image, check_room));
+        let (stream, check, space, proof, image) = match made {
+            Ok(parts) => parts,
             Err(error) => {
-                image.free()?; // never written
+                region.free()?; // never written
                 return Err(error);
             }
         };
-        let mut proof = proof;
-        let space = match CheckSpace::new(device, &check, sizes) {
-            Ok(space) => space,
-            Err(error) => {
-                image.free()?; // never written
-                check.free()?; // never written
-                return Err(error);
-            }
-        };
+        let mut memory =
+            Self { device: Arc::clone(device), stream, holding: Holding::Owned(region), check, space, proof, image };
         // Whatever others left there is gone before the first byte of ours arrives, the tail behind the image included.
-        if let Err(failure) = device.wipe(&stream, &mut proof, image.span(), check.span()) {
-            image.free()?;
-            check.free()?;
-            return Err(failure.into());
+        match memory.wipe() {
+            Ok(_) => Ok(memory),
+            Err(failure) => {
+                memory.free();
+                Err(failure.into())
+            }
         }
-        Ok(Self { device: Arc::clone(device), stream, image, check, space, proof, image_bytes })
     }
 
-    /// The image, as long as its bytes (the region may be longer).
-    pub(crate) fn image(&self) -> Span {
-        Span { ptr: self.image.span().ptr, bytes: self.image_bytes }
+    /// Takes an engine's memory, already known to the driver, with `check_room` bytes of ours for its checks.
+    ///
+    /// # Errors
+    /// The driver's, or `POLICY_VIOLATION` when residency is not proven. Nothing stays allocated.
+    pub(crate) fn adopt(
+        device: &Arc<Device>,
+        image: ImageMap,
+        wipe: bool,
+        owner: Arc<dyn Any + Send + Sync>,
+        check_room: u64,
+    ) -> Result<Self, VramError> {
+        for span in image.spans() {
+            super::region::prove_residency(&*device.driver, span)?;
+        }
+        let (stream, check, space, proof, image) = Self::around(device, image, check_room)?;
+        let holding = Holding::Adopted { wipe, owner, registered: true };
+        Ok(Self { device: Arc::clone(device), stream, holding, check, space, proof, image })
     }
 
-    /// The bytes that it takes on the device.
+    /// What every image needs around it.
+    fn around(
+        device: &Arc<Device>,
+        image: ImageMap,
+        check_room: u64,
+    ) -> Result<(Stream, Region, CheckSpace, HostBuffer, ImageMap), VramError> {
+        let sizes = CheckSizes::new(device.params(), image.bytes()).ok_or(TOO_LARGE)?;
+        let stream = Stream::new(&device.driver)?;
+        let proof = device.driver.host_buffer(LaunchResult::BYTES)?;
+        let check = Region::allocate(&device.driver, check_room)?;
+        match CheckSpace::new(device, &check, sizes) {
+            Ok(space) => Ok((stream, check, space, proof, image)),
+            Err(error) => {
+                check.free()?; // never written
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the image lies.
+    pub(crate) const fn image(&self) -> &ImageMap {
+        &self.image
+    }
+
+    /// The image of owned memory: one span.
+    pub(super) fn owned_image(&self) -> Result<Span, DeviceFailure> {
+        match (&self.holding, self.image.spans().next()) {
+            (Holding::Owned(_), Some(span)) => Ok(span),
+            _ => Err(DeviceFailure::Unproven("upload into adopted memory")),
+        }
+    }
+
+    /// Whether the image is an engine's memory.
+    pub(crate) const fn is_adopted(&self) -> bool {
+        matches!(self.holding, Holding::Adopted { .. })
+    }
+
+    /// Lets go of an engine's memory as it is, before anything was sealed in it. Memory of our own stays.
+    pub(crate) fn disown(&mut self) {
+        if let Holding::Adopted { wipe, owner, registered } = &mut self.holding {
+            *wipe = false;
+            *owner = Arc::new(());
+            if std::mem::take(registered) {
+                self.image.spans().for_each(|span| self.device.unregister(span));
+            }
+        }
+    }
+
+    /// Bytes of an engine's memory that will be given back as they are.
+    fn left_unwiped(&self) -> u64 {
+        match &self.holding {
+            Holding::Adopted { wipe: false, .. } => {
+                self.image.spans().fold(0, |sum: u64, span| sum.saturating_add(span.bytes))
+            }
+            _ => 0,
+        }
+    }
+
+    /// The bytes that it takes of our own share of the device.
     pub(crate) fn room(&self) -> u64 {
-        self.image.span().bytes.saturating_add(self.check.span().bytes)
+        let image = match &self.holding {
+            Holding::Owned(region) => region.span().bytes,
+            Holding::Adopted { .. } => 0,
+        };
+        image.saturating_add(self.check.span().bytes)
     }
 
     /// Where the kernels of this shard write their results.
@@ -91,35 +193,80 @@ impl ShardMemory {
 
     /// Asks the driver again where all of it lies.
     pub(crate) fn prove_residency(&self) -> Result<(), VramError> {
-        self.image.prove_residency()?;
+        match &self.holding {
+            Holding::Owned(region) => region.prove_residency()?,
+            Holding::Adopted { .. } => {
+                for span in self.image.spans() {
+                    super::region::prove_residency(&*self.device.driver, span)?;
+                }
+            }
+        }
         self.check.prove_residency()
+    }
+
+    /// Enqueues a digest of the image where it lies, behind `after` if that is given.
+    pub(crate) fn launch_digest(&mut self, after: Option<EventId>) -> Result<(), DigestFailure> {
+        if let Some(event) = after {
+            self.device.driver.wait_event(self.stream.id, event)?;
+        }
+        let spans: Vec<Span> = self.image.spans().collect();
+        self.space.launch(&self.device, &self.stream, &spans)
+    }
+
+    /// Waits for the digest that was launched last. Blocks; O(bytes) on the device.
+    pub(crate) fn collect_digest(&mut self) -> Result<TreeDigest, DigestFailure> {
+        self.space.collect(&self.device, &self.stream, self.image.bytes())
     }
 
     /// Digests the image where it lies. Blocks; O(bytes) on the device.
     pub(crate) fn digest(&mut self) -> Result<TreeDigest, DigestFailure> {
-        let image = self.image();
-        self.space.digest(&self.device, &self.stream, &[image], image.bytes)
+        self.launch_digest(None)?;
+        self.collect_digest()
     }
 
-    /// Wipes, proves zero, and frees. Returns the bytes that went back.
+    /// Zeroes what may be zeroed and proves it. Returns how many bytes.
+    fn wipe(&mut self) -> Result<u64, DeviceFailure> {
+        let check = self.check.span();
+        let spans: Vec<Span> = match &self.holding {
+            Holding::Owned(region) => vec![region.span()],
+            Holding::Adopted { wipe: true, .. } => self.image.spans().collect(),
+            Holding::Adopted { wipe: false, .. } => Vec::new(),
+        };
+        self.device.wipe(&self.stream, &mut self.proof, &spans, check)?;
+        Ok(spans.iter().fold(check.bytes, |sum, span| sum.saturating_add(span.bytes)))
+    }
+
+    /// Gives everything back: ours to the driver, an engine's to its owner.
+    fn free(self) -> u64 {
+        let freed = self.room();
+        let Self { device, holding, check, image, .. } = self;
+        let mut results = vec![check.free()];
+        match holding {
+            Holding::Owned(region) => results.push(region.free()),
+            Holding::Adopted { owner, registered, .. } => {
+                if registered {
+                    image.spans().for_each(|span| device.unregister(span));
+                }
+                drop(owner);
+            }
+        }
+        // All of it is zero or not ours: a driver that refuses to take something back leaks it, but leaks nothing of ours.
+        for error in results.into_iter().filter_map(Result::err) {
+            tracing::error!(%error, "wiped device memory could not be given back");
+        }
+        freed
+    }
+
+    /// Wipes, proves zero, and gives back.
     ///
     /// # Errors
     /// The memory itself, with the reason, when it could not be proven zero: it is not free then.
-    pub(crate) fn wipe_and_free(mut self) -> Result<u64, (Box<Self>, DeviceFailure)> {
+    pub(crate) fn wipe_and_free(mut self) -> Result<Retired, (Box<Self>, DeviceFailure)> {
         // Work that was enqueued before may have failed; that is its caller's news, and must not be taken for the wipe's.
         let _earlier = self.stream.synchronize();
-        let wiped = self.device.wipe(&self.stream, &mut self.proof, self.image.span(), self.check.span());
-        if let Err(failure) = wiped {
-            return Err((Box::new(self), failure));
+        match self.wipe() {
+            Ok(wiped) => Ok(Retired { wiped, left: self.left_unwiped(), freed: self.free() }),
+            Err(failure) => Err((Box::new(self), failure)),
         }
-        let room = self.room();
-        let Self { image, check, .. } = self;
-        // Both are zero: a driver that refuses to take one back leaks it, but leaks nothing of ours.
-        for freed in [image.free(), check.free()] {
-            if let Err(error) = freed {
-                tracing::error!(%error, "wiped device memory could not be freed");
-            }
-        }
-        Ok(room)
     }
 }

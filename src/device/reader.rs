@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::image::{ImageMap, Piece};
 use super::{Device, DeviceFailure, Stream};
 use crate::driver::{DriverError, HostBuffer, Span};
 
@@ -44,21 +45,31 @@ impl Device {
         }
     }
 
-    /// Copies `out.len()` bytes from `offset` of `span`. Blocks. The caller checked the bounds.
+    /// Copies `out.len()` bytes from `offset` of an image; virtual padding reads as zero. Blocks. The caller checked the bounds.
     pub(crate) fn read(
         &self,
         reader: &mut Reader,
-        span: Span,
+        image: &ImageMap,
         offset: u64,
         out: &mut [u8],
     ) -> Result<(), DeviceFailure> {
-        let mut at = span.ptr.checked_add(offset).ok_or(DeviceFailure::Unproven("read"))?;
-        for piece in out.chunks_mut(CHUNK_BYTES) {
-            let copied = self.copy_out(reader, at, piece);
-            reader.buffer.wipe()?;
-            copied?;
-            let bytes = u64::try_from(piece.len()).unwrap_or(u64::MAX);
-            at = at.checked_add(bytes).ok_or(DeviceFailure::Unproven("read"))?;
+        const OUTSIDE: DeviceFailure = DeviceFailure::Unproven("read");
+        let (mut at, mut out) = (offset, out);
+        while !out.is_empty() {
+            let piece = image.piece(at).ok_or(OUTSIDE)?;
+            let (Piece::Resident(Span { bytes, .. }) | Piece::Padding(bytes)) = piece;
+            let now = usize::try_from(bytes).unwrap_or(usize::MAX).min(CHUNK_BYTES).min(out.len());
+            let (head, tail) = out.split_at_mut_checked(now).ok_or(OUTSIDE)?;
+            match piece {
+                Piece::Padding(_) => head.fill(0),
+                Piece::Resident(span) => {
+                    let copied = self.copy_out(reader, span.ptr, head);
+                    reader.buffer.wipe()?;
+                    copied?;
+                }
+            }
+            at = u64::try_from(now).ok().and_then(|now| at.checked_add(now)).ok_or(OUTSIDE)?;
+            out = tail;
         }
         Ok(())
     }

@@ -32,9 +32,7 @@ impl Region {
 
     /// Asks the driver again where the region lies.
     pub(super) fn prove_residency(&self) -> Result<(), VramError> {
-        let answer = self.driver.residency(self.span.ptr)?;
-        judge(&answer, self.span, self.driver.info().ordinal)
-            .map_err(|problem| VramError::PolicyViolation { rule: "vram_only", problem: problem.to_owned() })
+        prove_residency(&*self.driver, self.span)
     }
 
     /// Its place.
@@ -46,6 +44,13 @@ impl Region {
     pub(super) fn free(self) -> Result<(), DriverError> {
         self.driver.free(self.span.ptr)
     }
+}
+
+/// Asks the driver where a span lies, and judges its answers.
+pub(super) fn prove_residency(driver: &dyn Driver, span: Span) -> Result<(), VramError> {
+    let answer = driver.residency(span.ptr)?;
+    judge(&answer, span, driver.info().ordinal)
+        .map_err(|problem| VramError::PolicyViolation { rule: "vram_only", problem: problem.to_owned() })
 }
 
 /// Whether the driver's answers prove that all of `span` is memory of device `ordinal` and of nothing else.

@@ -66,7 +66,7 @@ impl Device {
         source: &mut Opened<'_>,
         measure: bool,
     ) -> Result<Option<TreeDigest>, UploadFailed> {
-        let image = memory.image();
+        let image = memory.owned_image().map_err(UploadFailed::Device)?;
         let wanted = usize::try_from(image.bytes).unwrap_or(usize::MAX).min(self.staging.bytes);
         let mut held = self.staging.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         if held.iter().any(|buffer| buffer.len() < wanted) {

@@ -63,12 +63,6 @@ impl MockDriver {
         Ok(self.device.peek(ptr, out)?)
     }
 
-    #[allow(dead_code, reason = "adopted memory is registered here")]
-    /// The device below, for adopted memory ([`MockDevice::register_foreign`]).
-    pub(crate) const fn device(&self) -> &MockDevice {
-        &self.device
-    }
-
     /// What has happened on this device.
     pub(crate) fn stats(&self) -> Result<MockStats, VramError> {
         Ok(MockStats::of(&self.device.stats()?))
@@ -90,6 +84,14 @@ impl Driver for MockDriver {
     }
     fn residency(&self, ptr: DevicePtr) -> Result<Residency, DriverError> {
         self.device.residency(ptr)
+    }
+    #[allow(unsafe_code, reason = "passes its caller's promise on")]
+    unsafe fn register(&self, span: Span) -> Result<(), DriverError> {
+        // SAFETY: the caller of this function vouches for the span until `unregister`, in the same words.
+        unsafe { self.device.register_foreign(span) }
+    }
+    fn unregister(&self, span: Span) -> Result<(), DriverError> {
+        self.device.unregister_foreign(span.ptr)
     }
     fn protect(&self, span: Span, access: Access) -> Result<bool, DriverError> {
         self.device.protect(span, access)

@@ -103,6 +103,7 @@ pub struct VramManagerBuilder {
     staging_bytes: usize,
     threads: Option<usize>,
     on_failure: OnIntegrityFailure,
+    quarantine_limit: Option<u64>,
 }
 
 impl fmt::Debug for VramManagerBuilder {
@@ -129,6 +130,7 @@ impl VramManagerBuilder {
             staging_bytes: DEFAULT_STAGING_BYTES,
             threads: None,
             on_failure: OnIntegrityFailure::default(),
+            quarantine_limit: None,
         }
     }
 
@@ -177,6 +179,13 @@ impl VramManagerBuilder {
     /// What an integrity failure does besides quarantining the shard; [`OnIntegrityFailure::Stop`] when not set.
     pub const fn on_integrity_failure(mut self, choice: OnIntegrityFailure) -> Self {
         self.on_failure = choice;
+        self
+    }
+
+    /// How many bytes may stay in quarantine because they could not be proven wiped; a quarter of the device when not set. A
+    /// manager that has to keep more stops: its device cannot be trusted.
+    pub const fn quarantine_limit(mut self, bytes: u64) -> Self {
+        self.quarantine_limit = Some(bytes);
         self
     }
 
@@ -237,6 +246,7 @@ impl VramManagerBuilder {
             trail,
             telemetry,
             clock,
+            quarantine_limit: self.quarantine_limit.unwrap_or(info.total_bytes.wrapping_shr(2)),
         });
         core.report_memory();
         Ok(VramManager {

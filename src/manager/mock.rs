@@ -1,15 +1,56 @@
 //! Controls of the mock device, for our tests and those of our users.
 
 use super::VramManager;
+use crate::device::Stream;
 use crate::driver::mock::{FaultOrder, MockDriver, MockStats};
+use crate::driver::{Driver, Span};
 use crate::error::VramError;
+use crate::execution::RawStream;
+use crate::scratch::Scratch;
 use crate::seal::SealedShard;
 
 /// What a test can do to the mock behind a manager's back.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct MockControls<'a> {
     manager: &'a VramManager,
     driver: &'a MockDriver,
+}
+
+/// A stream of a make-believe engine on the mock. What is enqueued runs when something orders it, and not before.
+#[derive(Debug)]
+pub struct MockStream<'a> {
+    controls: MockControls<'a>,
+    stream: Stream,
+}
+
+impl MockStream<'_> {
+    /// The handle, as an engine would pass it.
+    #[must_use]
+    pub const fn raw(&self) -> RawStream {
+        RawStream::new(self.stream.id().0)
+    }
+
+    /// Enqueues that the engine writes `value` over bytes of a shard.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` when the range leaves the shard's region; those of a seal that is not live.
+    pub fn enqueue_write(&self, shard: &SealedShard, offset: u64, bytes: u64, value: u8) -> Result<(), VramError> {
+        let record = self.controls.manager.core.admit(shard)?;
+        let at = record.image.address(offset).ok_or_else(|| VramError::InvalidParams {
+            field: "offset",
+            problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
+        })?;
+        Ok(self.controls.driver.fill(self.stream.id(), Span { ptr: at, bytes }, value)?)
+    }
+
+    /// Enqueues that the engine writes `value` over the first `bytes` bytes of working memory.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when the range leaves it.
+    pub fn enqueue_scratch_write(&self, scratch: &Scratch, bytes: u64, value: u8) -> Result<(), VramError> {
+        let span = Span { ptr: scratch.address(), bytes };
+        Ok(self.controls.driver.fill(self.stream.id(), span, value)?)
+    }
 }
 
 impl VramManager {
@@ -20,20 +61,29 @@ impl VramManager {
     }
 }
 
-impl MockControls<'_> {
+impl<'a> MockControls<'a> {
+    /// Makes a stream for a make-believe engine.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when the mock refuses.
+    pub fn engine_stream(&self) -> Result<MockStream<'a>, VramError> {
+        let stream = self.manager.core.device.stream()?;
+        Ok(MockStream { controls: *self, stream })
+    }
+
     /// Flips one bit of a shard's image where it lies, as a rowhammer attack would.
     ///
     /// # Errors
     /// `INVALID_PARAMS` when the position leaves the image; those of a seal that is not live.
     pub fn flip_bit(&self, shard: &SealedShard, byte: u64, bit: u8) -> Result<(), VramError> {
-        let image = self.manager.core.admit(shard)?.image;
-        if byte >= image.bytes || bit > 7 {
-            return Err(VramError::InvalidParams {
+        let record = self.manager.core.admit(shard)?;
+        match record.image.address(byte).filter(|_| bit < 8) {
+            Some(at) => self.driver.flip_bit(at, 0, bit),
+            None => Err(VramError::InvalidParams {
                 field: "bit position",
-                problem: format!("byte {byte}, bit {bit} leaves the image of {} bytes", image.bytes),
-            });
+                problem: format!("byte {byte}, bit {bit} is no bit of the image of {} bytes", record.image.bytes()),
+            }),
         }
-        self.driver.flip_bit(image.ptr, byte, bit)
     }
 
     /// Reads bytes of a shard's image where they lie, past every check. It runs no queued operation.
@@ -41,8 +91,11 @@ impl MockControls<'_> {
     /// # Errors
     /// Those of a seal that is not live, and of a range that leaves the image.
     pub fn peek(&self, shard: &SealedShard, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
-        let image = self.manager.core.admit(shard)?.image;
-        let at = image.ptr.checked_add(offset).ok_or(VramError::Internal { what: "an image wraps around" })?;
+        let record = self.manager.core.admit(shard)?;
+        let at = record.image.address(offset).ok_or_else(|| VramError::InvalidParams {
+            field: "offset",
+            problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
+        })?;
         self.driver.peek(at, out)
     }
 

@@ -42,9 +42,8 @@ impl VramManager {
         core.policy.admit_environment(&policy::injection_variables_set())?;
         let mut resident_shards: u64 = 0;
         for record in core.residents.pin_all() {
-            let held = record.memory.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if let Some((memory, _)) = held.as_ref() {
-                memory.prove_residency()?;
+            if let Some(resident) = record.lock().as_ref() {
+                resident.memory.prove_residency()?;
                 resident_shards = resident_shards.saturating_add(1);
             }
         }

@@ -2,76 +2,47 @@
 
 use std::time::Instant;
 
+use super::ShardSpec;
 use crate::audit::{EventKind, VerificationFailure};
 use crate::capacity::Reservation;
 use crate::core::{Core, WipeReport};
 use crate::device::{CheckSizes, ShardMemory, UploadFailed};
+use crate::digest::layout::Layout;
 use crate::digest::{Digest, TreeDigest};
+use crate::driver::{DriverError, DriverErrorKind};
 use crate::error::VramError;
-use crate::identity::Origin;
-use crate::names::{ModelRef, ShardId};
-use crate::residents::Record;
+use crate::names::ShardId;
+use crate::residents::{Claim, Record, Resident};
 use crate::seal::{SealMessage, SealedShard};
 use crate::source::{Opened, ShardSource};
 use crate::telemetry::Outcome;
 
-/// What the caller says of a shard before it is sealed.
-///
-/// ```
-/// use vram_residency::{ShardId, ShardSpec, TreeParams, digest_bytes};
-/// # fn main() -> Result<(), vram_residency::VramError> {
-/// let vouched_for = digest_bytes(&TreeParams::default(), b"weights");
-/// let spec = ShardSpec::new(ShardId::new("model-a")?).expect_digest(vouched_for);
-/// # let _ = spec;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct ShardSpec {
-    id: ShardId,
-    model_ref: Option<ModelRef>,
-    expected: Option<Digest>,
-}
-
-impl ShardSpec {
-    /// A shard of this name.
-    pub const fn new(id: ShardId) -> Self {
-        Self { id, model_ref: None, expected: None }
-    }
-
-    /// The digest that someone vouched for. The shard is sealed only if VRAM has it; the source is then read once and not
-    /// hashed on the host.
-    pub const fn expect_digest(mut self, digest: Digest) -> Self {
-        self.expected = Some(digest);
-        self
-    }
-
-    /// What model the shard belongs to: signed, not interpreted.
-    pub fn model_ref(mut self, model_ref: ModelRef) -> Self {
-        self.model_ref = Some(model_ref);
-        self
-    }
-}
-
-/// Memory on its way to becoming a shard. Dropped before that, also by a panic, it is wiped and given back.
-struct Held<'a> {
+/// Memory on its way to becoming a shard. Dropped before that, also by a panic, it is wiped and given back; an engine's memory
+/// goes back to the engine as it is.
+pub(crate) struct Held<'a> {
     core: &'a Core,
     id: &'a ShardId,
     memory: Option<(ShardMemory, Reservation)>,
 }
 
+const GIVEN_AWAY: VramError = VramError::Internal { what: "sealing memory was given away" };
+
 impl Held<'_> {
     /// The memory, while it is held.
-    fn memory(&mut self) -> Result<&mut ShardMemory, VramError> {
-        match &mut self.memory {
-            Some((memory, _)) => Ok(memory),
-            None => Err(VramError::Internal { what: "sealing memory was given away" }),
+    pub(crate) fn memory(&mut self) -> Result<&mut ShardMemory, VramError> {
+        self.memory.as_mut().map(|(memory, _)| memory).ok_or(GIVEN_AWAY)
+    }
+
+    /// Counts bytes of an engine's memory beside ours.
+    pub(crate) fn count_adopted(&mut self, bytes: u64) {
+        if let Some((memory, reservation)) = self.memory.take() {
+            self.memory = Some((memory, reservation.with_adopted(bytes)));
         }
     }
 
     fn retire(&mut self) -> Option<Result<WipeReport, VramError>> {
-        let (memory, reservation) = self.memory.take()?;
+        let (mut memory, reservation) = self.memory.take()?;
+        memory.disown();
         Some(self.core.retire(self.id, memory, reservation))
     }
 }
@@ -85,32 +56,53 @@ impl Drop for Held<'_> {
 
 impl Core {
     /// Seals a shard; see `VramManager::seal_model`.
-    pub(crate) fn seal(&self, spec: ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
-        let sealed = self.try_seal(&spec, source);
+    pub(crate) fn seal(&self, spec: &ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
+        self.reap();
+        let sealed = self.try_seal(spec, source);
+        self.report_sealed(sealed)
+    }
+
+    /// What sealing came to, for the metrics and for the manager's own state.
+    pub(crate) fn report_sealed<T>(&self, sealed: Result<T, VramError>) -> Result<T, VramError> {
         self.telemetry.sealed(match &sealed {
             Ok(_) => Outcome::Ok,
             Err(VramError::DigestMismatch { .. }) => Outcome::Mismatch,
             Err(_) => Outcome::Error,
         });
         self.report_memory();
-        if let Err(error) = &sealed {
-            self.note_device_failure(error);
-        }
-        sealed
+        sealed.inspect_err(|error| self.note_device_failure(error))
     }
 
     fn try_seal(&self, spec: &ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
         let started = Instant::now();
         self.permit()?;
-        let origin = if spec.expected.is_some() { Origin::Expected } else { Origin::Measured };
-        self.policy.admit_origin(origin).inspect_err(|error| self.report_violation(error))?;
+        self.policy.admit_origin(spec.origin()).inspect_err(|error| self.report_violation(error))?;
+        spec.set_part()?;
         let mut source = source.open_for_sealing(self.device.params())?;
-        let claim = self.residents.claim(&spec.id)?;
-        let mut held = self.allocate(&spec.id, source.image_bytes())?;
+        let claim = self.residents.claim(&spec.id, Vec::new())?;
+        let image_bytes = source.image_bytes();
+        let (image_room, check_room) = self.rooms(image_bytes)?;
+        let mut held = self.allocate(&spec.id, image_room.checked_add(check_room), |_| {
+            ShardMemory::allocate(&self.device, image_bytes, image_room, check_room)
+        })?;
         let sealed = self.load(held.memory()?, &mut source, spec)?;
         let layout = source.layout().clone();
         source.finish()?;
-        let identity = &self.identity;
+        self.publish(claim, held, spec, sealed, layout, started)
+    }
+
+    /// Signs what VRAM holds, announces it, and makes it live.
+    pub(crate) fn publish(
+        &self,
+        claim: Claim,
+        mut held: Held<'_>,
+        spec: &ShardSpec,
+        sealed: TreeDigest,
+        layout: Layout,
+        started: Instant,
+    ) -> Result<SealedShard, VramError> {
+        let (params, identity) = (self.device.params(), &self.identity);
+        let memory = held.memory()?;
         let message = SealMessage {
             device_kind: identity.kind,
             device_uuid: identity.uuid,
@@ -121,30 +113,21 @@ impl Core {
             worker: identity.worker.clone(),
             shard: spec.id.clone(),
             model_ref: spec.model_ref.clone(),
-            set: None,
+            set: spec.set_part()?,
             layout_digest: layout.digest(),
             byte_len: layout.byte_len(),
-            block_size: self.device.params().block_size(),
-            salt: self.device.params().salt().to_vec(),
+            block_size: params.block_size(),
+            salt: params.salt().to_vec(),
             digest: sealed.digest,
-            origin,
-            adopted: false,
+            origin: spec.origin(),
+            adopted: memory.is_adopted(),
             sealed_at: self.clock.unix_nanos(),
         };
+        let image = memory.image().clone();
         let shard = SealedShard::sign(&self.key, message)?;
         self.permit()?; // another shard may have failed meanwhile
-        self.trail.require(EventKind::VramSealed {
-            shard: spec.id.clone(),
-            digest: sealed.digest,
-            bytes: layout.byte_len(),
-            origin,
-            write_protected: false,
-            duration: started.elapsed(),
-        })?;
-        let image = held.memory()?.image();
-        let Some((memory, reservation)) = held.memory.take() else {
-            return Err(VramError::Internal { what: "sealing memory was given away" });
-        };
+        self.announce(&shard, started)?;
+        let (memory, reservation) = held.memory.take().ok_or(GIVEN_AWAY)?;
         let published = claim.publish(Record {
             id: spec.id.clone(),
             message: shard.message_bytes().to_vec(),
@@ -152,7 +135,10 @@ impl Core {
             layout,
             image,
             room: reservation.bytes(),
-            memory: Some((memory, reservation)).into(),
+            resident: Some(Resident { memory, reservation, good_since: 0 }).into(),
+            ticks: 0.into(),
+            sealed_at: Instant::now(),
+            max_age: spec.max_age,
             failure: std::sync::OnceLock::new(),
         });
         match published {
@@ -164,55 +150,80 @@ impl Core {
         }
     }
 
-    /// Reserves, asks the driver, allocates.
-    fn allocate<'a>(&'a self, id: &'a ShardId, image_bytes: u64) -> Result<Held<'a>, VramError> {
-        let held = self.try_allocate(id, image_bytes);
-        match &held {
-            Ok(held) => {
-                let bytes = held.memory.as_ref().map_or(0, |(_, reservation)| reservation.bytes());
-                self.trail.emit(EventKind::VramAllocated { shard: id.clone(), bytes });
-            }
-            Err(error) => {
-                self.telemetry.allocation_failed(error.code().as_str());
-                let (needed, available) = match error {
-                    VramError::OutOfMemory { needed, available } => (*needed, *available),
-                    _ => (image_bytes, self.ledger.available()),
-                };
-                let code = error.code();
-                self.trail.emit(EventKind::VramAllocationFailed { shard: id.clone(), bytes: needed, available, code });
-                self.report_violation(error);
-            }
-        }
-        held
+    /// Puts a seal into the trail before it is given out.
+    pub(crate) fn announce(&self, shard: &SealedShard, started: Instant) -> Result<(), VramError> {
+        self.trail.require(EventKind::VramSealed {
+            shard: shard.id().clone(),
+            digest: shard.digest(),
+            bytes: shard.byte_len(),
+            origin: shard.origin(),
+            write_protected: false,
+            duration: started.elapsed(),
+        })
     }
 
-    fn try_allocate<'a>(&'a self, id: &'a ShardId, image_bytes: u64) -> Result<Held<'a>, VramError> {
-        let too_large = || VramError::InvalidParams {
+    /// What an image and its checks take, in allocator units.
+    pub(crate) fn rooms(&self, image_bytes: u64) -> Result<(u64, u64), VramError> {
+        let check = CheckSizes::new(self.device.params(), image_bytes).and_then(CheckSizes::bytes);
+        let image = self.ledger.rounded(image_bytes);
+        image.zip(check.and_then(|bytes| self.ledger.rounded(bytes))).ok_or_else(|| VramError::InvalidParams {
             field: "shard length",
             problem: format!("of {image_bytes} bytes is more than any device can hold"),
-        };
-        let check_bytes =
-            CheckSizes::new(self.device.params(), image_bytes).and_then(CheckSizes::bytes).ok_or_else(too_large)?;
-        let image_room = self.ledger.rounded(image_bytes).ok_or_else(too_large)?;
-        let check_room = self.ledger.rounded(check_bytes).ok_or_else(too_large)?;
-        let needed = image_room.checked_add(check_room).ok_or_else(too_large)?;
+        })
+    }
+
+    /// Reserves `needed` bytes, asks the driver, and lets `take` allocate them.
+    pub(crate) fn allocate<'a>(
+        &'a self,
+        id: &'a ShardId,
+        needed: Option<u64>,
+        take: impl FnOnce(&Reservation) -> Result<ShardMemory, VramError>,
+    ) -> Result<Held<'a>, VramError> {
+        let needed = needed.unwrap_or(u64::MAX);
+        match self.reserve(needed).and_then(|reservation| {
+            let memory = take(&reservation).map_err(|error| self.out_of_memory(error, needed))?;
+            Ok((memory, reservation))
+        }) {
+            Ok(memory) => {
+                self.trail.emit(EventKind::VramAllocated { shard: id.clone(), bytes: memory.1.bytes() });
+                Ok(Held { core: self, id, memory: Some(memory) })
+            }
+            Err(error) => {
+                self.report_unallocated(id, needed, &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Reserves bytes that the driver, too, says are there.
+    pub(crate) fn reserve(&self, needed: u64) -> Result<Reservation, VramError> {
         let reservation = self.ledger.reserve(needed)?;
         // Others use the device too: what they took since is not ours to give.
         let free = self.device.memory_info()?.free.saturating_sub(self.ledger.headroom());
-        if free < needed {
-            return Err(VramError::OutOfMemory { needed, available: free });
-        }
-        let memory = ShardMemory::allocate(&self.device, image_bytes, image_room, check_room).map_err(|error| {
-            use crate::driver::{DriverError, DriverErrorKind::OutOfMemory};
-            match error {
-                VramError::Device(DriverError { kind: OutOfMemory, .. }) => {
-                    let available = self.device.memory_info().map_or(0, |info| info.free);
-                    VramError::OutOfMemory { needed, available }
-                }
-                error => error,
+        if free < needed { Err(VramError::OutOfMemory { needed, available: free }) } else { Ok(reservation) }
+    }
+
+    /// The driver's late word that there is no room, as ours.
+    pub(crate) fn out_of_memory(&self, error: VramError, needed: u64) -> VramError {
+        match error {
+            VramError::Device(DriverError { kind: DriverErrorKind::OutOfMemory, .. }) => {
+                let available = self.device.memory_info().map_or(0, |info| info.free);
+                VramError::OutOfMemory { needed, available }
             }
-        })?;
-        Ok(Held { core: self, id, memory: Some((memory, reservation)) })
+            error => error,
+        }
+    }
+
+    /// Puts a failed allocation into metrics and trail.
+    pub(crate) fn report_unallocated(&self, id: &ShardId, needed: u64, error: &VramError) {
+        self.telemetry.allocation_failed(error.code().as_str());
+        let available = match error {
+            VramError::OutOfMemory { available, .. } => *available,
+            _ => self.ledger.available(),
+        };
+        let (shard, code) = (id.clone(), error.code());
+        self.trail.emit(EventKind::VramAllocationFailed { shard, bytes: needed, available, code });
+        self.report_violation(error);
     }
 
     /// Uploads, digests in VRAM, and compares with the source or the expected digest.
@@ -226,23 +237,32 @@ impl Core {
             UploadFailed::Source(error) => error,
             UploadFailed::Device(failure) => failure.into(),
         })?;
+        let expected = spec.expected.or(read.map(|read| read.digest));
+        let expected = expected.ok_or(VramError::Internal { what: "the source was not measured" })?;
+        self.expect(memory, spec, Some(expected))
+    }
+
+    /// Digests what VRAM holds, and compares it with what is expected, if anything is.
+    pub(crate) fn expect(
+        &self,
+        memory: &mut ShardMemory,
+        spec: &ShardSpec,
+        expected: Option<Digest>,
+    ) -> Result<TreeDigest, VramError> {
         let resident = memory.digest()?;
-        let expected = match (spec.expected, read) {
-            (Some(expected), _) => expected,
-            (None, Some(read)) => read.digest,
-            (None, None) => return Err(VramError::Internal { what: "the source was not measured" }),
-        };
-        if resident.digest == expected {
-            return Ok(resident);
+        match expected {
+            Some(expected) if expected != resident.digest => {
+                self.trail.emit(EventKind::SealVerificationFailed {
+                    shard: spec.id.clone(),
+                    reason: VerificationFailure::NotExpected,
+                    expected,
+                    actual: Some(resident.digest),
+                    first_bad: None,
+                });
+                Err(VramError::DigestMismatch { shard: spec.id.clone(), expected, actual: resident.digest })
+            }
+            _ => Ok(resident),
         }
-        self.trail.emit(EventKind::SealVerificationFailed {
-            shard: spec.id.clone(),
-            reason: VerificationFailure::NotExpected,
-            expected,
-            actual: Some(resident.digest),
-            first_bad: None,
-        });
-        Err(VramError::DigestMismatch { shard: spec.id.clone(), expected, actual: resident.digest })
     }
 
     /// Puts a policy violation into the trail; other errors pass.

@@ -1,0 +1,236 @@
+//! Adoption: memory that an engine allocated, sealed and verified where it lies.
+//!
+//! Owns [`RawRegion`], [`Adopted`] and [`AdoptError`]. The record co-owns the engine's value until release, so the memory
+//! cannot go while it is under seal. What is promised is weaker than for memory of our own: the engine may write to its memory
+//! at any time (the next check finds it), other processes may have been given it, and it is wiped only where the caller allows.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::core::Core;
+use crate::device::{ImageMap, ShardMemory};
+use crate::digest::layout::Layout;
+use crate::driver::{DevicePtr, Span};
+use crate::error::VramError;
+use crate::manager::ShardSpec;
+use crate::seal::SealedShard;
+
+/// A stretch of device memory that an engine allocated. On the mock it is a stretch of host memory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RawRegion {
+    ptr: u64,
+    bytes: u64,
+    element_bytes: u64,
+}
+
+impl RawRegion {
+    /// `bytes` bytes from the device address `ptr` on.
+    #[must_use]
+    pub const fn new(ptr: u64, bytes: u64) -> Self {
+        Self { ptr, bytes, element_bytes: 1 }
+    }
+
+    /// The size of one element, in bytes: address and length must be multiples of it.
+    #[must_use]
+    pub const fn element_bytes(mut self, bytes: u64) -> Self {
+        self.element_bytes = bytes;
+        self
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub const fn byte_len(&self) -> u64 {
+        self.bytes
+    }
+
+    fn span(&self) -> Result<Span, &'static str> {
+        if self.ptr == 0 {
+            return Err("is null");
+        }
+        if self.bytes == 0 {
+            return Err("is empty");
+        }
+        if self.ptr.checked_add(self.bytes).is_none() {
+            return Err("wraps around the address space");
+        }
+        match (self.ptr.checked_rem(self.element_bytes), self.bytes.checked_rem(self.element_bytes)) {
+            (Some(0), Some(0)) => Ok(Span { ptr: DevicePtr(self.ptr), bytes: self.bytes }),
+            (None, _) => Err("has elements of 0 bytes"),
+            (Some(0), _) => Err("is not a whole number of elements long"),
+            _ => Err("is misaligned for its element type"),
+        }
+    }
+}
+
+impl std::fmt::Debug for RawRegion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RawRegion").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// An engine's value whose memory is under seal. Dropping it leaves the shard live and the memory allocated: the record owns
+/// the value too, until the shard is released.
+#[derive(Debug)]
+pub struct Adopted<M> {
+    shard: SealedShard,
+    owner: Arc<M>,
+}
+
+impl<M> Adopted<M> {
+    /// The seal.
+    #[must_use]
+    pub const fn shard(&self) -> &SealedShard {
+        &self.shard
+    }
+
+    /// The engine's value. What it computes counts only inside an execution.
+    #[must_use]
+    pub fn owner(&self) -> &M {
+        &self.owner
+    }
+
+    /// Takes the value back, once the shard has been released.
+    ///
+    /// # Errors
+    /// `self`, while the record or residue of a failed wipe still owns it too.
+    pub fn into_owner(self) -> Result<M, Self> {
+        let Self { shard, owner } = self;
+        Arc::try_unwrap(owner).map_err(|owner| Self { shard, owner })
+    }
+}
+
+/// An adoption that was refused, with what it would have taken.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct AdoptError<M> {
+    /// Why.
+    #[source]
+    pub error: VramError,
+    /// The engine's value, untouched.
+    pub owner: M,
+}
+
+/// Regions known to the driver; made unknown again when dropped.
+struct Registered<'a> {
+    core: &'a Core,
+    spans: Vec<Span>,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        for span in self.spans.drain(..) {
+            self.core.device.unregister(span);
+        }
+    }
+}
+
+impl Core {
+    /// Seals an engine's memory; see `VramManager::adopt`.
+    ///
+    /// # Safety
+    /// As there.
+    #[allow(unsafe_code, reason = "passes its caller's promise on to the driver")]
+    pub(crate) unsafe fn adopt<M: Send + Sync + 'static>(
+        &self,
+        spec: &ShardSpec,
+        owner: M,
+        regions: &[RawRegion],
+    ) -> Result<Adopted<M>, AdoptError<M>> {
+        let owner = Arc::new(owner);
+        let held: Arc<dyn Any + Send + Sync> = Arc::<M>::clone(&owner);
+        // SAFETY: the caller of this function vouches for the regions, in the words of `VramManager::adopt`.
+        let sealed = unsafe { self.try_adopt(spec, held, regions) };
+        match self.report_sealed(sealed) {
+            Ok(shard) => Ok(Adopted { shard, owner }),
+            Err(error) => match Arc::try_unwrap(owner) {
+                Ok(owner) => Err(AdoptError { error, owner }),
+                // Every path of a failed adoption lets go of the value; were one to forget, failing to give it back would
+                // be worse than the seal.
+                Err(owner) => Err(AdoptError { error, owner: wait_for(owner) }),
+            },
+        }
+    }
+
+    /// # Safety
+    /// As [`adopt`](Self::adopt).
+    #[allow(unsafe_code, reason = "passes its caller's promise on to the driver")]
+    unsafe fn try_adopt(
+        &self,
+        spec: &ShardSpec,
+        owner: Arc<dyn Any + Send + Sync>,
+        regions: &[RawRegion],
+    ) -> Result<SealedShard, VramError> {
+        let started = Instant::now();
+        self.reap();
+        self.permit()?;
+        self.policy.admit_origin(spec.origin()).inspect_err(|error| self.report_violation(error))?;
+        spec.set_part()?;
+        let spans = judge(regions)?;
+        let lengths: Vec<u64> = spans.iter().map(|span| span.bytes).collect();
+        let params = self.device.params();
+        let layout = Layout::of_regions(params, &lengths)?;
+        let image =
+            ImageMap::new(params, &spans).ok_or(VramError::Internal { what: "adopted regions form no image" })?;
+        let claim = self.residents.claim(&spec.id, spans.clone())?;
+        let mut registered = Registered { core: self, spans: Vec::with_capacity(spans.len()) };
+        for span in spans {
+            // SAFETY: the caller vouches for every region until the shard is released; the spans are theirs, unchanged.
+            unsafe { self.device.register(span) }.map_err(foreign)?;
+            registered.spans.push(span);
+        }
+        let (_, check_room) = self.rooms(image.bytes())?;
+        let bytes = lengths.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+        let mut held = self.allocate(&spec.id, Some(check_room), |_| {
+            ShardMemory::adopt(&self.device, image, spec.wipe_adopted, owner, check_room)
+        })?;
+        registered.spans.clear(); // from here on the memory makes them unknown again
+        held.count_adopted(bytes);
+        let sealed = self.expect(held.memory()?, spec, spec.expected)?;
+        self.publish(claim, held, spec, sealed, layout, started)
+    }
+}
+
+/// The driver's word that it does not know the memory, as the caller's mistake.
+fn foreign(error: crate::driver::DriverError) -> VramError {
+    match error.kind {
+        crate::driver::DriverErrorKind::InvalidValue => VramError::InvalidParams {
+            field: "regions",
+            problem: "are not memory of this device that nobody else has adopted".to_owned(),
+        },
+        _ => VramError::Device(error),
+    }
+}
+
+/// Judges the regions of one shard.
+fn judge(regions: &[RawRegion]) -> Result<Vec<Span>, VramError> {
+    let refuse = |problem: String| VramError::InvalidParams { field: "regions", problem };
+    if regions.is_empty() {
+        return Err(refuse("are none; give at least one".to_owned()));
+    }
+    let mut spans = Vec::with_capacity(regions.len());
+    for (at, region) in regions.iter().enumerate() {
+        spans.push(region.span().map_err(|problem| refuse(format!("are unusable: number {at} {problem}")))?);
+    }
+    let mut sorted: Vec<(usize, Span)> = spans.iter().copied().enumerate().collect();
+    sorted.sort_unstable_by_key(|(_, span)| span.ptr);
+    for pair in sorted.windows(2) {
+        if let [(first, one), (second, two)] = pair
+            && one.overlaps(*two)
+        {
+            return Err(refuse(format!("overlap: numbers {first} and {second}")));
+        }
+    }
+    Ok(spans)
+}
+
+/// Takes the value back once nobody else has it.
+fn wait_for<M>(mut owner: Arc<M>) -> M {
+    loop {
+        match Arc::try_unwrap(owner) {
+            Ok(owner) => return owner,
+            Err(shared) => owner = shared,
+        }
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,135 @@
+//! What every kind of guard holds, and how a scope begins and ends.
+//!
+//! The check runs behind what the engine's stream already held; the end of the scope waits for what was enqueued since. A scope
+//! that is dropped without `finish` does not wait: its pin goes to the core's list of pins to reap, behind an event.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::ExecuteOptions;
+use crate::audit::{EventKind, ExecuteOutcome};
+use crate::core::{Core, Held, ManagerState};
+use crate::device::{Event, Reader};
+use crate::driver::StreamId;
+use crate::error::VramError;
+use crate::residents::Pinned;
+use crate::seal::SealedShard;
+use crate::verify::{Coverage, Verification};
+
+/// One verified shard in use.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub(super) core: Arc<Core>,
+    pub(super) record: Option<Pinned>,
+    pub(super) verification: Verification,
+    started: Instant,
+    bracket: Option<Coverage>,
+    stream: Option<StreamId>,
+    max_hold: Option<Duration>,
+    held: Option<Held>,
+    pub(super) reader: Mutex<Option<Reader>>,
+}
+
+impl Scope {
+    /// Begins one scope a shard, all of them verified in one batch, or none.
+    pub(super) fn begin(
+        core: &Arc<Core>,
+        shards: &[&SealedShard],
+        options: &ExecuteOptions,
+    ) -> Result<Vec<Self>, VramError> {
+        core.reap();
+        let begun = Self::try_begin(core, shards, options);
+        if let Err(error) = &begun {
+            for shard in shards {
+                core.trail.emit(EventKind::ExecuteRefused { shard: shard.id().clone(), code: error.code() });
+            }
+        }
+        begun
+    }
+
+    fn try_begin(core: &Arc<Core>, shards: &[&SealedShard], options: &ExecuteOptions) -> Result<Vec<Self>, VramError> {
+        core.permit()?;
+        let mut records: Vec<Pinned> = Vec::with_capacity(shards.len());
+        for shard in shards {
+            let record = core.admit_fresh(shard)?;
+            if records.iter().any(|other| other.slot() == record.slot()) {
+                return Err(VramError::InvalidParams {
+                    field: "shards",
+                    problem: format!("name {} twice; give each shard once", shard.id()),
+                });
+            }
+            records.push(record);
+        }
+        let coverage = options.coverage.unwrap_or_default();
+        // The check must see what the engine's stream has still to write.
+        let after = options.stream.map(|stream| Event::record(&core.device, stream)).transpose()?;
+        let verifications = core.check(&records, coverage, after.as_ref().map(Event::id))?;
+        core.permit()?; // another shard may have failed meanwhile
+        let mut scopes = Vec::with_capacity(records.len());
+        for (record, verification) in records.into_iter().zip(verifications) {
+            core.trail.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
+            scopes.push(Self {
+                core: Arc::clone(core),
+                held: options.max_hold.and_then(|most| core.watch(&record.id, most)),
+                record: Some(record),
+                verification,
+                started: Instant::now(),
+                bracket: options.bracket.then_some(coverage),
+                stream: options.stream,
+                max_hold: options.max_hold,
+                reader: Mutex::default(),
+            });
+        }
+        Ok(scopes)
+    }
+
+    /// Ends the scope once, with its outcome in the trail.
+    fn end(&mut self, outcome: ExecuteOutcome) {
+        if let Some(reader) = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.core.device.keep_reader(reader);
+        }
+        let Some(record) = self.record.take() else { return };
+        let (shard, duration) = (record.id.clone(), self.started.elapsed());
+        match self.stream.filter(|_| outcome == ExecuteOutcome::Abandoned) {
+            Some(stream) => self.core.reap_later(record, stream),
+            None => drop(record),
+        }
+        if let Some(held) = self.held.take() {
+            self.core.unwatch(held, &shard, self.max_hold.unwrap_or_default(), duration);
+        }
+        self.core.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration });
+    }
+
+    /// Waits for the engine's work, checks once more where that was asked for, and says whether the result counts.
+    pub(super) fn finish(mut self) -> Result<Verification, VramError> {
+        let finished = self.try_finish();
+        match &finished {
+            Ok(_) => self.end(ExecuteOutcome::Finished),
+            Err(_) => self.end(ExecuteOutcome::Discarded),
+        }
+        finished
+    }
+
+    fn try_finish(&mut self) -> Result<Verification, VramError> {
+        if let Some(stream) = self.stream {
+            let waited = Event::record(&self.core.device, stream).and_then(|event| event.synchronize());
+            waited.map_err(VramError::from).inspect_err(|error| self.core.note_device_failure(error))?;
+        }
+        if let Some(coverage) = self.bracket
+            && let Some(record) = &self.record
+            && let Some(verification) = self.core.check(std::slice::from_ref(record), coverage, None)?.pop()
+        {
+            self.verification = verification;
+        }
+        match self.core.state.get() {
+            ManagerState::Ready | ManagerState::Draining => Ok(self.verification.clone()),
+            state @ ManagerState::Stopped(_) => Err(VramError::ManagerStopped { state }),
+        }
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        self.end(ExecuteOutcome::Abandoned);
+    }
+}

@@ -1,0 +1,46 @@
+//! Sealing anew what is already resident.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use crate::core::Core;
+use crate::error::VramError;
+use crate::residents::Record;
+use crate::seal::{SealMessage, SealedShard};
+use crate::verify::Coverage;
+
+impl Core {
+    /// Verifies a shard and puts it under a new generation; see `VramManager::reseal`.
+    pub(crate) fn reseal(&self, sealed: &SealedShard) -> Result<SealedShard, VramError> {
+        let started = Instant::now();
+        self.reap();
+        self.permit()?;
+        let records = [self.admit(sealed)?];
+        self.check(&records, Coverage::Full, None)?;
+        drop(records);
+        let old = sealed.message();
+        let next = self.residents.next_generation()?;
+        let message = SealMessage { generation: next, sealed_at: self.clock.unix_nanos(), ..old.clone() };
+        let renewed = SealedShard::sign(&self.key, message)?;
+        self.permit()?; // another shard may have failed meanwhile
+        self.announce(&renewed, started)?;
+        self.residents
+            .renew(old.slot, old.generation, next, |record| {
+                Some(Record {
+                    id: record.id.clone(),
+                    message: renewed.message_bytes().to_vec(),
+                    sealed: record.sealed.clone(),
+                    layout: record.layout.clone(),
+                    image: record.image.clone(),
+                    room: record.room,
+                    resident: Some(record.lock().take()?).into(),
+                    ticks: 0.into(),
+                    sealed_at: Instant::now(),
+                    max_age: record.max_age,
+                    failure: OnceLock::new(),
+                })
+            })
+            .map_err(|absent| self.absent(sealed, absent))?;
+        Ok(renewed)
+    }
+}
