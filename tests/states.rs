@@ -226,3 +226,97 @@ fn a_deadline_beyond_the_clock_waits_as_long_as_it_takes() {
     });
     rig.close_clean();
 }
+
+/// Reads zeros, and calls `then` once on the way.
+struct OnTheWay<F>(Option<F>, usize);
+
+impl<F: FnOnce()> std::io::Read for OnTheWay<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(then) = self.0.take() {
+            then();
+        }
+        let bytes = buffer.len().min(self.1);
+        buffer[..bytes].fill(0);
+        self.1 -= bytes;
+        Ok(bytes)
+    }
+}
+
+#[test]
+fn what_is_being_sealed_when_the_manager_stops_is_not_sealed() {
+    // covers: VER-5 SEAL-1
+    type Stop = fn(&Rig, &SealedShard);
+    let fail: Stop = |rig, bad| {
+        rig.flip(bad, 0, 0);
+        assert!(rig.manager.verify_sealed(bad).is_err());
+    };
+    let shut_down: Stop = |rig, _| assert!(rig.manager.shutdown(Duration::ZERO).unwrap().drained);
+    let nothing: Stop = |_, _| {};
+    for (stop, reason) in
+        [(fail, Some(StopReason::IntegrityFailure)), (shut_down, Some(StopReason::Shutdown)), (nothing, None)]
+    {
+        let rig = Rig::new();
+        let bad = rig.seal("bad", &noise(3000, 1));
+        let used = rig.manager.used_vram();
+        let source = OnTheWay(Some(|| stop(&rig, &bad)), 5000);
+        let sealed = rig.manager.seal_model(common::spec("late"), vram_residency::ShardSource::reader(5000, source));
+        match (sealed, reason) {
+            (Err(VramError::ManagerStopped { state }), Some(reason)) => {
+                assert_eq!(state, ManagerState::Stopped(reason));
+                assert!(rig.manager.used_vram() <= used);
+            }
+            (Ok(shard), None) => assert!(rig.execute(&shard).1),
+            other => panic!("{other:?}"),
+        }
+        rig.assert_recount();
+        rig.close_clean();
+    }
+}
+
+/// At the first `seal_verified`, holds the trail until the manager has stopped.
+#[derive(Default)]
+struct StopsMeanwhile {
+    manager: std::sync::OnceLock<std::sync::Weak<vram_residency::VramManager>>,
+    go: std::sync::OnceLock<std::sync::mpsc::SyncSender<()>>,
+}
+
+impl vram_residency::AuditSink for StopsMeanwhile {
+    fn record(&self, event: &vram_residency::AuditEvent) -> Result<vram_residency::Ack, vram_residency::AuditError> {
+        if event.kind.name() == "seal_verified"
+            && let Some(manager) = self.manager.get().and_then(std::sync::Weak::upgrade)
+            && let Some(go) = self.go.get()
+        {
+            let _ = go.try_send(());
+            let until = Instant::now() + Duration::from_secs(20);
+            while manager.state() == ManagerState::Ready && Instant::now() < until {
+                std::thread::yield_now();
+            }
+        }
+        Ok(vram_residency::Ack::Accepted)
+    }
+}
+
+#[test]
+fn work_whose_check_passed_just_before_the_manager_stopped_does_not_run() {
+    // covers: VER-5 CON-1
+    let (config, sink) = (common::small(), std::sync::Arc::new(StopsMeanwhile::default()));
+    let manager = std::sync::Arc::new(common::builder(&config).audit(sink.clone()).build().unwrap());
+    let seal = |name: &str| {
+        manager.seal_model(common::spec(name), vram_residency::ShardSource::bytes(&noise(3000, 1))).unwrap()
+    };
+    let (bad, good) = (seal("bad"), seal("good"));
+    manager.mock_controls().unwrap().flip_bit(&bad, 9, 1).unwrap();
+    let (go, gone) = std::sync::mpsc::sync_channel(1);
+    sink.manager.set(std::sync::Arc::downgrade(&manager)).unwrap();
+    sink.go.set(go).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            gone.recv().unwrap();
+            assert!(matches!(manager.verify_sealed(&bad), Err(VramError::IntegrityFailure { .. })));
+        });
+        let (outcome, ran) = common::execute(&manager, &good);
+        assert!(!ran && matches!(outcome, Err(VramError::ManagerStopped { .. })), "{outcome:?}");
+    });
+    drop(manager);
+    common::assert_clean(&config.stats());
+}
