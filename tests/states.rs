@@ -310,11 +310,12 @@ fn work_whose_check_passed_just_before_the_manager_stopped_does_not_run() {
     sink.manager.set(std::sync::Arc::downgrade(&manager)).unwrap();
     sink.go.set(go).unwrap();
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let (manager, bad) = (&manager, &bad);
+        scope.spawn(move || {
             gone.recv().unwrap();
             assert!(matches!(manager.verify_sealed(&bad), Err(VramError::IntegrityFailure { .. })));
         });
-        let (outcome, ran) = common::execute(&manager, &good);
+        let (outcome, ran) = common::execute(manager, &good);
         assert!(!ran && matches!(outcome, Err(VramError::ManagerStopped { .. })), "{outcome:?}");
     });
     drop(manager);
