@@ -313,7 +313,7 @@ fn work_whose_check_passed_just_before_the_manager_stopped_does_not_run() {
         let (manager, bad) = (&manager, &bad);
         scope.spawn(move || {
             gone.recv().unwrap();
-            assert!(matches!(manager.verify_sealed(&bad), Err(VramError::IntegrityFailure { .. })));
+            assert!(matches!(manager.verify_sealed(bad), Err(VramError::IntegrityFailure { .. })));
         });
         let (outcome, ran) = common::execute(manager, &good);
         assert!(!ran && matches!(outcome, Err(VramError::ManagerStopped { .. })), "{outcome:?}");

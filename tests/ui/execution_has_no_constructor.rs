@@ -1,6 +1,6 @@
-//! An `Execution` comes from `VramManager::begin` only.
+//! An `Execution` comes from a manager only.
 use vram_residency::Execution;
 
 fn main() {
-    let _forge = Execution::begin;
+    let _forge = Execution::new();
 }

@@ -1,10 +1,11 @@
 //! A guard ends once.
-use vram_residency::{ExecuteOptions, SealedShard, VramManager};
+use vram_residency::{ExecuteOptions, Execution, SealedShard, Verification, VramError, VramManager};
 
-fn twice(manager: &VramManager, shard: &SealedShard) {
+fn twice<'a>(manager: &'a VramManager, shard: &SealedShard) {
+    let finish: fn(Execution<'a>) -> Result<Verification, VramError> = Execution::finish;
     let run = manager.begin(shard, ExecuteOptions::default()).unwrap();
-    run.finish().unwrap();
-    run.finish().unwrap();
+    finish(run).unwrap();
+    finish(run).unwrap();
 }
 
 fn main() {}
