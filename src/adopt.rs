@@ -181,7 +181,7 @@ impl Core {
         }
         let (_, check_room) = self.rooms(image.bytes())?;
         let bytes = lengths.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
-        let mut held = self.allocate(&spec.id, Some(check_room), |_| {
+        let mut held = self.allocate(&spec.id, Some(check_room), || {
             ShardMemory::adopt(&self.device, image, spec.wipe_adopted, owner, check_room)
         })?;
         registered.spans.clear(); // from here on the memory makes them unknown again

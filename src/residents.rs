@@ -233,6 +233,7 @@ impl Residents {
         if entry.pins > 0 {
             return Err(Absent::Busy);
         }
+        // `renewed` may lock the record's memory: nobody pins it, so nobody holds that lock or waits for this one under it.
         entry.record = Some(Arc::new(renewed(&record).ok_or(Absent::Stale)?));
         entry.generation = next;
         table.names.insert(record.id.clone(), Place { slot, generation: Some(next) });

@@ -82,7 +82,7 @@ impl Core {
         let claim = self.residents.claim(&spec.id, Vec::new())?;
         let image_bytes = source.image_bytes();
         let (image_room, check_room) = self.rooms(image_bytes)?;
-        let mut held = self.allocate(&spec.id, image_room.checked_add(check_room), |_| {
+        let mut held = self.allocate(&spec.id, image_room.checked_add(check_room), || {
             ShardMemory::allocate(&self.device, image_bytes, image_room, check_room)
         })?;
         let sealed = self.load(held.memory()?, &mut source, spec)?;
@@ -144,6 +144,9 @@ impl Core {
         match published {
             Ok(()) => Ok(shard),
             Err(record) => {
+                if let Some(resident) = record.lock().as_mut() {
+                    resident.memory.disown(); // a seal that failed leaves an engine's memory as it was
+                }
                 self.retire_record(&record)?;
                 Err(VramError::ManagerStopped { state: self.state.get() })
             }
@@ -177,11 +180,11 @@ impl Core {
         &'a self,
         id: &'a ShardId,
         needed: Option<u64>,
-        take: impl FnOnce(&Reservation) -> Result<ShardMemory, VramError>,
+        take: impl FnOnce() -> Result<ShardMemory, VramError>,
     ) -> Result<Held<'a>, VramError> {
         let needed = needed.unwrap_or(u64::MAX);
         match self.reserve(needed).and_then(|reservation| {
-            let memory = take(&reservation).map_err(|error| self.out_of_memory(error, needed))?;
+            let memory = take().map_err(|error| self.out_of_memory(error, needed))?;
             Ok((memory, reservation))
         }) {
             Ok(memory) => {
