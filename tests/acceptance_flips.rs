@@ -241,7 +241,7 @@ fn a_seal_that_is_cut_or_extended_is_malformed() {
 
 #[test]
 fn a_flip_of_every_bit_of_the_tag_is_forged() {
-    // covers: SEAL-2 SEAL-5
+    // covers: SEAL-2
     let rig = Rig::new();
     let shard = rig.seal("sealed", &noise(100, 7));
     let genuine = shard.to_bytes();

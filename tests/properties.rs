@@ -277,7 +277,7 @@ proptest! {
         prop_assert!(other.rig.execute(&other.shard).1 && other.bytes.len() == 2000);
     }
 
-    // covers: ASR-2 SCR-1 RES-10
+    // covers: ASR-2 SCR-1
     #[test]
     fn released_bytes_are_never_seen_again(length in lengths(), later in lengths()) {
         let rig = &*REUSE;
