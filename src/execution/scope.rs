@@ -39,7 +39,10 @@ impl Scope {
     ) -> Result<Vec<Self>, VramError> {
         core.reap();
         let begun = Self::try_begin(core, shards, options);
-        if let Err(error) = &begun {
+        // A refused seal has an event of its own, which whoever presents seals cannot flood the trail with.
+        let refused =
+            |error: &&VramError| !matches!(error, VramError::SealRefused { .. } | VramError::StaleHandle { .. });
+        if let Some(error) = begun.as_ref().err().filter(refused) {
             for shard in shards {
                 core.trail.emit(EventKind::ExecuteRefused { shard: shard.id().clone(), code: error.code() });
             }
