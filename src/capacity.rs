@@ -143,6 +143,13 @@ impl Reservation {
         self
     }
 
+    /// Gives all but `bytes` back.
+    pub(crate) fn shrink_to(&mut self, bytes: u64) {
+        let back = self.bytes.saturating_sub(bytes);
+        self.ledger.used.fetch_sub(back, Ordering::AcqRel);
+        self.bytes = self.bytes.saturating_sub(back);
+    }
+
     /// Counts the bytes as quarantined for as long as the returned value lives. They stay used.
     pub(crate) fn quarantine(self) -> Quarantined {
         self.ledger.residue.fetch_add(self.bytes, Ordering::AcqRel);

@@ -92,6 +92,8 @@ struct Residue {
 /// What could not be wiped.
 #[derive(Debug)]
 enum ResidueMemory {
+    /// Never held anything of ours; the driver did not take it back.
+    Stuck,
     Shard(Box<ShardMemory>),
     Scratch(Box<ScratchMemory>),
 }
@@ -100,6 +102,7 @@ impl ResidueMemory {
     /// Tries once more.
     fn wipe_and_free(self, bytes: u64) -> Result<Retired, Self> {
         match self {
+            Self::Stuck => Err(Self::Stuck),
             Self::Shard(memory) => memory.wipe_and_free().map_err(|(memory, _)| Self::Shard(memory)),
             Self::Scratch(memory) => match memory.wipe_and_free(&[]) {
                 Ok(()) => Ok(Retired { wiped: bytes, freed: bytes, left: 0 }),
@@ -216,7 +219,7 @@ impl Core {
         &self,
         id: &ShardId,
         memory: ShardMemory,
-        reservation: Reservation,
+        mut reservation: Reservation,
     ) -> Result<WipeReport, VramError> {
         let started = Instant::now();
         let outcome = match memory.wipe_and_free() {
@@ -227,6 +230,7 @@ impl Core {
                 Ok(WipeReport { shard: id.clone(), bytes: retired.wiped, left_unwiped: retired.left, duration })
             }
             Err((memory, failure)) => {
+                reservation.shrink_to(memory.room());
                 let bytes = reservation.bytes();
                 self.keep_residue(Residue {
                     id: id.clone(),
@@ -238,6 +242,14 @@ impl Core {
         };
         self.report_memory();
         outcome
+    }
+
+    /// Keeps counting memory that the driver did not take back.
+    pub(crate) fn keep_stuck(&self, id: &ShardId, reservation: Reservation) {
+        let bytes = reservation.bytes();
+        let (shard, cause) = (id.clone(), QuarantineCause::Residue);
+        self.keep_residue(Residue { id: id.clone(), memory: ResidueMemory::Stuck, counted: reservation.quarantine() });
+        self.trail.emit(EventKind::ShardQuarantined { shard, bytes, cause });
     }
 
     fn keep_residue(&self, residue: Residue) {

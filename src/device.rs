@@ -28,6 +28,7 @@ pub(crate) use event::Event;
 pub(crate) use image::ImageMap;
 pub(crate) use memory::{Retired, ShardMemory};
 pub(crate) use reader::Reader;
+pub(crate) use region::Unallocated;
 pub(crate) use scratch::ScratchMemory;
 use staging::Staging;
 pub(crate) use staging::{DEFAULT_STAGING_BYTES, UploadFailed};

@@ -295,8 +295,10 @@ pub enum VramError {
         /// The kernel.
         operation: &'static str,
     },
-    /// Memory could not be wiped, or not be proven zero; it stays out of the pool.
-    #[error("{bytes} bytes of shard {shard} could not be proven wiped; they are quarantined and not reused")]
+    /// Memory could not be wiped, not be proven zero, or not be given back; it stays out of the pool.
+    #[error(
+        "{bytes} bytes of shard {shard} could not be proven wiped and given back; they are quarantined and not reused"
+    )]
     WipeFailed {
         /// The shard.
         shard: ShardId,

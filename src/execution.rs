@@ -215,7 +215,10 @@ impl<'a> Verified<'a> {
         let mut held = self.scope.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let reader = match &mut *held {
             Some(reader) => reader,
-            none => none.insert(device.reader()?),
+            none => {
+                let reader = device.reader().map_err(VramError::from);
+                none.insert(reader.inspect_err(|error| self.scope.core.note_device_failure(error))?)
+            }
         };
         let read = device.read(reader, &self.record.image, offset, out).map_err(VramError::from);
         drop(held);

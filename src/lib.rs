@@ -38,6 +38,7 @@ pub(crate) mod core;
 pub(crate) mod device;
 pub(crate) mod digest;
 pub(crate) mod driver;
+pub(crate) mod erase;
 pub(crate) mod error;
 pub(crate) mod execution;
 pub(crate) mod ffi;

@@ -299,18 +299,19 @@ impl Residents {
         records
     }
 
-    /// Blocks until nobody pins anything; `false` when the deadline came first.
-    pub(crate) fn wait_unpinned(&self, deadline: Instant) -> bool {
+    /// Blocks until nobody pins anything; `false` when the deadline, if there is one, came first.
+    pub(crate) fn wait_unpinned(&self, deadline: Option<Instant>) -> bool {
         let mut table = self.lock();
         loop {
             if table.slots.iter().all(|entry| entry.pins == 0) {
                 return true;
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            table = self.unpinned.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            table = match left {
+                None => self.unpinned.wait(table).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => return false,
+                Some(left) => self.unpinned.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
     }
 }

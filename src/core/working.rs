@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Core, Residue, ResidueMemory};
 use crate::audit::EventKind;
 use crate::capacity::Reservation;
-use crate::device::{Retired, ScratchMemory};
+use crate::device::{Retired, ScratchMemory, Unallocated};
 use crate::driver::StreamId;
 use crate::error::VramError;
 use crate::names::ShardId;
@@ -52,13 +52,13 @@ impl Core {
         &self,
         name: &ShardId,
         bytes: u64,
-        take: impl FnOnce(u64, u64) -> Result<ScratchMemory, VramError>,
+        take: impl FnOnce(u64, u64) -> Result<ScratchMemory, Unallocated>,
     ) -> Result<(ScratchMemory, Reservation), VramError> {
         let rooms = self.ledger.rounded(bytes).zip(self.ledger.rounded(CHECK_BYTES));
         let allocated = match rooms.and_then(|(room, check)| Some((room, check, room.checked_add(check)?))) {
-            Some((room, check, needed)) => self.reserve(needed).and_then(|reservation| {
-                let memory = take(room, check).map_err(|error| self.out_of_memory(error, needed))?;
-                Ok((memory, reservation))
+            Some((room, check, needed)) => self.reserve(needed).and_then(|reservation| match take(room, check) {
+                Ok(memory) => Ok((memory, reservation)),
+                Err(unallocated) => Err(self.unallocated(name, unallocated, reservation)),
             }),
             None => Err(VramError::OutOfMemory { needed: bytes, available: self.ledger.available() }),
         };
@@ -74,7 +74,7 @@ impl Core {
     /// Wipes working memory and gives it back. Does nothing when the end of the manager already has.
     pub(crate) fn retire_scratch(&self, key: u64, streams: &[StreamId]) -> Result<(), VramError> {
         let entry = self.scratch.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        let Some((name, memory, reservation)) = entry else { return Ok(()) };
+        let Some((name, memory, mut reservation)) = entry else { return Ok(()) };
         let (started, bytes) = (Instant::now(), reservation.bytes());
         let outcome = match memory.wipe_and_free(streams) {
             Ok(()) => {
@@ -84,6 +84,8 @@ impl Core {
                 Ok(())
             }
             Err((memory, failure)) => {
+                reservation.shrink_to(memory.room());
+                let bytes = reservation.bytes();
                 self.keep_residue(Residue {
                     id: name.clone(),
                     memory: ResidueMemory::Scratch(memory),

@@ -41,7 +41,8 @@ impl Device {
         let granularity = self.info().granularity;
         let check = CheckSizes::new(&self.params, bytes).and_then(CheckSizes::bytes).ok_or(TOO_LARGE)?;
         let room = |bytes: u64| bytes.checked_next_multiple_of(granularity).ok_or(TOO_LARGE);
-        let mut memory = ShardMemory::allocate(self, bytes, room(bytes)?, room(check)?)?;
+        let mut memory =
+            ShardMemory::allocate(self, bytes, room(bytes)?, room(check)?).map_err(|unallocated| unallocated.error)?;
         let answered = self.answer(&mut memory, &mut image);
         let wiped = memory.wipe_and_free().map_err(|(_, failure)| failure);
         answered?;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use super::check::{CheckSizes, CheckSpace, DigestFailure};
 use super::image::ImageMap;
-use super::region::Region;
+use super::region::{Region, Unallocated};
 use super::{Device, DeviceFailure, Stream};
 use crate::digest::TreeDigest;
-use crate::driver::{DevicePtr, EventId, HostBuffer, LaunchResult, Span};
+use crate::driver::{DevicePtr, DriverError, EventId, HostBuffer, LaunchResult, Span};
 use crate::error::VramError;
 
 /// Whose memory the image lies in.
@@ -68,31 +68,25 @@ impl ShardMemory {
         image_bytes: u64,
         image_room: u64,
         check_room: u64,
-    ) -> Result<Self, VramError> {
+    ) -> Result<Self, Unallocated> {
         if image_bytes > image_room {
-            return Err(TOO_LARGE);
+            return Err(TOO_LARGE.into());
         }
         let region = Region::allocate(&device.driver, image_room)?;
         let span = region.span();
         let made = ImageMap::new(device.params(), &[Span { ptr: span.ptr, bytes: image_bytes }])
-            .ok_or(TOO_LARGE)
+            .ok_or_else(|| TOO_LARGE.into())
             .and_then(|image| Self::around(device, image, check_room));
         let (stream, check, space, proof, image) = match made {
             Ok(parts) => parts,
-            Err(error) => {
-                region.free()?; // never written
-                return Err(error);
-            }
+            Err(unallocated) => return Err(unallocated.after(vec![region])),
         };
         let mut memory =
             Self { device: Arc::clone(device), stream, holding: Holding::Owned(region), check, space, proof, image };
         // Whatever others left there is gone before the first byte of ours arrives, the tail behind the image included.
         match memory.wipe() {
             Ok(_) => Ok(memory),
-            Err(failure) => {
-                memory.free();
-                Err(failure.into())
-            }
+            Err(failure) => Err(memory.abandon(failure)),
         }
     }
 
@@ -106,7 +100,7 @@ impl ShardMemory {
         wipe: bool,
         owner: Arc<dyn Any + Send + Sync>,
         check_room: u64,
-    ) -> Result<Self, VramError> {
+    ) -> Result<Self, Unallocated> {
         for span in image.spans() {
             super::region::prove_residency(&*device.driver, span)?;
         }
@@ -120,17 +114,14 @@ impl ShardMemory {
         device: &Arc<Device>,
         image: ImageMap,
         check_room: u64,
-    ) -> Result<(Stream, Region, CheckSpace, HostBuffer, ImageMap), VramError> {
+    ) -> Result<(Stream, Region, CheckSpace, HostBuffer, ImageMap), Unallocated> {
         let sizes = CheckSizes::new(device.params(), image.bytes()).ok_or(TOO_LARGE)?;
         let stream = Stream::new(&device.driver)?;
         let proof = device.driver.host_buffer(LaunchResult::BYTES)?;
         let check = Region::allocate(&device.driver, check_room)?;
         match CheckSpace::new(device, &check, sizes) {
             Ok(space) => Ok((stream, check, space, proof, image)),
-            Err(error) => {
-                check.free()?; // never written
-                Err(error)
-            }
+            Err(error) => Err(Unallocated::from(error).after(vec![check])),
         }
     }
 
@@ -173,13 +164,21 @@ impl ShardMemory {
         }
     }
 
-    /// The bytes that it takes of our own share of the device.
+    /// The bytes that it still takes of our own share of the device.
     pub(crate) fn room(&self) -> u64 {
         let image = match &self.holding {
-            Holding::Owned(region) => region.span().bytes,
+            Holding::Owned(region) => region.unfreed_bytes(),
             Holding::Adopted { .. } => 0,
         };
-        image.saturating_add(self.check.span().bytes)
+        image.saturating_add(self.check.unfreed_bytes())
+    }
+
+    /// Gives back, as far as the driver takes it, what nothing of ours was written to.
+    fn abandon(mut self, failure: DeviceFailure) -> Unallocated {
+        if let Err(error) = self.free() {
+            tracing::error!(%error, "unused device memory could not be given back");
+        }
+        Unallocated { error: failure.into(), stuck: self.room() }
     }
 
     /// Where the kernels of this shard write their results.
@@ -224,11 +223,11 @@ impl ShardMemory {
         self.collect_digest()
     }
 
-    /// Zeroes what may be zeroed and proves it. Returns how many bytes.
+    /// Zeroes what may be zeroed and is still there, and proves it. Returns how many bytes.
     fn wipe(&mut self) -> Result<u64, DeviceFailure> {
-        let check = self.check.span();
+        let Some(check) = self.check.unfreed() else { return Ok(0) };
         let spans: Vec<Span> = match &self.holding {
-            Holding::Owned(region) => vec![region.span()],
+            Holding::Owned(region) => region.unfreed().into_iter().collect(),
             Holding::Adopted { wipe: true, .. } => self.image.spans().collect(),
             Holding::Adopted { wipe: false, .. } => Vec::new(),
         };
@@ -236,37 +235,31 @@ impl ShardMemory {
         Ok(spans.iter().fold(check.bytes, |sum, span| sum.saturating_add(span.bytes)))
     }
 
-    /// Gives everything back: ours to the driver, an engine's to its owner.
-    fn free(self) -> u64 {
-        let freed = self.room();
-        let Self { device, holding, check, image, .. } = self;
-        let mut results = vec![check.free()];
-        match holding {
-            Holding::Owned(region) => results.push(region.free()),
-            Holding::Adopted { owner, registered, .. } => {
-                if registered {
-                    image.spans().for_each(|span| device.unregister(span));
-                }
-                drop(owner);
-            }
+    /// Gives everything back: ours to the driver, an engine's to its owner. What wipes come last, so that a later try finds it.
+    fn free(&mut self) -> Result<(), DriverError> {
+        match &mut self.holding {
+            Holding::Owned(region) => region.free()?,
+            Holding::Adopted { .. } => self.disown(),
         }
-        // All of it is zero or not ours: a driver that refuses to take something back leaks it, but leaks nothing of ours.
-        for error in results.into_iter().filter_map(Result::err) {
-            tracing::error!(%error, "wiped device memory could not be given back");
-        }
-        freed
+        self.check.free()
     }
 
     /// Wipes, proves zero, and gives back.
     ///
     /// # Errors
-    /// The memory itself, with the reason, when it could not be proven zero: it is not free then.
+    /// The memory itself, with the reason, when it could not be proven zero, or the driver did not take it back.
     pub(crate) fn wipe_and_free(mut self) -> Result<Retired, (Box<Self>, DeviceFailure)> {
         // Work that was enqueued before may have failed; that is its caller's news, and must not be taken for the wipe's.
         let _earlier = self.stream.synchronize();
-        match self.wipe() {
-            Ok(wiped) => Ok(Retired { wiped, left: self.left_unwiped(), freed: self.free() }),
-            Err(failure) => Err((Box::new(self), failure)),
+        let left = self.left_unwiped();
+        let wiped = match self.wipe() {
+            Ok(wiped) => wiped,
+            Err(failure) => return Err((Box::new(self), failure)),
+        };
+        let freed = self.room();
+        match self.free() {
+            Ok(()) => Ok(Retired { wiped, left, freed }),
+            Err(error) => Err((Box::new(self), error.into())),
         }
     }
 }

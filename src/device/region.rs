@@ -2,7 +2,8 @@
 //!
 //! Owns [`Region`]. A region exists only after the driver's own answers placed all of it on this device and nowhere else. It
 //! never frees itself: whoever proved it wiped calls [`Region::free`], and a region that is merely dropped stays allocated, for
-//! bytes that may hold weights must not go back to the pool.
+//! bytes that may hold weights must not go back to the pool. What the driver does not take back is
+//! never forgotten.
 
 use std::sync::Arc;
 
@@ -14,19 +15,45 @@ use crate::error::VramError;
 pub(crate) struct Region {
     driver: Arc<dyn Driver>,
     span: Span,
+    freed: bool,
+}
+
+/// An allocation that failed, and whether the driver kept some of it: what it kept stays counted.
+#[derive(Debug)]
+pub(crate) struct Unallocated {
+    /// Why.
+    pub(crate) error: VramError,
+    /// Bytes that the driver had given and did not take back.
+    pub(crate) stuck: u64,
+}
+
+impl<E: Into<VramError>> From<E> for Unallocated {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), stuck: 0 }
+    }
+}
+
+impl Unallocated {
+    /// Gives regions back that nothing of ours was ever written to.
+    pub(super) fn after(mut self, regions: Vec<Region>) -> Self {
+        for mut region in regions {
+            if let Err(error) = region.free() {
+                tracing::error!(%error, "unused device memory could not be given back");
+                self.stuck = self.stuck.saturating_add(region.span.bytes);
+            }
+        }
+        self
+    }
 }
 
 impl Region {
     /// Allocates `bytes` (a multiple of the granularity) and proves where they lie. Nothing stays allocated on failure.
-    pub(super) fn allocate(driver: &Arc<dyn Driver>, bytes: u64) -> Result<Self, VramError> {
-        let region = Self { span: Span { ptr: driver.alloc(bytes)?, bytes }, driver: Arc::clone(driver) };
+    pub(super) fn allocate(driver: &Arc<dyn Driver>, bytes: u64) -> Result<Self, Unallocated> {
+        let span = Span { ptr: driver.alloc(bytes)?, bytes };
+        let region = Self { span, driver: Arc::clone(driver), freed: false };
         match region.prove_residency() {
             Ok(()) => Ok(region),
-            Err(error) => {
-                // Nothing was written to it yet, so there is nothing of ours to wipe.
-                region.free()?;
-                Err(error)
-            }
+            Err(error) => Err(Unallocated::from(error).after(vec![region])),
         }
     }
 
@@ -40,9 +67,23 @@ impl Region {
         self.span
     }
 
-    /// Gives the memory back to the driver. The caller proved it wiped, or never wrote to it.
-    pub(super) fn free(self) -> Result<(), DriverError> {
-        self.driver.free(self.span.ptr)
+    /// Gives the memory back to the driver, unless that has happened. The caller proved it wiped, or never wrote to it.
+    pub(super) fn free(&mut self) -> Result<(), DriverError> {
+        if !self.freed {
+            self.driver.free(self.span.ptr)?;
+            self.freed = true;
+        }
+        Ok(())
+    }
+
+    /// Its length, as long as it is ours.
+    pub(super) fn unfreed_bytes(&self) -> u64 {
+        self.unfreed().map_or(0, |span| span.bytes)
+    }
+
+    /// Its place, as long as it is ours.
+    pub(super) fn unfreed(&self) -> Option<Span> {
+        (!self.freed).then_some(self.span)
     }
 }
 

@@ -4,10 +4,9 @@
 
 use std::sync::Arc;
 
-use super::region::Region;
+use super::region::{Region, Unallocated};
 use super::{Device, DeviceFailure, Stream};
-use crate::driver::{DevicePtr, HostBuffer, LaunchResult, StreamId};
-use crate::error::VramError;
+use crate::driver::{DevicePtr, DriverError, HostBuffer, LaunchResult, Span, StreamId};
 
 /// Working memory of an engine.
 #[derive(Debug)]
@@ -25,25 +24,29 @@ impl ScratchMemory {
     ///
     /// # Errors
     /// As `ShardMemory::allocate`. Nothing stays allocated.
-    pub(crate) fn allocate(device: &Arc<Device>, room: u64, check_room: u64) -> Result<Self, VramError> {
+    pub(crate) fn allocate(device: &Arc<Device>, room: u64, check_room: u64) -> Result<Self, Unallocated> {
         let stream = Stream::new(&device.driver)?;
         let proof = device.driver.host_buffer(LaunchResult::BYTES)?;
         let region = Region::allocate(&device.driver, room)?;
         let check = match Region::allocate(&device.driver, check_room) {
             Ok(check) => check,
-            Err(error) => {
-                region.free()?; // never written
-                return Err(error);
-            }
+            Err(unallocated) => return Err(unallocated.after(vec![region])),
         };
         let mut memory = Self { device: Arc::clone(device), stream, region, check, proof };
         match memory.wipe() {
             Ok(()) => Ok(memory),
             Err(failure) => {
-                memory.free(); // nothing of ours was in it
-                Err(failure.into())
+                if let Err(error) = memory.free() {
+                    tracing::error!(%error, "unused device memory could not be given back");
+                }
+                Err(Unallocated { error: failure.into(), stuck: memory.room() })
             }
         }
+    }
+
+    /// The bytes that it still takes.
+    pub(crate) fn room(&self) -> u64 {
+        self.region.unfreed_bytes().saturating_add(self.check.unfreed_bytes())
     }
 
     /// Where it lies.
@@ -52,29 +55,28 @@ impl ScratchMemory {
     }
 
     fn wipe(&mut self) -> Result<(), DeviceFailure> {
-        self.device.wipe(&self.stream, &mut self.proof, &[self.region.span()], self.check.span())
+        let Some(check) = self.check.unfreed() else { return Ok(()) };
+        let spans: Vec<Span> = self.region.unfreed().into_iter().collect();
+        self.device.wipe(&self.stream, &mut self.proof, &spans, check)
     }
 
-    fn free(self) {
-        for error in [self.region.free(), self.check.free()].into_iter().filter_map(Result::err) {
-            tracing::error!(%error, "wiped device memory could not be given back");
-        }
+    /// The check space comes last, so that a later try finds it.
+    fn free(&mut self) -> Result<(), DriverError> {
+        self.region.free()?;
+        self.check.free()
     }
 
     /// Waits for what `streams` hold, wipes, proves zero, and frees.
     ///
     /// # Errors
-    /// The memory itself, with the reason, when it could not be proven zero: it is not free then.
+    /// The memory itself, with the reason, when it could not be proven zero, or the driver did not take it back.
     pub(crate) fn wipe_and_free(mut self, streams: &[StreamId]) -> Result<(), (Box<Self>, DeviceFailure)> {
         for stream in streams {
             // An engine's own failure is its own news; what matters is that nothing of it still runs.
             let _theirs = self.device.driver.synchronize(*stream);
         }
-        match self.wipe() {
-            Ok(()) => {
-                self.free();
-                Ok(())
-            }
+        match self.wipe().and_then(|()| self.free().map_err(DeviceFailure::from)) {
+            Ok(()) => Ok(()),
             Err(failure) => Err((Box::new(self), failure)),
         }
     }

@@ -7,10 +7,9 @@ use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::thread;
 
-use zeroize::Zeroizing;
-
 use super::tree::{TreeDigest, TreeHasher};
 use super::{Digest, TreeParams};
+use crate::erase::ErasedBuffer;
 
 /// Bytes of each of the two buffers.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -78,8 +77,8 @@ pub(crate) fn hash_stream<E>(
 ) -> Result<TreeDigest, E> {
     let bytes = usize::try_from(expected).unwrap_or(BUFFER_BYTES).clamp(params.block_len(), BUFFER_BYTES);
     let mut hasher = TreeHasher::new(params, threads);
-    let mut front = Zeroizing::new(vec![0; bytes]);
-    let mut back = Zeroizing::new(Vec::new());
+    let mut front = ErasedBuffer::new(bytes);
+    let mut back = ErasedBuffer::new(0);
     let mut filled = fill(&mut front)?;
     while filled > 0 {
         let full = front.get(..filled).unwrap_or(&front);
@@ -89,7 +88,7 @@ pub(crate) fn hash_stream<E>(
             continue;
         }
         if back.is_empty() {
-            *back = vec![0; bytes];
+            back = ErasedBuffer::new(bytes);
         }
         let (started, next) = thread::scope(|scope| {
             let started = thread::Builder::new().spawn_scoped(scope, || hasher.update(full)).is_ok();

@@ -7,9 +7,8 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use zeroize::Zeroize;
-
 use crate::driver::DriverError;
+use crate::erase::erase;
 
 /// What a driver does for the host buffers that it made.
 pub(crate) trait HostMemory: Send + Sync + fmt::Debug {
@@ -59,8 +58,15 @@ impl HostBuffer {
 
     /// Overwrites it with zeros, once the copies that use it have run. Wipes also when it returns their error.
     pub(crate) fn wipe(&mut self) -> Result<(), DriverError> {
+        self.wipe_first(self.len)
+    }
+
+    /// As [`wipe`](Self::wipe), for its first `bytes` bytes: all that were used.
+    pub(crate) fn wipe_first(&mut self, bytes: usize) -> Result<(), DriverError> {
         let waited = self.owner.wait(self.base);
-        self.settled().zeroize();
+        let settled = self.settled();
+        let used = bytes.min(settled.len());
+        erase(settled.get_mut(..used).unwrap_or_default());
         waited
     }
 

@@ -6,7 +6,7 @@ use super::ShardSpec;
 use crate::audit::{EventKind, VerificationFailure};
 use crate::capacity::Reservation;
 use crate::core::{Core, WipeReport};
-use crate::device::{CheckSizes, ShardMemory, UploadFailed};
+use crate::device::{CheckSizes, ShardMemory, Unallocated, UploadFailed};
 use crate::digest::layout::Layout;
 use crate::digest::{Digest, TreeDigest};
 use crate::driver::{DriverError, DriverErrorKind};
@@ -180,12 +180,12 @@ impl Core {
         &'a self,
         id: &'a ShardId,
         needed: Option<u64>,
-        take: impl FnOnce() -> Result<ShardMemory, VramError>,
+        take: impl FnOnce() -> Result<ShardMemory, Unallocated>,
     ) -> Result<Held<'a>, VramError> {
         let needed = needed.unwrap_or(u64::MAX);
-        match self.reserve(needed).and_then(|reservation| {
-            let memory = take().map_err(|error| self.out_of_memory(error, needed))?;
-            Ok((memory, reservation))
+        match self.reserve(needed).and_then(|reservation| match take() {
+            Ok(memory) => Ok((memory, reservation)),
+            Err(unallocated) => Err(self.unallocated(id, unallocated, reservation)),
         }) {
             Ok(memory) => {
                 self.trail.emit(EventKind::VramAllocated { shard: id.clone(), bytes: memory.1.bytes() });
@@ -206,9 +206,15 @@ impl Core {
         if free < needed { Err(VramError::OutOfMemory { needed, available: free }) } else { Ok(reservation) }
     }
 
-    /// The driver's late word that there is no room, as ours.
-    pub(crate) fn out_of_memory(&self, error: VramError, needed: u64) -> VramError {
-        match error {
+    /// What a failed allocation is to the caller: the driver's late word that there is no room becomes ours, and what the
+    /// driver did not take back stays counted.
+    pub(crate) fn unallocated(&self, id: &ShardId, failed: Unallocated, mut reservation: Reservation) -> VramError {
+        let needed = reservation.bytes();
+        if failed.stuck > 0 {
+            reservation.shrink_to(failed.stuck);
+            self.keep_stuck(id, reservation);
+        }
+        match failed.error {
             VramError::Device(DriverError { kind: DriverErrorKind::OutOfMemory, .. }) => {
                 let available = self.device.memory_info().map_or(0, |info| info.free);
                 VramError::OutOfMemory { needed, available }
