@@ -141,7 +141,7 @@ impl Core {
         let held: Arc<dyn Any + Send + Sync> = Arc::<M>::clone(&owner);
         // SAFETY: the caller of this function vouches for the regions, in the words of `VramManager::adopt`.
         let sealed = unsafe { self.try_adopt(spec, held, regions) };
-        match self.report_sealed(sealed) {
+        match self.report_sealed(&spec.id, sealed) {
             Ok(shard) => Ok(Adopted { shard, owner }),
             Err(error) => match Arc::try_unwrap(owner) {
                 Ok(owner) => Err(AdoptError { error, owner }),

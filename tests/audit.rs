@@ -136,19 +136,21 @@ fn every_failure_path_leaves_its_events() {
         let vouched = digest_bytes(rig.manager.tree_params(), b"something else");
         assert!(rig.manager.seal_model(spec("two").expect_digest(vouched), ShardSource::bytes(&bytes)).is_err());
     };
-    let wiped = ["vram_allocated", "seal_verification_failed", "vram_wiped", "vram_deallocated"];
+    let wiped = ["vram_allocated", "seal_verification_failed", "vram_wiped", "vram_deallocated", "vram_seal_failed"];
     assert_eq!(events_of(&rig, mismatch), wiped);
     let unreadable = |rig: &Rig| {
         assert!(rig.manager.seal_model(spec("two"), ShardSource::reader(100, std::io::empty())).is_err());
     };
-    assert_eq!(events_of(&rig, unreadable), ["vram_allocated", "vram_wiped", "vram_deallocated"]);
+    assert_eq!(events_of(&rig, unreadable), ["vram_allocated", "vram_wiped", "vram_deallocated", "vram_seal_failed"]);
     let too_large = |rig: &Rig| assert!(rig.try_seal("two", &noise(9 << 20, 1)).is_err());
-    assert_eq!(events_of(&rig, too_large), ["vram_allocation_failed"]);
+    assert_eq!(events_of(&rig, too_large), ["vram_allocation_failed", "vram_seal_failed"]);
     let no_residency = |rig: &Rig| {
         rig.config.fail(Fault::Residency(vram_residency::ResidencyLie::AllZero)).unwrap();
         assert!(rig.try_seal("two", &bytes).is_err());
     };
-    assert_eq!(events_of(&rig, no_residency), ["vram_allocation_failed", "policy_violation"]);
+    assert_eq!(events_of(&rig, no_residency), ["vram_allocation_failed", "policy_violation", "vram_seal_failed"]);
+    let taken = |rig: &Rig| assert!(rig.try_seal("one", &bytes).is_err());
+    assert_eq!(events_of(&rig, taken), ["vram_seal_failed"]);
     // A flip: the failure, the quarantine; and again at each repetition, except for the quarantine.
     rig.flip(&shard, 1, 1);
     let verify = |rig: &Rig| assert!(rig.manager.verify_sealed(&shard).is_err());
@@ -222,7 +224,7 @@ fn policy_violations_are_critical_events() {
         let error = rig.try_seal("one", &noise(100, 1)).unwrap_err();
         assert!(matches!(error, VramError::PolicyViolation { rule: "expected_digest", .. }), "{error:?}");
     };
-    assert_eq!(events_of(&rig, measured), ["policy_violation"]);
+    assert_eq!(events_of(&rig, measured), ["policy_violation", "vram_seal_failed"]);
     assert_eq!((rig.manager.used_vram(), rig.manager.state()), (0, ManagerState::Ready));
     rig.close_clean();
 }

@@ -179,6 +179,15 @@ pub enum EventKind {
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
     },
+    /// An image was not sealed; nothing of it is left.
+    #[non_exhaustive]
+    VramSealFailed {
+        /// The shard.
+        shard: ShardId,
+        /// Why.
+        #[serde(serialize_with = "text::code")]
+        code: ErrorCode,
+    },
     /// A check passed.
     #[non_exhaustive]
     SealVerified {
@@ -318,6 +327,7 @@ impl EventKind {
             Self::VramAllocated { .. } => "vram_allocated",
             Self::VramAllocationFailed { .. } => "vram_allocation_failed",
             Self::VramSealed { .. } => "vram_sealed",
+            Self::VramSealFailed { .. } => "vram_seal_failed",
             Self::SealVerified { .. } => "seal_verified",
             Self::SealRefused { .. } => "seal_refused",
             Self::SealVerificationFailed { .. } => "seal_verification_failed",
@@ -348,6 +358,7 @@ impl EventKind {
                     | StopReason::PolicyViolation,
             } => Severity::Critical,
             Self::VramAllocationFailed { .. }
+            | Self::VramSealFailed { .. }
             | Self::SealRefused { .. }
             | Self::ExecuteOverheld { .. }
             | Self::ExecuteRefused { .. }
@@ -374,6 +385,7 @@ impl EventKind {
             Self::VramAllocated { shard, .. }
             | Self::VramAllocationFailed { shard, .. }
             | Self::VramSealed { shard, .. }
+            | Self::VramSealFailed { shard, .. }
             | Self::SealVerified { shard, .. }
             | Self::SealVerificationFailed { shard, .. }
             | Self::ExecuteStarted { shard, .. }

@@ -86,6 +86,7 @@ fn samples() -> Vec<EventKind> {
         EventKind::ManagerStopped { reason: StopReason::IntegrityFailure },
         EventKind::ManagerStopped { reason: StopReason::Shutdown },
         EventKind::ExecuteOverheld { shard: shard(), limit: duration, duration },
+        EventKind::VramSealFailed { shard: shard(), code: ErrorCode::ModelLoadFailed },
     ]
 }
 
@@ -128,7 +129,7 @@ fn the_specification_names_exactly_the_events_their_severities_and_fields() {
         entry.0.insert(event.severity.as_str().to_owned());
         entry.1 = fields.difference(&envelope).cloned().collect();
     }
-    assert_eq!(code.len(), 16);
+    assert_eq!(code.len(), 17);
     assert_eq!(rows("Kinds"), code);
 }
 

@@ -12,8 +12,13 @@ use crate::verify::Coverage;
 impl Core {
     /// Verifies a shard and puts it under a new generation; see `VramManager::reseal`.
     pub(crate) fn reseal(&self, sealed: &SealedShard) -> Result<SealedShard, VramError> {
-        let started = Instant::now();
         self.reap();
+        let renewed = self.try_reseal(sealed);
+        self.report_sealed(sealed.id(), renewed)
+    }
+
+    fn try_reseal(&self, sealed: &SealedShard) -> Result<SealedShard, VramError> {
+        let started = Instant::now();
         self.permit()?;
         let records = [self.admit(sealed)?];
         self.check(&records, Coverage::Full, None)?;

@@ -59,18 +59,21 @@ impl Core {
     pub(crate) fn seal(&self, spec: &ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
         self.reap();
         let sealed = self.try_seal(spec, source);
-        self.report_sealed(sealed)
+        self.report_sealed(&spec.id, sealed)
     }
 
-    /// What sealing came to, for the metrics and for the manager's own state.
-    pub(crate) fn report_sealed<T>(&self, sealed: Result<T, VramError>) -> Result<T, VramError> {
+    /// What sealing came to, for the metrics, the trail and the manager's own state.
+    pub(crate) fn report_sealed<T>(&self, id: &ShardId, sealed: Result<T, VramError>) -> Result<T, VramError> {
         self.telemetry.sealed(match &sealed {
             Ok(_) => Outcome::Ok,
             Err(VramError::DigestMismatch { .. }) => Outcome::Mismatch,
             Err(_) => Outcome::Error,
         });
         self.report_memory();
-        sealed.inspect_err(|error| self.note_device_failure(error))
+        sealed.inspect_err(|error| {
+            self.trail.emit(EventKind::VramSealFailed { shard: id.clone(), code: error.code() });
+            self.note_device_failure(error);
+        })
     }
 
     fn try_seal(&self, spec: &ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
