@@ -3,7 +3,7 @@
 # undefined-behaviour sanitizers, then under the thread sanitizer, and checks which symbols the mock exports and that its
 # hash is C++ too.
 # Fails on any warning, any sanitizer report, any failed test. Last line: "N passed, N failed".
-# covers: DEV-1, DEV-2
+# covers: DEV-1 DEV-2
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 

@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn production_refuses_what_development_allows() {
-        // covers: POL-1 SEAL-9
+        // covers: SEAL-9
         let (strict, lax) = (Policy::production(), Policy::development());
         for (refused, allowed) in [
             (strict.admit_device(DeviceKind::Mock), lax.admit_device(DeviceKind::Mock)),
@@ -201,7 +201,6 @@ mod tests {
 
     #[test]
     fn every_relaxed_row_is_named() {
-        // covers: POL-1
         assert!(Policy::production().relaxed().is_empty());
         assert_eq!(Policy::development().relaxed().len(), 5);
         assert_eq!(Policy::production().require_real_device(false).relaxed(), ["the mock device is allowed"]);

@@ -213,7 +213,7 @@ fn an_abandoned_execution_says_so() {
 
 #[test]
 fn policy_violations_are_critical_events() {
-    // covers: AUD-1 POL-1 POL-3
+    // covers: AUD-1
     let sink = Arc::new(MemorySink::claiming_durable());
     let refused = common::builder(&small()).policy(Policy::production()).audit(sink.clone()).build().unwrap_err();
     assert_eq!(refused.code(), ErrorCode::PolicyViolation);
@@ -379,7 +379,7 @@ fn a_sink_that_panics_fails_closed_and_breaks_nothing() {
 
 #[test]
 fn a_sink_that_is_not_durable_does_not_satisfy_a_durable_policy() {
-    // covers: AUD-5 POL-1
+    // covers: AUD-5
     let policy = || Policy::development().require_audit(AuditRequirement::Durable);
     let plain = Arc::new(MemorySink::default());
     let error = common::builder(&small()).policy(policy()).audit(plain).build().unwrap_err();
@@ -400,7 +400,7 @@ fn a_sink_that_is_not_durable_does_not_satisfy_a_durable_policy() {
 
 #[test]
 fn the_start_says_what_is_relaxed() {
-    // covers: AUD-1 POL-1
+    // covers: AUD-1
     let rig = Rig::new();
     let EventKind::ManagerStarted { policy, relaxed, total_bytes, device_name, .. } =
         event_named(&rig, "manager_started").kind

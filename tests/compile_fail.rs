@@ -5,7 +5,7 @@
 
 #[test]
 fn weights_cannot_be_reached_without_a_check() {
-    // covers: VER-2 VER-12 SEAL-5
+    // covers: VER-2 VER-12
     let cases = trybuild::TestCases::new();
     cases.pass("tests/ui/pass/*.rs");
     cases.compile_fail("tests/ui/*.rs");

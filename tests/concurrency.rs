@@ -49,7 +49,7 @@ fn within(limit: Duration, work: impl FnOnce() + Send) {
 
 #[test]
 fn sixteen_threads_of_mixed_operations_leave_everything_exact() {
-    // covers: CON-1 CON-3 RES-3 RES-5 AUD-1 VER-3
+    // covers: CON-1 RES-3 RES-5 AUD-1 VER-3
     // So small that the threads are in each other's way.
     let config = small().capacity_bytes(400_000);
     let rig = Rig::with(config, |b| b.on_integrity_failure(OnIntegrityFailure::QuarantineShard));

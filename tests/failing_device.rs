@@ -116,7 +116,7 @@ fn nth_call(fault: vram_residency::FaultOrder, during: During, violations: &mut 
 
 #[test]
 fn the_nth_call_of_any_kind_may_fail() {
-    // covers: RES-6 SEAL-1 SCR-2 ERR-1 ERR-3
+    // covers: RES-6 SEAL-1 SCR-2 ERR-1
     let mut violations = Violations::default();
     let mut failed = std::collections::BTreeMap::new();
     for call in CALLS {
@@ -162,7 +162,7 @@ fn memory_that_cannot_be_freed_stays_counted() {
 
 #[test]
 fn a_device_that_dies_at_any_call_stops_the_manager() {
-    // covers: ERR-3 SCR-3 VER-5
+    // covers: SCR-3 VER-5
     let (mut died, mut violations) = (0, Violations::default());
     for during in OPERATIONS {
         for nth in 1..=40 {
@@ -175,7 +175,7 @@ fn a_device_that_dies_at_any_call_stops_the_manager() {
 
 #[test]
 fn wipe_impossible_is_said_so() {
-    // covers: SCR-3 ERR-3
+    // covers: SCR-3
     let rig = Rig::new();
     let shard = rig.seal("one", &noise(9000, 1));
     let used = rig.manager.used_vram();

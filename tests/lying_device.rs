@@ -281,7 +281,7 @@ fn residency_lies_are_refused_at_allocation() {
 
 #[test]
 fn residency_lies_on_demand_stop_the_manager() {
-    // covers: RES-2 POL-3
+    // covers: RES-2
     let rig = Rig::new();
     let shard = rig.seal("one", &noise(2000, 1));
     assert_eq!(rig.manager.enforce_vram_only_policy().unwrap().resident_shards, 1);

@@ -142,7 +142,7 @@ proptest! {
         prop_assert!(refusals(&rig.sink.events()) < 1_000_000);
     }
 
-    // covers: ASR-2 VER-1 DIG-2
+    // covers: ASR-2 VER-1
     #[test]
     fn what_was_sealed_verifies(length in lengths(), params in params(), seed in any::<u64>(), expecting in any::<bool>()) {
         on_rig(&params, |rig| {
@@ -187,7 +187,7 @@ proptest! {
         })?;
     }
 
-    // covers: ASR-2 DIG-1 DIG-2
+    // covers: ASR-2 DIG-1
     #[test]
     fn the_digest_is_one_on_device_and_host_and_every_time(length in lengths(), params in params(), seed in any::<u64>()) {
         on_rig(&params, |rig| {
@@ -260,7 +260,7 @@ proptest! {
         prop_assert_eq!(rig.manager.state(), ManagerState::Ready);
     }
 
-    // covers: ASR-2 SEAL-4 KEY-5 RES-8
+    // covers: ASR-2 SEAL-4 RES-8
     #[test]
     fn seals_of_one_manager_are_refused_by_another(length in 1_usize..3000, seed in any::<u64>()) {
         let (one, other) = (&*ONE, &*OTHER);

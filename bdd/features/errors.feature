@@ -39,7 +39,7 @@ Feature: Errors
     When I choose blocks of 65536 bytes and a salt of 32 bytes
     Then it succeeds
 
-  @ERR-3 @ERR-2
+  @ERR-2
   Scenario: A failed device call names its operation and does not stop the manager
     Given a manager
     And weights llama of 5000 bytes

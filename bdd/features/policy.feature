@@ -1,20 +1,18 @@
 Feature: Policy
   Production demands; development says what it relaxes; neither is chosen by accident.
 
-  @POL-1
   Scenario: Production refuses the mock
     When I build a manager for production on the mock
     Then it fails with POLICY_VIOLATION
     And the message contains "real_device"
     And policy_violation is a critical event
 
-  @POL-1
   Scenario: A policy can demand a stored secret
     When I build a manager whose policy wants a stored secret
     Then it fails with POLICY_VIOLATION
     And the message contains "stored_secret"
 
-  @POL-1 @SEAL-9
+  @SEAL-9
   Scenario: A policy can demand an expected digest
     Given a manager whose policy requires expected digests
     And weights llama of 5000 bytes
@@ -26,7 +24,7 @@ Feature: Policy
     And I seal part-0 from llama expecting the digest of llama
     Then it succeeds
 
-  @POL-1 @DEV-1
+  @DEV-1
   Scenario: The mock is never chosen by itself
     When I build a manager on the best device there is
     Then it is no mock
@@ -37,7 +35,7 @@ Feature: Policy
     Then it fails with DEVICE_UNAVAILABLE
     And the message contains "9"
 
-  @POL-3 @RES-2
+  @RES-2
   Scenario: The posture is looked at again on demand
     Given a manager
     And weights llama of 5000 bytes
@@ -46,7 +44,7 @@ Feature: Policy
     Then it succeeds
     And the manager is ready
 
-  @POL-3 @RES-2
+  @RES-2
   Scenario: A violation on demand stops the manager
     Given a manager
     And weights llama of 5000 bytes

@@ -50,7 +50,7 @@ Feature: Presented seals
     Then the seal is refused as malformed
     And the manager is ready
 
-  @SEAL-4 @KEY-5
+  @SEAL-4
   Scenario: A seal does not serve the next manager of the same worker on the same device
     Given a manager
     And a second manager on the same device

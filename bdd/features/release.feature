@@ -95,7 +95,7 @@ Feature: Release and residue
     When the manager is dropped
     Then the device has nothing left and freed nothing unwiped
 
-  @SCR-3 @ERR-3
+  @SCR-3
   Scenario: A dead device stops the manager, and its memory is not called wiped
     Given a manager
     And weights llama of 70000 bytes

@@ -10,7 +10,7 @@ Feature: Sealing
     And the seal part-0 speaks of 70000 bytes with the digest of llama
     And the driver counts the same bytes as the ledger
 
-  @DIG-1 @DIG-2
+  @DIG-1
   Scenario Outline: Every length and block size has one digest on host and device
     Given a manager with blocks of <block> bytes and the salt "<salt>"
     And weights llama of <bytes> bytes

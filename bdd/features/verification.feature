@@ -1,7 +1,7 @@
 Feature: Verification and tampering
   Bytes in VRAM are digested anew before every use. A change is found, located, and nothing executes.
 
-  @VER-1 @DIG-2
+  @VER-1
   Scenario: Untouched weights verify
     Given a manager
     And weights llama of 70000 bytes

@@ -2,6 +2,7 @@
 //!
 //! A scenario counts as failed when a step is undefined, ambiguous or skipped; a run without scenarios fails. The report goes
 //! to `bdd/junit.xml` in the target folder, which `CARGO_TARGET_DIR` names.
+// covers: ASR-1
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::needless_pass_by_value)]

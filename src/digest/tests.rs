@@ -122,7 +122,7 @@ fn sizes_hold_at_the_ends_of_u64() {
 
 #[test]
 fn edges_of_every_block_size_equal_the_reference() {
-    // covers: DIG-1 DIG-2
+    // covers: DIG-1
     for log in 10..=16u32 {
         for salt in [&b""[..], b"s", &[0xa5; 32]] {
             let params = TreeParams::new(1 << log, salt).unwrap();
@@ -148,7 +148,7 @@ fn edges_of_every_block_size_equal_the_reference() {
 
 #[test]
 fn large_updates_on_many_threads_equal_one_thread() {
-    // covers: DIG-2 DIG-3
+    // covers: DIG-3
     let image = noise(9, (33 << 20) + 77);
     let default = TreeParams::default();
     let read = digest_reader(&default, threads(2), &image[..]).unwrap();
@@ -168,7 +168,6 @@ fn large_updates_on_many_threads_equal_one_thread() {
 
 #[test]
 fn a_table_of_the_wrong_length_is_refused() {
-    // covers: DIG-2
     let params = TreeParams::new(1024, b"").unwrap();
     let image = noise(1, 100_000);
     let good = tree(&params, threads(1), &[&image]);

@@ -35,7 +35,6 @@ fn twin(bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn rfc_4231_hmac() {
-    // covers: KEY-4
     let cases = cases("rfc4231.txt");
     assert_eq!(cases.len(), 7);
     for case in cases {
@@ -59,7 +58,6 @@ fn rfc_4231_hmac() {
 
 #[test]
 fn rfc_5869_hkdf() {
-    // covers: KEY-4
     let cases = cases("rfc5869.txt");
     assert_eq!(cases.len(), 3);
     for case in cases {
@@ -75,7 +73,6 @@ fn rfc_5869_hkdf() {
 
 #[test]
 fn nist_sha_256() {
-    // covers: KEY-4
     let cases = cases("nist_sha256.txt");
     assert!(cases.len() >= 5);
     for case in cases {
@@ -87,7 +84,7 @@ fn nist_sha_256() {
 
 #[test]
 fn a_key_verifies_only_what_it_signed() {
-    // covers: KEY-2 SEAL-5
+    // covers: KEY-2
     let tag = key().sign(b"message");
     assert!(key().verify(b"message", &tag));
     assert!(!key().verify(b"messagf", &tag));
@@ -96,7 +93,7 @@ fn a_key_verifies_only_what_it_signed() {
 
 #[test]
 fn a_key_of_another_purpose_device_manager_or_worker_does_not_verify() {
-    // covers: KEY-2 KEY-5
+    // covers: KEY-2
     let tag = key().sign(b"message");
     let derive = |purpose, secret: &WorkerSecret, salt, kind, uuid: [u8; 16]| {
         SealKey::derive_for(purpose, secret, &[salt; 32], kind, &DeviceUuid::from_bytes(uuid)).unwrap()

@@ -271,7 +271,7 @@ fn a_failed_tag_is_explained_by_the_first_foreign_claim() {
 
 #[test]
 fn a_seal_says_what_it_claims_and_hides_its_tag() {
-    // covers: SEAL-9 SEAL-5
+    // covers: SEAL-9
     let seal = SealedShard::sign(&key(), large()).unwrap();
     assert_eq!((seal.id(), seal.worker()), (&large().shard, &large().worker));
     assert_eq!(seal.model_ref(), large().model_ref.as_ref());

@@ -1,5 +1,5 @@
 //! The digest kernel against a plain reference over `sha2`.
-// covers: DEV-1, VER-11
+// covers: DEV-1 VER-11
 
 use sha2::{Digest as _, Sha256};
 

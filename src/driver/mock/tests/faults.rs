@@ -1,5 +1,5 @@
 //! Each fault does what it says, on the calls that it was ordered for, and then no more.
-// covers: DEV-1, VER-11, RES-2, SCR-2
+// covers: DEV-1 VER-11 RES-2 SCR-2
 
 use super::digest::Image;
 use super::*;
