@@ -64,7 +64,7 @@ impl Device {
                 Piece::Padding(_) => head.fill(0),
                 Piece::Resident(span) => {
                     let copied = self.copy_out(reader, span.ptr, head);
-                    reader.buffer.wipe()?;
+                    reader.buffer.wipe_first(now)?;
                     copied?;
                 }
             }

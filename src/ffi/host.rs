@@ -64,6 +64,14 @@ impl HostBuffer {
         waited
     }
 
+    /// As [`wipe`](Self::wipe), of the first `bytes` bytes: for a buffer that was zero but for these.
+    pub(crate) fn wipe_first(&mut self, bytes: usize) -> Result<(), DriverError> {
+        let waited = self.owner.wait(self.base);
+        let bytes = bytes.min(self.len);
+        self.settled().get_mut(..bytes).unwrap_or_default().zeroize();
+        waited
+    }
+
     /// The address of the byte at `offset`, for a copy of `bytes` bytes from or to it; `None` when that is out of range.
     pub(super) fn address(&self, offset: usize, bytes: usize) -> Option<u64> {
         let end = offset.checked_add(bytes)?;
