@@ -18,6 +18,8 @@ pub(crate) struct ScratchMemory {
     /// Where the zero proof writes.
     check: Region,
     proof: HostBuffer,
+    /// Engines' streams whose work uses it.
+    used_on: Vec<StreamId>,
 }
 
 impl ScratchMemory {
@@ -36,7 +38,7 @@ impl ScratchMemory {
                 return Err(error);
             }
         };
-        let mut memory = Self { device: Arc::clone(device), stream, region, check, proof };
+        let mut memory = Self { device: Arc::clone(device), stream, region, check, proof, used_on: Vec::new() };
         match memory.wipe() {
             Ok(()) => Ok(memory),
             Err(failure) => {
@@ -51,6 +53,11 @@ impl ScratchMemory {
         self.region.span().ptr
     }
 
+    /// Names a stream whose work uses it.
+    pub(crate) fn used_on(&mut self, stream: StreamId) {
+        self.used_on.push(stream);
+    }
+
     fn wipe(&mut self) -> Result<(), DeviceFailure> {
         self.device.wipe(&self.stream, &mut self.proof, &[self.region.span()], self.check.span())
     }
@@ -61,14 +68,19 @@ impl ScratchMemory {
         }
     }
 
-    /// Waits for what `streams` hold, wipes, proves zero, and frees.
+    /// Waits for what the streams that used it hold, wipes, proves zero, and frees.
     ///
     /// # Errors
     /// The memory itself, with the reason, when it could not be proven zero: it is not free then.
-    pub(crate) fn wipe_and_free(mut self, streams: &[StreamId]) -> Result<(), (Box<Self>, DeviceFailure)> {
-        for stream in streams {
-            // An engine's own failure is its own news; what matters is that nothing of it still runs.
-            let _theirs = self.device.driver.synchronize(*stream);
+    pub(crate) fn wipe_and_free(mut self) -> Result<(), (Box<Self>, DeviceFailure)> {
+        // Taken, for they need not live any longer when a failed wipe is tried again.
+        for stream in std::mem::take(&mut self.used_on) {
+            // An engine's own failure is reported once and is its own news; what matters is that nothing of it still runs, and
+            // that is not known when the wait fails again.
+            let driver = &self.device.driver;
+            if let Err(error) = driver.synchronize(stream).or_else(|_theirs| driver.synchronize(stream)) {
+                return Err((Box::new(self), error.into()));
+            }
         }
         match self.wipe() {
             Ok(()) => {
