@@ -150,6 +150,11 @@ impl Reservation {
         self.bytes = self.bytes.saturating_sub(back);
     }
 
+    /// Counts the engine's memory no more: it was given back.
+    pub(crate) fn let_adopted_go(&mut self) {
+        self.ledger.adopted.fetch_sub(std::mem::take(&mut self.adopted), Ordering::AcqRel);
+    }
+
     /// Counts the bytes as quarantined for as long as the returned value lives. They stay used.
     pub(crate) fn quarantine(self) -> Quarantined {
         self.ledger.residue.fetch_add(self.bytes, Ordering::AcqRel);

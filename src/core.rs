@@ -104,7 +104,7 @@ impl ResidueMemory {
         match self {
             Self::Stuck => Err(Self::Stuck),
             Self::Shard(memory) => memory.wipe_and_free().map_err(|(memory, _)| Self::Shard(memory)),
-            Self::Scratch(memory) => match memory.wipe_and_free(&[]) {
+            Self::Scratch(memory) => match memory.wipe_and_free() {
                 Ok(()) => Ok(Retired { wiped: bytes, freed: bytes, left: 0 }),
                 Err((memory, _)) => Err(Self::Scratch(memory)),
             },
@@ -296,7 +296,7 @@ impl Core {
             wiped = wiped.saturating_add(self.retire_record(&record).map_or(0, |report| report.bytes));
         }
         for key in self.scratch.keys() {
-            let _reported = self.retire_scratch(key, &[]);
+            let _reported = self.retire_scratch(key);
         }
         let residue = std::mem::take(&mut *self.residue.lock().unwrap_or_else(PoisonError::into_inner));
         let mut left: u64 = 0;

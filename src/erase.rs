@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn what_is_erased_is_zero() {
         // covers: RES-1
-        let mut bytes = vec![7; 100];
+        let mut bytes = [7; 100];
         erase(bytes.get_mut(10..90).unwrap());
         assert!(bytes.iter().enumerate().all(|(at, byte)| *byte == if (10..90).contains(&at) { 0 } else { 7 }));
     }

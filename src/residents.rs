@@ -137,6 +137,8 @@ pub(crate) enum Absent {
     Stale,
     /// It is pinned.
     Busy,
+    /// It failed a check and is quarantined.
+    Failed,
 }
 
 /// The live shards of one manager.
@@ -219,6 +221,11 @@ impl Residents {
         Ok(table.last_generation)
     }
 
+    /// Whether others, too, pin what the caller has pinned.
+    pub(crate) fn is_shared(&self, pinned: &Pinned) -> bool {
+        self.lock().slot(pinned.slot).is_some_and(|entry| entry.pins > 1)
+    }
+
     /// Puts a live shard that nobody pins under a new generation: `renewed` takes the record's place.
     pub(crate) fn renew(
         &self,
@@ -232,6 +239,9 @@ impl Residents {
         let record = Arc::clone(entry.live(generation)?);
         if entry.pins > 0 {
             return Err(Absent::Busy);
+        }
+        if record.failure.get().is_some() {
+            return Err(Absent::Failed);
         }
         // `renewed` may lock the record's memory: nobody pins it, so nobody holds that lock or waits for this one under it.
         entry.record = Some(Arc::new(renewed(&record).ok_or(Absent::Stale)?));

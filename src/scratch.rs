@@ -42,7 +42,6 @@ pub struct Scratch {
     purpose: Purpose,
     bytes: u64,
     ptr: RawDevicePtr,
-    streams: Vec<crate::driver::StreamId>,
 }
 
 impl Scratch {
@@ -65,7 +64,7 @@ impl Scratch {
         let ptr = RawDevicePtr::of(memory.ptr());
         core.scratch.insert(key, name, memory, reservation);
         core.report_memory();
-        Ok(Self { core: Arc::clone(core), key, purpose, bytes, ptr, streams: Vec::new() })
+        Ok(Self { core: Arc::clone(core), key, purpose, bytes, ptr })
     }
 
     /// What it is for.
@@ -103,19 +102,19 @@ impl Scratch {
     /// The stream belongs to the manager's device and lives until this value has been dropped.
     #[allow(unsafe_code, reason = "whether a foreign stream lives only its engine knows")]
     pub unsafe fn used_on(&mut self, stream: RawStream) {
-        self.streams.push(stream.id());
+        self.core.scratch.used_on(self.key, stream.id());
     }
 
     /// Wipes, proves zero, and frees now.
     ///
     /// # Errors
     /// `CUDA_ERROR` when the wipe could not be proven: the memory is quarantined then.
-    pub fn release(mut self) -> Result<(), VramError> {
+    pub fn release(self) -> Result<(), VramError> {
         self.retire()
     }
 
-    fn retire(&mut self) -> Result<(), VramError> {
-        self.core.retire_scratch(self.key, &std::mem::take(&mut self.streams))
+    fn retire(&self) -> Result<(), VramError> {
+        self.core.retire_scratch(self.key)
     }
 }
 

@@ -99,6 +99,7 @@ impl Core {
     pub(crate) fn absent(&self, sealed: &SealedShard, absent: Absent) -> VramError {
         match absent {
             Absent::Busy => VramError::ShardBusy { shard: sealed.id().clone() },
+            Absent::Failed => VramError::IntegrityFailure { shard: sealed.id().clone(), first_bad: None },
             Absent::Unknown => self.refuse(sealed, RefusalReason::UnknownSlot),
             Absent::Stale => {
                 self.refuse(sealed, RefusalReason::Stale);

@@ -8,17 +8,33 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use crate::audit::EventKind;
-use crate::device::Event;
-use crate::driver::StreamId;
+use crate::device::{Device, Event};
+use crate::driver::{DriverError, StreamId};
 use crate::names::ShardId;
 use crate::residents::Pinned;
 
 /// A pin that goes once its event has passed.
 #[derive(Debug)]
 pub(super) struct Reapable {
-    /// `None` when none could be recorded: the pin then stays until the manager ends.
+    stream: StreamId,
+    /// `None` while none could be recorded: it is tried again.
     event: Option<Event>,
     pin: Pinned,
+}
+
+impl Reapable {
+    /// The event behind the work; recorded now if it could not be before.
+    fn event(&mut self, device: &Device) -> Result<&Event, DriverError> {
+        match &mut self.event {
+            Some(event) => Ok(event),
+            none => Ok(none.insert(Event::record(device, self.stream)?)),
+        }
+    }
+
+    /// Whether the work is done.
+    fn has_passed(&mut self, device: &Device) -> bool {
+        matches!(self.event(device).and_then(Event::has_passed), Ok(true))
+    }
 }
 
 /// A guard that is watched.
@@ -38,10 +54,11 @@ pub(super) struct Watch {
 impl Core {
     /// Keeps a pin until what its engine enqueued so far has run. Does not block.
     pub(crate) fn reap_later(&self, pin: Pinned, stream: StreamId) {
-        let event = Event::record(&self.device, stream);
-        let event =
-            event.inspect_err(|error| tracing::error!(%error, "a dropped execution keeps its shard pinned")).ok();
-        self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(Reapable { event, pin });
+        let mut reapable = Reapable { stream, event: None, pin };
+        if let Err(error) = reapable.event(&self.device) {
+            tracing::error!(%error, "a dropped execution keeps its shard pinned for now");
+        }
+        self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);
     }
 
     /// Lets go of the pins whose work is done, and reports guards that are held too long. Does not block.
@@ -50,9 +67,9 @@ impl Core {
         {
             let mut waiting = self.reapable.lock().unwrap_or_else(PoisonError::into_inner);
             let mut still = Vec::new();
-            for reapable in waiting.drain(..) {
-                let passed = reapable.event.as_ref().is_some_and(|event| matches!(event.has_passed(), Ok(true)));
-                if passed { done.push(reapable) } else { still.push(reapable) }
+            for mut reapable in waiting.drain(..) {
+                let list = if reapable.has_passed(&self.device) { &mut done } else { &mut still };
+                list.push(reapable);
             }
             *waiting = still;
         }
@@ -60,12 +77,16 @@ impl Core {
         self.report_overheld();
     }
 
-    /// Waits for the work of every dropped execution, then lets go of their pins. Blocks.
+    /// Waits for the work of every dropped execution, then lets go of their pins. One that cannot be waited for stays pinned,
+    /// unless the device is dead: no work runs there any more. Blocks.
     pub(crate) fn reap_all(&self) {
         let waiting = std::mem::take(&mut *self.reapable.lock().unwrap_or_else(PoisonError::into_inner));
-        for Reapable { event, pin } in waiting {
-            if let Some(Err(error)) = event.map(|event| event.synchronize()) {
-                tracing::error!(%error, shard = %pin.id, "a dropped execution's work could not be waited for");
+        for mut reapable in waiting {
+            let Err(error) = reapable.event(&self.device).and_then(Event::synchronize) else { continue };
+            // The error may be that of the engine's own work, which is over then.
+            if !super::is_sticky(&error) && !reapable.has_passed(&self.device) {
+                tracing::error!(%error, shard = %reapable.pin.id, "a dropped execution's work could not be waited for");
+                self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);
             }
         }
     }

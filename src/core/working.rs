@@ -34,6 +34,13 @@ impl Working {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (name, memory, reservation));
     }
 
+    /// Remembers that work on `stream` uses the memory.
+    pub(crate) fn used_on(&self, key: u64, stream: StreamId) {
+        if let Some((_, memory, _)) = self.live.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&key) {
+            memory.used_on(stream);
+        }
+    }
+
     /// Keys of what is handed out now.
     pub(super) fn keys(&self) -> Vec<u64> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
@@ -72,11 +79,11 @@ impl Core {
     }
 
     /// Wipes working memory and gives it back. Does nothing when the end of the manager already has.
-    pub(crate) fn retire_scratch(&self, key: u64, streams: &[StreamId]) -> Result<(), VramError> {
+    pub(crate) fn retire_scratch(&self, key: u64) -> Result<(), VramError> {
         let entry = self.scratch.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         let Some((name, memory, mut reservation)) = entry else { return Ok(()) };
         let (started, bytes) = (Instant::now(), reservation.bytes());
-        let outcome = match memory.wipe_and_free(streams) {
+        let outcome = match memory.wipe_and_free() {
             Ok(()) => {
                 drop(reservation);
                 let retired = Retired { wiped: bytes, freed: bytes, left: 0 };

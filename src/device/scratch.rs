@@ -17,6 +17,8 @@ pub(crate) struct ScratchMemory {
     /// Where the zero proof writes.
     check: Region,
     proof: HostBuffer,
+    /// Engines' streams whose work uses it.
+    used_on: Vec<StreamId>,
 }
 
 impl ScratchMemory {
@@ -32,7 +34,7 @@ impl ScratchMemory {
             Ok(check) => check,
             Err(unallocated) => return Err(unallocated.after(vec![region])),
         };
-        let mut memory = Self { device: Arc::clone(device), stream, region, check, proof };
+        let mut memory = Self { device: Arc::clone(device), stream, region, check, proof, used_on: Vec::new() };
         match memory.wipe() {
             Ok(()) => Ok(memory),
             Err(failure) => {
@@ -54,6 +56,11 @@ impl ScratchMemory {
         self.region.span().ptr
     }
 
+    /// Names a stream whose work uses it.
+    pub(crate) fn used_on(&mut self, stream: StreamId) {
+        self.used_on.push(stream);
+    }
+
     fn wipe(&mut self) -> Result<(), DeviceFailure> {
         let Some(check) = self.check.unfreed() else { return Ok(()) };
         let spans: Vec<Span> = self.region.unfreed().into_iter().collect();
@@ -66,14 +73,19 @@ impl ScratchMemory {
         self.check.free()
     }
 
-    /// Waits for what `streams` hold, wipes, proves zero, and frees.
+    /// Waits for what the streams that used it hold, wipes, proves zero, and frees.
     ///
     /// # Errors
     /// The memory itself, with the reason, when it could not be proven zero, or the driver did not take it back.
-    pub(crate) fn wipe_and_free(mut self, streams: &[StreamId]) -> Result<(), (Box<Self>, DeviceFailure)> {
-        for stream in streams {
-            // An engine's own failure is its own news; what matters is that nothing of it still runs.
-            let _theirs = self.device.driver.synchronize(*stream);
+    pub(crate) fn wipe_and_free(mut self) -> Result<(), (Box<Self>, DeviceFailure)> {
+        // Taken, for they need not live any longer when a failed wipe is tried again.
+        for stream in std::mem::take(&mut self.used_on) {
+            // An engine's own failure is reported once and is its own news; what matters is that nothing of it still runs, and
+            // that is not known when the wait fails again.
+            let driver = &self.device.driver;
+            if let Err(error) = driver.synchronize(stream).or_else(|_theirs| driver.synchronize(stream)) {
+                return Err((Box::new(self), error.into()));
+            }
         }
         match self.wipe().and_then(|()| self.free().map_err(DeviceFailure::from)) {
             Ok(()) => Ok(()),

@@ -1,7 +1,7 @@
 //! What every kind of guard holds, and how a scope begins and ends.
 //!
 //! The check runs behind what the engine's stream already held; the end of the scope waits for what was enqueued since. A scope
-//! that is dropped without `finish` does not wait: its pin goes to the core's list of pins to reap, behind an event.
+//! that is dropped without `finish`, or whose wait failed, does not wait: its pin goes to the core's list of pins to reap, behind an event.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,6 +25,8 @@ pub(super) struct Scope {
     started: Instant,
     bracket: Option<Coverage>,
     stream: Option<StreamId>,
+    /// What the engine enqueued has run.
+    waited: bool,
     max_hold: Option<Duration>,
     held: Option<Held>,
     pub(super) reader: Mutex<Option<Reader>>,
@@ -79,6 +81,7 @@ impl Scope {
                 started: Instant::now(),
                 bracket: options.bracket.then_some(coverage),
                 stream: options.stream,
+                waited: false,
                 max_hold: options.max_hold,
                 reader: Mutex::default(),
             });
@@ -93,7 +96,7 @@ impl Scope {
         }
         let Some(record) = self.record.take() else { return };
         let (shard, duration) = (record.id.clone(), self.started.elapsed());
-        match self.stream.filter(|_| outcome == ExecuteOutcome::Abandoned) {
+        match self.stream.filter(|_| !self.waited) {
             Some(stream) => self.core.reap_later(record, stream),
             None => drop(record),
         }
@@ -117,6 +120,7 @@ impl Scope {
         if let Some(stream) = self.stream {
             let waited = Event::record(&self.core.device, stream).and_then(|event| event.synchronize());
             waited.map_err(VramError::from).inspect_err(|error| self.core.note_device_failure(error))?;
+            self.waited = true;
         }
         if let Some(coverage) = self.bracket
             && let Some(record) = &self.record

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::core::Core;
 use crate::error::VramError;
-use crate::residents::Record;
+use crate::residents::{Absent, Record, Resident};
 use crate::seal::{SealMessage, SealedShard};
 use crate::verify::Coverage;
 
@@ -22,6 +22,9 @@ impl Core {
         self.permit()?;
         let records = [self.admit(sealed)?];
         self.check(&records, Coverage::Full, None)?;
+        if records.iter().any(|record| self.residents.is_shared(record)) {
+            return Err(self.absent(sealed, Absent::Busy)); // before a seal is announced that will not be
+        }
         drop(records);
         let old = sealed.message();
         let next = self.residents.next_generation()?;
@@ -29,23 +32,30 @@ impl Core {
         let renewed = SealedShard::sign(&self.key, message)?;
         self.permit()?; // another shard may have failed meanwhile
         self.announce(&renewed, started)?;
-        self.residents
-            .renew(old.slot, old.generation, next, |record| {
-                Some(Record {
-                    id: record.id.clone(),
-                    message: renewed.message_bytes().to_vec(),
-                    sealed: record.sealed.clone(),
-                    layout: record.layout.clone(),
-                    image: record.image.clone(),
-                    room: record.room,
-                    resident: Some(record.lock().take()?).into(),
-                    ticks: 0.into(),
-                    sealed_at: Instant::now(),
-                    max_age: record.max_age,
-                    failure: OnceLock::new(),
-                })
+        let renewal = self.residents.renew(old.slot, old.generation, next, |record| {
+            Some(Record {
+                id: record.id.clone(),
+                message: renewed.message_bytes().to_vec(),
+                sealed: record.sealed.clone(),
+                layout: record.layout.clone(),
+                image: record.image.clone(),
+                room: record.room,
+                // Ticks begin anew, so what they said of the last good check is void.
+                resident: Some(Resident { good_since: 0, ..record.lock().take()? }).into(),
+                ticks: 0.into(),
+                sealed_at: Instant::now(),
+                max_age: record.max_age,
+                failure: OnceLock::new(),
             })
-            .map_err(|absent| self.absent(sealed, absent))?;
-        Ok(renewed)
+        });
+        match renewal {
+            Ok(()) => Ok(renewed),
+            Err(Absent::Failed) => {
+                // Somebody else's check found a change meanwhile; this call repeats it.
+                self.check(&[self.admit(sealed)?], Coverage::Full, None)?;
+                Err(self.absent(sealed, Absent::Busy))
+            }
+            Err(absent) => Err(self.absent(sealed, absent)),
+        }
     }
 }

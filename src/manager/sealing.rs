@@ -41,8 +41,9 @@ impl Held<'_> {
     }
 
     fn retire(&mut self) -> Option<Result<WipeReport, VramError>> {
-        let (mut memory, reservation) = self.memory.take()?;
+        let (mut memory, mut reservation) = self.memory.take()?;
         memory.disown();
+        reservation.let_adopted_go();
         Some(self.core.retire(self.id, memory, reservation))
     }
 }
@@ -147,8 +148,10 @@ impl Core {
         match published {
             Ok(()) => Ok(shard),
             Err(record) => {
+                // Refused after all: an engine's memory goes back as it is.
                 if let Some(resident) = record.lock().as_mut() {
-                    resident.memory.disown(); // a seal that failed leaves an engine's memory as it was
+                    resident.memory.disown();
+                    resident.reservation.let_adopted_go();
                 }
                 self.retire_record(&record)?;
                 Err(VramError::ManagerStopped { state: self.state.get() })
