@@ -315,7 +315,7 @@ fn an_adoption_that_must_not_be_is_refused_whole() {
 
 #[test]
 fn an_adoption_without_room_without_trail_or_against_the_policy_is_refused() {
-    // covers: RES-6 AUD-5 POL-1
+    // covers: RES-6 AUD-5
     let arena = Arc::new(Arena::new(600_000, 4));
     let all = [arena.region(0, 600_000)];
     // 586 blocks of 1024 bytes need their hashes' room.
