@@ -15,7 +15,7 @@ use vram_residency::{Digest, ShardId, ShardSource, ShardSpec, TreeParams, VramEr
 use crate::cli::RunOptions;
 use crate::digest;
 use crate::exit::{self, Failure};
-use crate::image::Sealed;
+use crate::image::{self, Sealed};
 use crate::report::{Device, Report, Tensor, Timing, Vram};
 use crate::sample;
 use crate::session::{Session, Wishes};
@@ -179,9 +179,11 @@ fn executes(
     let mut first: Option<Vec<Summary>> = None;
     while report.executed < report.executes {
         signals.check()?;
-        let image = sealed.begin(&session.manager)?;
-        let numbers = stats::summarize(&image, signals)?;
-        let tensors = if first.is_none() { Tensor::all(&image.regions()?, &numbers) } else { Vec::new() };
+        let mut image = sealed.begin(&session.manager)?;
+        let layout = image.layout()?;
+        let regions = image::regions(&layout);
+        let numbers = stats::summarize(&mut image, &regions, signals)?;
+        let tensors = if first.is_none() { Tensor::all(&regions, &numbers) } else { Vec::new() };
         let check = image.finish()?;
         // From here on the execute counts.
         match (&first, tensors) {

@@ -8,7 +8,7 @@ use vram_residency::VramError;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::exit::Failure;
-use crate::image::Image;
+use crate::image::{Image, Region};
 use crate::signals::Signals;
 
 /// The most weight bytes that are outside VRAM at a time. A multiple of every element's size.
@@ -43,9 +43,12 @@ pub(crate) struct Summary {
     pub(crate) nan: Option<u64>,
 }
 
-/// Reads all tensors of a verified image, or the whole image where no tensors are known.
-pub(crate) fn summarize(image: &Image<'_>, signals: &Signals) -> Result<Vec<Summary>, Failure> {
-    let regions = image.regions()?;
+/// Reads regions of a verified image, in its order.
+pub(crate) fn summarize(
+    image: &mut Image<'_>,
+    regions: &[Region<'_>],
+    signals: &Signals,
+) -> Result<Vec<Summary>, Failure> {
     let longest = regions.iter().map(|region| region.bytes).max().unwrap_or(0);
     let mut buffer = Zeroizing::new(vec![0; usize::try_from(longest).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)]);
     regions
