@@ -79,7 +79,7 @@ pub use policy::Policy;
 pub use scratch::{Purpose, Scratch};
 pub use seal::SealedShard;
 pub use set::{SealedSet, check_set};
-pub use source::{ShardSource, SourceDigest, digest_source};
+pub use source::{ImageReader, ShardSource, SourceDigest, digest_source};
 pub use verify::{Coverage, Verification};
 
 /// The README's example compiles.

@@ -85,6 +85,14 @@ impl<'a> ShardSource<'a> {
         Ok(Self { bytes: metadata.len(), input, plan: Some(plan) })
     }
 
+    /// The image as a stream, for callers who split it into several shards. O(1).
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` naming `shard length` when the image would be longer than 2^64 - 1 bytes.
+    pub fn into_image(self, params: &TreeParams) -> Result<ImageReader<'a>, VramError> {
+        self.open(params).map(|opened| ImageReader { opened })
+    }
+
     /// Prepares the one pass over the image.
     ///
     /// # Errors
@@ -278,6 +286,56 @@ impl Opened<'_> {
             self.source_bytes
         );
         load_error(self.input.name(), &problem, None)
+    }
+}
+
+/// The image of a source, from its first byte to its last, padding between tensors included. The bytes are read from the source
+/// as they are asked for; nothing is kept.
+///
+/// ```
+/// use std::io::Read;
+/// use vram_residency::{ShardSource, TreeParams};
+/// let mut image = ShardSource::bytes(b"weights").into_image(&TreeParams::default())?;
+/// let (mut first, mut rest) = (String::new(), String::new());
+/// image.by_ref().take(4).read_to_string(&mut first)?; // into a shard, by `ShardSource::reader`
+/// image.read_to_string(&mut rest)?;
+/// image.finish()?;
+/// assert_eq!((first.as_str(), rest.as_str()), ("weig", "hts"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "only `finish` tells whether the source was what it said"]
+pub struct ImageReader<'a> {
+    opened: Opened<'a>,
+}
+
+impl ImageReader<'_> {
+    /// What lies where in the image.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        self.opened.layout()
+    }
+
+    /// Confirms that the image was the whole source, and that the source did not change meanwhile.
+    ///
+    /// # Errors
+    /// `MODEL_LOAD_FAILED` when the source has more bytes than it had at the start, or was written to; `INTERNAL` when the
+    /// image was not read to its end.
+    pub fn finish(self) -> Result<(), VramError> {
+        self.opened.finish()
+    }
+}
+
+impl Read for ImageReader<'_> {
+    /// Fills the whole buffer, but at the end of the image. An error of the source has the [`VramError`] inside; the buffer may
+    /// hold bytes of the source then.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.opened.read(buffer).map_err(io::Error::other)
+    }
+}
+
+impl fmt::Debug for ImageReader<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageReader").field("input", &self.opened.input.name()).finish_non_exhaustive()
     }
 }
 

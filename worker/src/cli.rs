@@ -61,6 +61,10 @@ pub(crate) struct RunOptions {
     /// How the file becomes an image in VRAM
     #[arg(long, value_enum, default_value_t = Layout::Tensors)]
     pub(crate) layout: Layout,
+    /// Split the image into parts of at most so many bytes, each sealed as a shard of its own (NAME.part-0 and so on) in one
+    /// set; a multiple of the block size. All parts are verified, in one batch, before each execute
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) part_bytes: Option<u64>,
     #[arg(long, value_name = DEVICES, help = DEVICE_HELP)]
     pub(crate) device: Option<Device>,
     /// How many times to verify and execute
@@ -69,7 +73,7 @@ pub(crate) struct RunOptions {
     /// Bytes per block of the digest: a power of two from 1024 to 65536
     #[arg(long, value_name = "BYTES", default_value_t = 4096)]
     pub(crate) block_size: u32,
-    /// The digest that the image must have; see `vram-worker digest --layout tensors`
+    /// The digest that the image, as a whole, must have; see `vram-worker digest --layout tensors`
     #[arg(long, value_name = "sha256:HEX")]
     pub(crate) expect: Option<String>,
     /// The worker's secret, 32 to 4096 bytes, readable by its owner only; a random one when not given

@@ -6,11 +6,13 @@
 mod cli;
 mod digest;
 mod exit;
+mod image;
 mod report;
 mod run;
 mod sample;
 mod session;
 mod signals;
+mod split;
 mod stats;
 
 use std::io::IsTerminal;

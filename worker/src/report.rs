@@ -7,10 +7,11 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use vram_residency::{DeviceKind, SealedShard, VerifiedRegion, VramManager};
+use vram_residency::{DeviceKind, SealedShard, VramManager};
 
 use crate::cli::Layout;
 use crate::exit::{ErrorJson, Failure, print_json};
+use crate::image::{Region, Sealed};
 use crate::stats::{Summary, Value, to_f64};
 
 mod table;
@@ -27,6 +28,9 @@ pub(crate) struct Report {
     pub(crate) device: Option<Device>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shard: Option<Shard>,
+    /// The shards that the image was split into, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parts: Vec<Part>,
     /// How many were asked for.
     pub(crate) executes: u64,
     /// How many count.
@@ -45,11 +49,27 @@ impl Report {
             error: None,
             device: None,
             shard: None,
+            parts: Vec::new(),
             executes,
             executed: 0,
             tensors: Vec::new(),
             vram: None,
             timing: None,
+        }
+    }
+
+    /// Takes what was sealed.
+    pub(crate) fn sealed(&mut self, sealed: &Sealed, layout: Layout) {
+        let Some(first) = sealed.shards.first() else { return };
+        self.shard = Some(Shard {
+            id: sealed.name.clone(),
+            layout: layout.as_str(),
+            origin: first.origin().as_str(),
+            digest: sealed.split.as_ref().map_or_else(|| first.digest(), |split| split.digest).to_string(),
+            bytes: sealed.byte_len(),
+        });
+        if sealed.split.is_some() {
+            self.parts = sealed.shards.iter().map(Part::of).collect();
         }
     }
 
@@ -98,7 +118,7 @@ impl Device {
     }
 }
 
-/// The shard, as its seal states it.
+/// The image as a whole: as its seal states it, or, where it was split, as the parts make it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Shard {
     id: String,
@@ -108,15 +128,17 @@ pub(crate) struct Shard {
     bytes: u64,
 }
 
-impl Shard {
-    pub(crate) fn of(shard: &SealedShard, layout: Layout) -> Self {
-        Self {
-            id: shard.id().to_string(),
-            layout: layout.as_str(),
-            origin: shard.origin().as_str(),
-            digest: shard.digest().to_string(),
-            bytes: shard.byte_len(),
-        }
+/// A part of the image, as its seal states it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Part {
+    id: String,
+    digest: String,
+    bytes: u64,
+}
+
+impl Part {
+    pub(crate) fn of(shard: &SealedShard) -> Self {
+        Self { id: shard.id().to_string(), digest: shard.digest().to_string(), bytes: shard.byte_len() }
     }
 }
 
@@ -134,11 +156,11 @@ pub(crate) struct Tensor {
 
 impl Tensor {
     /// Regions and their summaries, both in the order of the image.
-    pub(crate) fn all(regions: &[VerifiedRegion<'_>], numbers: &[Summary]) -> Vec<Self> {
-        let tensor = |(region, numbers): (&VerifiedRegion<'_>, &Summary)| {
-            let (name, dtype, shape) = match region.tensor() {
+    pub(crate) fn all(regions: &[Region<'_>], numbers: &[Summary]) -> Vec<Self> {
+        let tensor = |(region, numbers): (&Region<'_>, &Summary)| {
+            let (name, dtype, shape) = match region.tensor {
                 Some(tensor) => (tensor.name.clone(), tensor.dtype.clone(), tensor.shape.clone()),
-                None => ("(file)".to_owned(), "U8".to_owned(), vec![region.byte_len()]),
+                None => ("(file)".to_owned(), "U8".to_owned(), vec![region.bytes]),
             };
             let Summary { min, max, mean, nan } = *numbers;
             Self { name, dtype, shape, min, max, mean, nan }

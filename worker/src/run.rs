@@ -7,18 +7,20 @@ use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use vram_residency::{Digest, ExecuteOptions, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, digest_source};
+use vram_residency::{Digest, ShardId, ShardSource, ShardSpec, TreeParams, VramError, digest_source};
 
 use crate::cli::RunOptions;
 use crate::digest;
 use crate::exit::{self, Failure};
-use crate::report::{Device, Report, Shard, Tensor, Timing, Vram};
+use crate::image::{self, Sealed};
+use crate::report::{Device, Report, Tensor, Timing, Vram};
 use crate::sample;
 use crate::session::{Session, Wishes};
 use crate::signals::Signals;
+use crate::split::{self, Split};
 use crate::stats::{self, Summary};
 
 /// Runs the command and reports.
@@ -39,66 +41,118 @@ struct Model {
     source: ShardSource<'static>,
     bytes: u64,
     expected: Option<Digest>,
+    split: Option<Split>,
 }
 
 fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Result<(), Failure> {
     let params = TreeParams::new(options.block_size, &[])?;
+    if let Some(part_bytes) = options.part_bytes {
+        split::judge(part_bytes, &params)?;
+    }
     let expected = options.expect.as_deref().map(str::parse).transpose()?;
+    let wanted = Wanted { options, params: &params, expected, signals };
     let model = match &options.model {
-        Some(path) => Model::from_file(path, options, expected),
-        None => Model::sample(options, &params, expected),
+        Some(path) => Model::from_file(path, &wanted),
+        None => Model::sample(&wanted),
     }?;
     signals.check()?;
-    let wishes = Wishes { options, params, expected: model.expected.is_some(), model_bytes: model.bytes };
+    let wishes =
+        Wishes { options, params: params.clone(), expected: model.expected.is_some(), model_bytes: model.bytes };
     let session = Session::open(&wishes)?;
     report.device = Some(Device::of(&session.manager));
 
     let started = Instant::now();
-    let sealed = model.seal(&session);
+    let sealed = model.seal(&session, signals);
     let mut worked = Ok(());
     let used_sealed = sealed.as_ref().ok().map(|_| session.manager.used_vram());
-    if let Ok(shard) = &sealed {
-        report.timing = Some(Timing::of_seal(started.elapsed(), shard.byte_len()));
-        report.shard = Some(Shard::of(shard, options.layout));
-        worked = executes(&session, shard, signals, report, options.json);
+    if let Ok(sealed) = &sealed {
+        report.timing = Some(Timing::of_seal(started.elapsed(), sealed.byte_len()));
+        report.sealed(sealed, options.layout);
+        worked = executes(&session, sealed, signals, report, options.json);
     }
-    let (used_after, released) = session.end(sealed.as_ref().ok());
+    let (used_after, released) = session.end(sealed.as_ref().map_or(&[], |sealed| sealed.shards.as_slice()));
     let (total, used_before) = (session.manager.total_vram(), session.used_before);
     report.vram = Some(Vram { total, used_before, used_sealed, used_after });
     // Memory that stays behind is the graver news than an interruption.
-    match worked {
+    match sealed.map(drop).and(worked) {
         Err(Failure::Interrupted(signal)) => released.map_err(Failure::from).and(Err(Failure::Interrupted(signal))),
-        worked => sealed.map(drop).and(worked).and(released.map_err(Failure::from)),
+        worked => worked.and(released.map_err(Failure::from)),
+    }
+}
+
+/// What was asked for, understood.
+struct Wanted<'a> {
+    options: &'a RunOptions,
+    params: &'a TreeParams,
+    expected: Option<Digest>,
+    signals: &'a Signals,
+}
+
+impl Wanted<'_> {
+    /// Where the image of this file is to be cut, if it is.
+    fn split(&self, path: &Path) -> Result<Option<Split>, Failure> {
+        let Some(part_bytes) = self.options.part_bytes else { return Ok(None) };
+        let source = digest::open(path, self.options.layout)?;
+        Split::measure(source, self.params, part_bytes, self.signals).map(Some)
     }
 }
 
 impl Model {
-    fn from_file(path: &Path, options: &RunOptions, expected: Option<Digest>) -> Result<Self, Failure> {
-        let source = digest::open(path, options.layout)?;
+    fn from_file(path: &Path, wanted: &Wanted<'_>) -> Result<Self, Failure> {
+        let source = digest::open(path, wanted.options.layout)?;
         // Only to size the mock; the source has judged the file.
         let bytes = fs::metadata(path).map_or(0, |file| file.len());
-        let name = path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default();
-        Ok(Self { name: shard_name(&name), source, bytes, expected })
+        let name = shard_name(&path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default());
+        let split = wanted.split(path)?;
+        Self { name, source, bytes, expected: wanted.expected, split }.compared()
     }
 
     /// The sample is sealed under its own digest, unless another one is asked for. Its file vanishes here; the open source
     /// keeps the bytes.
-    fn sample(options: &RunOptions, params: &TreeParams, expected: Option<Digest>) -> Result<Self, Failure> {
+    fn sample(wanted: &Wanted<'_>) -> Result<Self, Failure> {
         let file = sample::write()?;
-        let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
-        let own = digest_source(digest::open(file.path(), options.layout)?, params, threads)?;
-        let source = digest::open(file.path(), options.layout)?;
-        let expected = Some(expected.unwrap_or(own.digest));
-        Ok(Self { name: sample::NAME.to_owned(), source, bytes: own.byte_len, expected })
+        let split = wanted.split(file.path())?;
+        let (own, bytes) = match &split {
+            Some(split) => (split.digest, split.layout.byte_len()),
+            None => {
+                let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
+                let source = digest::open(file.path(), wanted.options.layout)?;
+                let own = digest_source(source, wanted.params, threads)?;
+                (own.digest, own.byte_len)
+            }
+        };
+        let source = digest::open(file.path(), wanted.options.layout)?;
+        let expected = Some(wanted.expected.unwrap_or(own));
+        Self { name: sample::NAME.to_owned(), source, bytes, expected, split }.compared()
     }
 
-    fn seal(self, session: &Session) -> Result<SealedShard, Failure> {
-        let spec = ShardSpec::new(ShardId::new(self.name)?);
-        let spec = match self.expected {
-            Some(digest) => spec.expect_digest(digest),
-            None => spec,
+    /// Holds an image that is split against what is expected of the whole. The parts, and an image that is not split, are
+    /// compared on the device.
+    fn compared(self) -> Result<Self, Failure> {
+        match (&self.split, self.expected) {
+            (Some(split), Some(expected)) if split.digest != expected => {
+                let shard = ShardId::new(self.name)?;
+                Err(VramError::DigestMismatch { shard, expected, actual: split.digest }.into())
+            }
+            _ => Ok(self),
+        }
+    }
+
+    fn seal(self, session: &Session, signals: &Signals) -> Result<Sealed, Failure> {
+        let Self { name, source, expected, split, .. } = self;
+        let manager = &session.manager;
+        let shards = match &split {
+            Some(split) => split.seal(manager, &name, source, expected.is_some(), signals)?,
+            None => {
+                let spec = ShardSpec::new(ShardId::new(name.as_str())?);
+                let spec = match expected {
+                    Some(digest) => spec.expect_digest(digest),
+                    None => spec,
+                };
+                vec![manager.seal_model(spec, source)?]
+            }
         };
-        Ok(session.manager.seal_model(spec, self.source)?)
+        Ok(Sealed { name, shards, split })
     }
 }
 
@@ -116,7 +170,7 @@ fn shard_name(file: &str) -> String {
 /// Executes as often as asked. The numbers of the first execute are the report's; the others must agree with them.
 fn executes(
     session: &Session,
-    shard: &SealedShard,
+    sealed: &Sealed,
     signals: &Signals,
     report: &mut Report,
     json: bool,
@@ -125,16 +179,18 @@ fn executes(
     let mut first: Option<Vec<Summary>> = None;
     while report.executed < report.executes {
         signals.check()?;
-        let execution = session.manager.begin(shard, ExecuteOptions::default())?;
-        let numbers = stats::summarize(&execution, signals)?;
-        let tensors = first.is_none().then(|| Tensor::all(&execution.regions(), &numbers));
-        let check: Duration = execution.finish()?.duration;
+        let mut image = sealed.begin(&session.manager)?;
+        let layout = image.layout()?;
+        let regions = image::regions(&layout);
+        let numbers = stats::summarize(&mut image, &regions, signals)?;
+        let tensors = if first.is_none() { Tensor::all(&regions, &numbers) } else { Vec::new() };
+        let check = image.finish()?;
         // From here on the execute counts.
         match (&first, tensors) {
             (Some(first), _) if *first != numbers => return Err(stats::disagreement().into()),
             (Some(_), _) => {}
             (None, tensors) => {
-                report.tensors = tensors.unwrap_or_default();
+                report.tensors = tensors;
                 first = Some(numbers);
             }
         }

@@ -60,8 +60,12 @@ impl Session {
     }
 
     /// Wipes and releases everything. Returns the bytes that are in use afterwards, and what went wrong.
-    pub(crate) fn end(&self, shard: Option<&SealedShard>) -> (u64, Result<(), VramError>) {
-        let released = shard.map_or(Ok(()), |shard| self.manager.release(shard).map(drop));
+    pub(crate) fn end(&self, shards: &[SealedShard]) -> (u64, Result<(), VramError>) {
+        let mut released = Ok(());
+        for shard in shards {
+            // The first failure is told; the others are released all the same.
+            released = released.and(self.manager.release(shard).map(drop));
+        }
         // Also wipes what could not be released just now.
         let ended = self.manager.shutdown(DRAIN).map(drop);
         let used = self.manager.used_vram();

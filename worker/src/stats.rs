@@ -4,10 +4,11 @@
 //! read in pieces of at most 1 MiB into one buffer that is wiped after every piece; no byte of them is kept anywhere else.
 
 use half::{bf16, f16};
-use vram_residency::{Execution, VramError};
+use vram_residency::VramError;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::exit::Failure;
+use crate::image::{Image, Region};
 use crate::signals::Signals;
 
 /// The most weight bytes that are outside VRAM at a time. A multiple of every element's size.
@@ -42,21 +43,24 @@ pub(crate) struct Summary {
     pub(crate) nan: Option<u64>,
 }
 
-/// Reads all tensors of a verified image, or the whole image where no tensors are known.
-pub(crate) fn summarize(execution: &Execution<'_>, signals: &Signals) -> Result<Vec<Summary>, Failure> {
-    let regions = execution.regions();
-    let longest = regions.iter().map(|region| region.byte_len()).max().unwrap_or(0);
+/// Reads regions of a verified image, in its order.
+pub(crate) fn summarize(
+    image: &mut Image<'_>,
+    regions: &[Region<'_>],
+    signals: &Signals,
+) -> Result<Vec<Summary>, Failure> {
+    let longest = regions.iter().map(|region| region.bytes).max().unwrap_or(0);
     let mut buffer = Zeroizing::new(vec![0; usize::try_from(longest).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)]);
     regions
         .iter()
         .map(|region| {
-            let mut tally = Tally::of(region.tensor().map_or("U8", |tensor| tensor.dtype.as_str()));
-            let (mut offset, mut left) = (region.offset(), region.byte_len());
+            let mut tally = Tally::of(region.tensor.map_or("U8", |tensor| tensor.dtype.as_str()));
+            let (mut offset, mut left) = (region.offset, region.bytes);
             while left > 0 {
                 signals.check()?;
                 let bytes = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
                 let piece = buffer.get_mut(..bytes).unwrap_or_default();
-                let read = execution.read_at(offset, piece);
+                let read = image.read_at(offset, piece);
                 if read.is_ok() {
                     tally.add(piece);
                 }

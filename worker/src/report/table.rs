@@ -58,6 +58,14 @@ fn facts(report: &Report, device: &Device, shard: &Shard) -> Table {
     table.add_row(["origin", shard.origin]);
     table.add_row(["digest", &shard.digest]);
     table.add_row(["image", &bytes(shard.bytes)]);
+    if let (Some(first), Some(last)) = (report.parts.first(), report.parts.last()) {
+        let (count, most) = (report.parts.len(), bytes(first.bytes));
+        let line = match count {
+            1 => format!("1, {}: {most}", first.id),
+            _ => format!("{count}, {} to {}: {most} each, the last {}", first.id, last.id, bytes(last.bytes)),
+        };
+        table.add_row(["parts", &line]);
+    }
     if let Some(timing) = &report.timing {
         table.add_row([
             "sealed in",

@@ -1,0 +1,238 @@
+//! One file as several shards.
+//!
+//! Owns [`Split`]: where an image is cut, and the digests of the whole and of every part. Promises that these digests are of the
+//! same single read, so that whoever vouches for the whole vouches for the parts; and that what is sealed later is held
+//! against them. Weights pass through in pieces that are wiped; none of them stays.
+
+use std::io::{self, Read};
+use std::num::NonZeroUsize;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use vram_residency::{
+    Digest, ImageReader, Layout, SealedShard, SetId, ShardId, ShardSource, ShardSpec, TreeParams, VramError,
+    VramManager, check_set, digest_reader, digest_source,
+};
+use zeroize::Zeroizing;
+
+use crate::exit::Failure;
+use crate::signals::Signals;
+
+/// Pieces that wait for the second digest, at most.
+const PIECES: usize = 2;
+
+/// Judges `--part-bytes`.
+pub(crate) fn judge(part_bytes: u64, params: &TreeParams) -> Result<(), VramError> {
+    let block = u64::from(params.block_size());
+    if part_bytes > 0 && part_bytes.is_multiple_of(block) {
+        return Ok(());
+    }
+    let problem =
+        format!("of {part_bytes} cannot be: parts end where blocks end; give a multiple of the block size, {block}");
+    Err(VramError::InvalidParams { field: "part bytes", problem })
+}
+
+/// An image and where it is cut.
+#[derive(Debug)]
+pub(crate) struct Split {
+    /// The digest of the whole image.
+    pub(crate) digest: Digest,
+    /// What lies where in the whole image.
+    pub(crate) layout: Layout,
+    part_bytes: u64,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    bytes: u64,
+    digest: Digest,
+}
+
+impl Split {
+    /// Reads the source once and digests the whole and its parts, each of `part_bytes` bytes but the last. What is empty has
+    /// one empty part.
+    pub(crate) fn measure(
+        source: ShardSource<'_>,
+        params: &TreeParams,
+        part_bytes: u64,
+        signals: &Signals,
+    ) -> Result<Self, Failure> {
+        judge(part_bytes, params)?;
+        let image = source.into_image(params)?;
+        let layout = image.layout().clone();
+        let (sender, receiver) = sync_channel(PIECES);
+        let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        thread::scope(|scope| {
+            let whole = scope.spawn(|| digest_reader(params, threads, Pieces::of(receiver)));
+            let mut image = Tee { image, sender };
+            let parts = lengths(layout.byte_len(), part_bytes)
+                .map(|bytes| {
+                    signals.check()?;
+                    let part = ShardSource::reader(bytes, image.by_ref().take(bytes));
+                    let digest = digest_source(part, params, threads).map_err(own_words)?.digest;
+                    Ok(Part { bytes, digest })
+                })
+                .collect::<Result<Vec<_>, Failure>>();
+            // Without the sender the other digest ends, whatever happened here.
+            let Tee { image, sender } = image;
+            drop(sender);
+            let whole = whole.join().map_err(|_| VramError::Internal { what: "a digest of the image panicked" })?;
+            let parts = parts?;
+            image.finish()?;
+            let (digest, bytes) = whole.map_err(|source| Failure::Io { what: "digesting the image", source })?;
+            if bytes != layout.byte_len() {
+                return Err(VramError::Internal { what: "the parts are not the whole image" }.into());
+            }
+            Ok(Self { digest, layout, part_bytes, parts })
+        })
+    }
+
+    /// How many bytes each part has, but the last.
+    pub(crate) const fn part_bytes(&self) -> u64 {
+        self.part_bytes
+    }
+
+    /// Seals every part as a shard of its own, named after the whole, and checks that they are one complete set.
+    pub(crate) fn seal(
+        &self,
+        manager: &VramManager,
+        name: &str,
+        source: ShardSource<'_>,
+        vouched_for: bool,
+        signals: &Signals,
+    ) -> Result<Vec<SealedShard>, Failure> {
+        let (set, prefix) = (SetId::random()?, name.trim_end_matches('.'));
+        let too_many = || VramError::InvalidParams {
+            field: "part bytes",
+            problem: format!("of {} make more than 2^32 - 1 parts; give more", self.part_bytes),
+        };
+        let count = u32::try_from(self.parts.len()).map_err(|_| too_many())?;
+        let mut image = source.into_image(manager.tree_params())?;
+        let mut shards = Vec::with_capacity(self.parts.len());
+        for (index, part) in (0..count).zip(&self.parts) {
+            signals.check()?;
+            let spec = ShardSpec::new(ShardId::new(format!("{prefix}.part-{index}"))?).part(set, index, count);
+            let spec = if vouched_for { spec.expect_digest(part.digest) } else { spec };
+            let bytes = ShardSource::reader(part.bytes, image.by_ref().take(part.bytes));
+            let shard = manager.seal_model(spec, bytes).map_err(own_words)?;
+            if shard.digest() != part.digest {
+                return Err(changed(&shard));
+            }
+            shards.push(shard);
+        }
+        image.finish()?;
+        check_set(&shards.iter().map(|shard| (manager, shard)).collect::<Vec<_>>())?;
+        Ok(shards)
+    }
+}
+
+/// The lengths of the parts.
+fn lengths(image_bytes: u64, part_bytes: u64) -> impl Iterator<Item = u64> {
+    let mut left = Some(image_bytes);
+    std::iter::from_fn(move || {
+        let bytes = left?.min(part_bytes);
+        left = left.map(|left| left.saturating_sub(bytes)).filter(|left| *left > 0);
+        Some(bytes)
+    })
+}
+
+/// Two reads of the file that differ.
+fn changed(shard: &SealedShard) -> Failure {
+    let problem = format!("{} changed between two reads; nobody may change a model while it is loaded", shard.id());
+    VramError::ModelLoad { problem, source: None }.into()
+}
+
+/// What went wrong with the file, told by the library about the reader over it: the former says it all.
+fn own_words(error: VramError) -> VramError {
+    match error {
+        VramError::ModelLoad { problem, source: Some(source) } => match source.downcast() {
+            Ok(inner) => inner,
+            Err(source) => VramError::ModelLoad { problem, source: Some(source) },
+        },
+        error => error,
+    }
+}
+
+/// Reads an image and passes a copy of every piece on.
+struct Tee<'a> {
+    image: ImageReader<'a>,
+    sender: SyncSender<Zeroizing<Vec<u8>>>,
+}
+
+impl Read for Tee<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.image.read(buffer)?;
+        if let Some(piece) = buffer.get(..bytes).filter(|piece| !piece.is_empty()) {
+            let gone = |_| io::Error::other("the digest of the whole image ended early");
+            self.sender.send(Zeroizing::new(piece.to_vec())).map_err(gone)?;
+        }
+        Ok(bytes)
+    }
+}
+
+/// The other end of a [`Tee`].
+struct Pieces {
+    receiver: Receiver<Zeroizing<Vec<u8>>>,
+    piece: Zeroizing<Vec<u8>>,
+    read: usize,
+}
+
+impl Pieces {
+    fn of(receiver: Receiver<Zeroizing<Vec<u8>>>) -> Self {
+        Self { receiver, piece: Zeroizing::default(), read: 0 }
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.read == self.piece.len() {
+            // Wipes the piece before. Nothing comes any more when the sender is gone.
+            self.piece = self.receiver.recv().unwrap_or_default();
+            self.read = 0;
+        }
+        let bytes = self.piece.get(self.read..).unwrap_or_default().read(buffer)?;
+        self.read = self.read.saturating_add(bytes);
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_as_long_as_asked_for_but_the_last() {
+        let cut = |image, part| lengths(image, part).collect::<Vec<_>>();
+        assert_eq!(cut(10, 4), [4, 4, 2]);
+        assert_eq!(cut(8, 4), [4, 4]);
+        assert_eq!(cut(3, 4), [3]);
+        assert_eq!(cut(0, 4), [0]);
+        assert_eq!(cut(u64::MAX, u64::MAX), [u64::MAX]);
+    }
+
+    #[test]
+    fn the_whole_and_the_parts_have_the_digests_of_their_bytes() {
+        // covers: SEAL-8
+        let bytes: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();
+        let params = TreeParams::default();
+        for part in [4096, 1 << 20, 1 << 23, 1 << 40] {
+            let split = Split::measure(ShardSource::bytes(&bytes), &params, part, &Signals::default()).unwrap();
+            assert_eq!(split.digest, vram_residency::digest_bytes(&params, &bytes));
+            let chunks = bytes.chunks(usize::try_from(part).unwrap());
+            assert_eq!(split.parts.len(), chunks.len());
+            for (found, chunk) in split.parts.iter().zip(chunks) {
+                assert_eq!(found.digest, vram_residency::digest_bytes(&params, chunk));
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_says_so_in_its_own_words() {
+        let short = ShardSource::reader(10_000, &[1; 5000][..]);
+        let failure = Split::measure(short, &TreeParams::default(), 4096, &Signals::default()).unwrap_err();
+        let message = failure.message();
+        assert!(message.contains("10000 bytes long and ended 5000 bytes early"), "{message}");
+        assert_eq!(message.matches("cannot be loaded").count(), 1, "{message}");
+    }
+}
