@@ -27,7 +27,6 @@ pub(crate) use check::{CheckSizes, DigestFailure};
 pub(crate) use event::Event;
 pub(crate) use image::ImageMap;
 pub(crate) use memory::{Retired, ShardMemory};
-pub(crate) use reader::Reader;
 pub(crate) use region::Unallocated;
 pub(crate) use scratch::ScratchMemory;
 use staging::Staging;

@@ -4,7 +4,7 @@
 //! every byte as sealed; while it exists the shard cannot be released; its result counts only if `finish` says so.
 
 use std::marker::PhantomData;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::Core;
@@ -211,17 +211,7 @@ impl<'a> Verified<'a> {
                 problem: format!("{offset} and {} bytes from there leave the image of {bytes} bytes", out.len()),
             });
         }
-        let device = &self.scope.core.device;
-        let mut held = self.scope.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        let reader = match &mut *held {
-            Some(reader) => reader,
-            none => {
-                let reader = device.reader().map_err(VramError::from);
-                none.insert(reader.inspect_err(|error| self.scope.core.note_device_failure(error))?)
-            }
-        };
-        let read = device.read(reader, &self.record.image, offset, out).map_err(VramError::from);
-        drop(held);
+        let read = self.scope.core.device.read(&self.record.image, offset, out).map_err(VramError::from);
         read.inspect_err(|error| self.scope.core.note_device_failure(error))
     }
 }

@@ -1,9 +1,9 @@
 //! Reading verified bytes back, bounded.
 //!
-//! Owns [`Reader`] and the pool that keeps readers for the next execution. The host buffer is wiped after every read, so that no
+//! Owns the pool of readers: a stream and a buffer each, taken for one read and kept for the next. The host buffer is wiped after every read, so that no
 //! copy of the weights outlives the call that asked for them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use super::image::{ImageMap, Piece};
 use super::{Device, DeviceFailure, Stream};
@@ -16,7 +16,7 @@ const KEPT: usize = 8;
 
 /// A stream and a buffer to read with.
 #[derive(Debug)]
-pub(crate) struct Reader {
+struct Reader {
     stream: Stream,
     buffer: HostBuffer,
 }
@@ -29,7 +29,7 @@ pub(super) struct Pool {
 
 impl Device {
     /// Takes a reader from the pool, or makes one.
-    pub(crate) fn reader(&self) -> Result<Reader, DriverError> {
+    fn reader(&self) -> Result<Reader, DriverError> {
         let idle = self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(reader) => Ok(reader),
@@ -38,7 +38,7 @@ impl Device {
     }
 
     /// Gives a reader back.
-    pub(crate) fn keep_reader(self: &Arc<Self>, reader: Reader) {
+    fn keep_reader(&self, reader: Reader) {
         let mut idle = self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < KEPT {
             idle.push(reader);
@@ -46,7 +46,15 @@ impl Device {
     }
 
     /// Copies `out.len()` bytes from `offset` of an image; virtual padding reads as zero. Blocks. The caller checked the bounds.
-    pub(crate) fn read(
+    pub(crate) fn read(&self, image: &ImageMap, offset: u64, out: &mut [u8]) -> Result<(), DeviceFailure> {
+        // A reader serves one read: however many executions are open, few buffers are.
+        let mut reader = self.reader()?;
+        let read = self.read_with(&mut reader, image, offset, out);
+        self.keep_reader(reader);
+        read
+    }
+
+    fn read_with(
         &self,
         reader: &mut Reader,
         image: &ImageMap,

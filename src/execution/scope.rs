@@ -3,13 +3,14 @@
 //! The check runs behind what the engine's stream already held; the end of the scope waits for what was enqueued since. A scope
 //! that is dropped without `finish`, or whose wait failed, does not wait: its pin goes to the core's list of pins to reap, behind an event.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::ExecuteOptions;
 use crate::audit::{EventKind, ExecuteOutcome};
 use crate::core::{Core, Held, ManagerState};
-use crate::device::{Event, Reader};
+use crate::device::Event;
 use crate::driver::StreamId;
 use crate::error::VramError;
 use crate::residents::Pinned;
@@ -29,7 +30,6 @@ pub(super) struct Scope {
     waited: bool,
     max_hold: Option<Duration>,
     held: Option<Held>,
-    pub(super) reader: Mutex<Option<Reader>>,
 }
 
 impl Scope {
@@ -55,9 +55,10 @@ impl Scope {
     fn try_begin(core: &Arc<Core>, shards: &[&SealedShard], options: &ExecuteOptions) -> Result<Vec<Self>, VramError> {
         core.permit()?;
         let mut records: Vec<Pinned> = Vec::with_capacity(shards.len());
+        let mut slots = HashSet::with_capacity(shards.len());
         for shard in shards {
             let record = core.admit_fresh(shard)?;
-            if records.iter().any(|other| other.slot() == record.slot()) {
+            if !slots.insert(record.slot()) {
                 return Err(VramError::InvalidParams {
                     field: "shards",
                     problem: format!("name {} twice; give each shard once", shard.id()),
@@ -83,7 +84,6 @@ impl Scope {
                 stream: options.stream,
                 waited: false,
                 max_hold: options.max_hold,
-                reader: Mutex::default(),
             });
         }
         Ok(scopes)
@@ -91,9 +91,6 @@ impl Scope {
 
     /// Ends the scope once, with its outcome in the trail.
     fn end(&mut self, outcome: ExecuteOutcome) {
-        if let Some(reader) = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            self.core.device.keep_reader(reader);
-        }
         let Some(record) = self.record.take() else { return };
         let (shard, duration) = (record.id.clone(), self.started.elapsed());
         match self.stream.filter(|_| !self.waited) {
