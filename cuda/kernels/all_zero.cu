@@ -37,6 +37,7 @@ VRAM_KERNEL void __launch_bounds__(VRAM_COUNT_THREADS) vram_count_nonzero(const 
     uint64_t covered = 0;
     uint64_t found = 0;
     uint64_t at = vram_thread();
+    VRAM_IS_GLOBAL(middle);
 
     /* The edges. */
     for (uint64_t edge = at; edge < head + tail; edge += threads) {

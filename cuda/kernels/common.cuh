@@ -15,6 +15,9 @@
 #define VRAM_UNROLL _Pragma("unroll")
 #define VRAM_NO_UNROLL _Pragma("unroll 1")
 
+/* Tells the compiler that a pointer is to device memory, so that it need not ask at each access. */
+#define VRAM_IS_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
+
 typedef uint32_t vram_word;
 
 VRAM_DEVICE_FN uint32_t vram_swap(uint32_t word)
@@ -33,6 +36,7 @@ VRAM_DEVICE_FN uint32_t vram_bits(uint32_t word)
  */
 VRAM_DEVICE_FN void vram_tally(uint64_t *counter, uint64_t value)
 {
+    VRAM_IS_GLOBAL(counter);
     VRAM_UNROLL
     for (uint32_t lanes = 16; lanes != 0; lanes /= 2) {
         value += __shfl_down_sync(0xffffffffu, value, lanes);

@@ -60,15 +60,17 @@
  */
 #define VRAM_SHA256_FIRST(a, b, c, d, e, f, g, h, k, i)                                                                    \
     {                                                                                                                      \
-        const uint32_t kw = VRAM_SHA256_ADD(h, VRAM_SHA256_ADD(w[i], k));                                                  \
-        const uint32_t t1 = VRAM_SHA256_ADD(VRAM_SHA256_S1(e), VRAM_SHA256_ADD(VRAM_SHA256_CH(e, f, g), kw));              \
+        uint32_t t1 = VRAM_SHA256_ADD(w[i], k);                                                                            \
+        t1 = VRAM_SHA256_ADD(t1, h);                                                                                       \
+        t1 = VRAM_SHA256_ADD(t1, VRAM_SHA256_CH(e, f, g));                                                                 \
+        t1 = VRAM_SHA256_ADD(t1, VRAM_SHA256_S1(e));                                                                       \
         (d) = VRAM_SHA256_ADD(d, t1);                                                                                      \
-        (h) = VRAM_SHA256_ADD(VRAM_SHA256_S0(a), VRAM_SHA256_ADD(VRAM_SHA256_MAJ(a, b, c), t1));                           \
+        (h) = VRAM_SHA256_ADD(VRAM_SHA256_ADD(VRAM_SHA256_MAJ(a, b, c), t1), VRAM_SHA256_S0(a));                           \
     }
 #define VRAM_SHA256_LATER(a, b, c, d, e, f, g, h, k, i)                                                                    \
     w[i] = VRAM_SHA256_ADD(w[i], w[((i) + 9) & 15]);                                                                       \
-    w[i] = VRAM_SHA256_ADD(VRAM_SHA256_G0(w[((i) + 1) & 15]), w[i]);                                                       \
-    w[i] = VRAM_SHA256_ADD(VRAM_SHA256_G1(w[((i) + 14) & 15]), w[i]);                                                      \
+    w[i] = VRAM_SHA256_ADD(w[i], VRAM_SHA256_G0(w[((i) + 1) & 15]));                                                       \
+    w[i] = VRAM_SHA256_ADD(w[i], VRAM_SHA256_G1(w[((i) + 14) & 15]));                                                      \
     VRAM_SHA256_FIRST(a, b, c, d, e, f, g, h, k, i)
 
 /* The initial hash value (5.3.3). */

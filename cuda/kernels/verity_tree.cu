@@ -14,6 +14,7 @@ VRAM_DEVICE_FN void vram_load_step(uint32_t next[16], const uint8_t *data, uint3
 {
     const uint32_t skew = (uint32_t)((uintptr_t)data & 3u);
     const uint8_t *from = data + at;
+    VRAM_IS_GLOBAL(from);
     if (at + 64u <= have && ((uintptr_t)data & 15u) == 0) {
         VRAM_UNROLL
         for (uint32_t i = 0; i < 4; i++) {
