@@ -98,7 +98,7 @@ impl Environment {
         let homes =
             [read("CUDA_HOME"), read("CUDA_PATH")].into_iter().flatten().map(|home| Path::new(&home).join("bin"));
         let path = read("PATH").unwrap_or_default();
-        let mut folders = homes.chain(env::split_paths(&path));
+        let folders = homes.chain(env::split_paths(&path));
         let nvcc = match read("NVCC").map(PathBuf::from) {
             None => folders.map(|folder| folder.join("nvcc")).find(|file| file.is_file()),
             Some(file) if file.is_file() => Some(file),
