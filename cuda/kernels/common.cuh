@@ -56,6 +56,18 @@ VRAM_DEVICE_FN uint64_t vram_thread(void)
     return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
+/* The low half of an address. Hidden from the compiler, which would else keep a second 64-bit copy of it in registers. */
+VRAM_DEVICE_FN uint32_t vram_low_word(const void *pointer)
+{
+#if defined(__CUDACC__)
+    uint32_t low;
+    asm("cvt.u32.u64 %0, %1;" : "=r"(low) : "l"(pointer));
+    return low;
+#else
+    return (uint32_t)((uintptr_t)pointer & 0xffffffffu);
+#endif
+}
+
 VRAM_DEVICE_FN uint8_t *vram_at(uint64_t address)
 {
     return (uint8_t *)(uintptr_t)address;
