@@ -15,9 +15,6 @@
 #define VRAM_UNROLL _Pragma("unroll")
 #define VRAM_NO_UNROLL _Pragma("unroll 1")
 
-/* Tells the compiler that a pointer is to device memory, so that it need not ask at each access. */
-#define VRAM_IS_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
-
 typedef uint32_t vram_word;
 
 VRAM_DEVICE_FN uint32_t vram_swap(uint32_t word)
@@ -36,7 +33,6 @@ VRAM_DEVICE_FN uint32_t vram_bits(uint32_t word)
  */
 VRAM_DEVICE_FN void vram_tally(uint64_t *counter, uint64_t value)
 {
-    VRAM_IS_GLOBAL(counter);
     VRAM_UNROLL
     for (uint32_t lanes = 16; lanes != 0; lanes /= 2) {
         value += __shfl_down_sync(0xffffffffu, value, lanes);
@@ -68,14 +64,19 @@ VRAM_DEVICE_FN uint32_t vram_low_word(const void *pointer)
 #endif
 }
 
-VRAM_DEVICE_FN uint8_t *vram_at(uint64_t address)
+/* The memory at a device address. Tells the compiler that it is global memory, so that no access has to ask. */
+VRAM_DEVICE_FN void *vram_at(uint64_t address)
 {
-    return (uint8_t *)(uintptr_t)address;
+#if defined(__CUDACC__)
+    return __cvta_global_to_generic((size_t)address);
+#else
+    return (void *)(uintptr_t)address;
+#endif
 }
 
 VRAM_DEVICE_FN vram_counters *vram_counters_at(uint64_t address)
 {
-    return (vram_counters *)(uintptr_t)address;
+    return (vram_counters *)vram_at(address);
 }
 
 #endif

@@ -16,11 +16,10 @@ VRAM_DEVICE_FN void vram_load_step(uint32_t next[16], const uint8_t *data, uint3
 {
     const uint32_t skew = aligned != 0 ? 0u : vram_low_word(data) & 3u;
     const uint8_t *from = data + at;
-    VRAM_IS_GLOBAL(from);
     if (at + 64u <= have && (aligned != 0 || (vram_low_word(data) & 15u) == 0)) {
         VRAM_UNROLL
         for (uint32_t i = 0; i < 4; i++) {
-            const uint4 four = ((const uint4 *)(uintptr_t)from)[i];
+            const uint4 four = ((const uint4 *)(const void *)from)[i];
             next[4 * i] = four.x;
             next[4 * i + 1] = four.y;
             next[4 * i + 2] = four.z;
@@ -28,7 +27,7 @@ VRAM_DEVICE_FN void vram_load_step(uint32_t next[16], const uint8_t *data, uint3
         }
     } else if (aligned == 0 && at + 64u <= have && (skew == 0 || (at != 0 && at + 68u - skew <= have))) {
         /* Whole words, shifted together where the region lies askew. */
-        const vram_word *words = (const vram_word *)(uintptr_t)(from - skew);
+        const vram_word *words = (const vram_word *)(const void *)(from - skew);
         uint32_t low = words[0];
         VRAM_UNROLL
         for (uint32_t i = 0; i < 16; i++) {
@@ -104,7 +103,7 @@ VRAM_DEVICE_FN void vram_store_hash(uint8_t *out, const uint32_t state[8])
         four.y = vram_swap(state[4 * i + 1]);
         four.z = vram_swap(state[4 * i + 2]);
         four.w = vram_swap(state[4 * i + 3]);
-        ((uint4 *)(uintptr_t)out)[i] = four;
+        ((uint4 *)(void *)out)[i] = four;
     }
 }
 
@@ -141,15 +140,15 @@ VRAM_KERNEL void __launch_bounds__(VRAM_LEAVES_THREADS, 8) vram_verity_leaves(co
     if (at < args.block_count && args.region_count != 0) {
         const uint64_t block = args.first_block + at;
         const vram_region region =
-            vram_find_region((const vram_region *)(uintptr_t)args.regions, args.region_count, block);
+            vram_find_region((const vram_region *)vram_at(args.regions), args.region_count, block);
         const uint64_t offset = (block - region.first_block) * args.block_size;
         if (block >= region.first_block && offset < region.bytes) {
             const uint64_t left = region.bytes - offset;
             uint32_t state[8];
-            vram_hash_block(args.start, vram_at(region.ptr + offset),
+            vram_hash_block(args.start, (const uint8_t *)vram_at(region.ptr + offset),
                             left < args.block_size ? (uint32_t)left : args.block_size, args.block_size,
                             args.message_bits, args.one, 0, state);
-            vram_store_hash(vram_at(args.hashes + vram_thread() * VRAM_HASH_BYTES), state);
+            vram_store_hash((uint8_t *)vram_at(args.hashes + vram_thread() * VRAM_HASH_BYTES), state);
             hashed = 1;
         }
     }
@@ -171,11 +170,11 @@ VRAM_KERNEL void __launch_bounds__(2 * VRAM_NODES_THREADS, 16) vram_verity_nodes
     const uint64_t offset = at * args.block_size;
     uint64_t written = 0;
     if (offset < bytes) {
-        const uint8_t *data = vram_at(args.hashes + offset);
-        uint8_t *out = vram_at(args.table + at * VRAM_HASH_BYTES);
+        const uint8_t *data = (const uint8_t *)vram_at(args.hashes + offset);
+        uint8_t *out = (uint8_t *)vram_at(args.table + at * VRAM_HASH_BYTES);
         if (args.single != 0) {
-            ((uint4 *)(uintptr_t)out)[0] = ((const uint4 *)(uintptr_t)data)[0];
-            ((uint4 *)(uintptr_t)out)[1] = ((const uint4 *)(uintptr_t)data)[1];
+            ((uint4 *)(void *)out)[0] = ((const uint4 *)(const void *)data)[0];
+            ((uint4 *)(void *)out)[1] = ((const uint4 *)(const void *)data)[1];
         } else {
             const uint64_t left = bytes - offset;
             uint32_t state[8];
@@ -198,7 +197,7 @@ VRAM_KERNEL void __launch_bounds__(VRAM_FINISH_THREADS) vram_finish(const __grid
 {
     if (vram_thread() == 0) {
         const vram_counters counted = *vram_counters_at(args.counters);
-        vram_result *result = (vram_result *)(uintptr_t)args.result;
+        vram_result *result = (vram_result *)vram_at(args.result);
         result->nonce = args.nonce;
         result->covered = counted.covered;
         result->found = counted.found;
