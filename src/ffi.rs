@@ -10,11 +10,15 @@
 //!   said that no copy uses them.
 //! - `mock` (feature `mock`): the C mock, mirrored by `mock/abi.rs`. The C side checks every device address; this side
 //!   vouches for the pointers of each call.
+//! - `kernels` (tests, feature `mock`): the kernels' bodies compiled for the host, launched on memory that the tests own.
 //! - `cuda` (feature `cuda`): looks whether an NVIDIA driver library is there.
 #![allow(unsafe_code, reason = "the one room where foreign memory and foreign calls are touched")]
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 pub(crate) mod host;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod kernels;
 #[cfg(feature = "mock")]
 pub(crate) mod mock;

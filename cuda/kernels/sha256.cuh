@@ -31,8 +31,28 @@
 #define VRAM_SHA256_MAJ(x, y, z) (((x) & (y)) | ((z) & ((x) | (y))))
 #define VRAM_SHA256_S0(x) (VRAM_SHA256_ROTR(x, 2) ^ VRAM_SHA256_ROTR(x, 13) ^ VRAM_SHA256_ROTR(x, 22))
 #define VRAM_SHA256_S1(x) (VRAM_SHA256_ROTR(x, 6) ^ VRAM_SHA256_ROTR(x, 11) ^ VRAM_SHA256_ROTR(x, 25))
-#define VRAM_SHA256_G0(x) (VRAM_SHA256_ROTR(x, 7) ^ VRAM_SHA256_ROTR(x, 18) ^ ((x) >> 3))
-#define VRAM_SHA256_G1(x) (VRAM_SHA256_ROTR(x, 17) ^ VRAM_SHA256_ROTR(x, 19) ^ ((x) >> 10))
+#define VRAM_SHA256_G0(x) (VRAM_SHA256_ROTR(x, 7) ^ VRAM_SHA256_ROTR(x, 18) ^ VRAM_SHA256_SHR(x, 3))
+#define VRAM_SHA256_G1(x) (VRAM_SHA256_ROTR(x, 17) ^ VRAM_SHA256_ROTR(x, 19) ^ VRAM_SHA256_SHR(x, 10))
+
+/*
+ * How additions and shifts are written. A GPU's integer pipe is what limits SHA-256, while its multiply-add pipe is idle. With
+ * VRAM_SHA256_MAD an addition is `a * one + b` and a shift is the high half of a product: as long as the compiler cannot
+ * know that `one` is 1 (it is a kernel parameter), both run on the multiply-add pipe. On the host plain operators are faster.
+ */
+#ifndef VRAM_SHA256_MAD
+#if defined(__CUDACC__)
+#define VRAM_SHA256_MAD 1
+#else
+#define VRAM_SHA256_MAD 0
+#endif
+#endif
+#if VRAM_SHA256_MAD
+#define VRAM_SHA256_ADD(a, b) ((a) * one + (b))
+#define VRAM_SHA256_SHR(x, n) ((uint32_t)(((uint64_t)(x) * (one << (32 - (n)))) >> 32))
+#else
+#define VRAM_SHA256_ADD(a, b) ((a) + (b))
+#define VRAM_SHA256_SHR(x, n) ((x) >> (n))
+#endif
 
 /*
  * One round (6.2.2 step 3). The eight working variables do not move: the caller's argument order rotates instead, so the
@@ -40,12 +60,17 @@
  */
 #define VRAM_SHA256_FIRST(a, b, c, d, e, f, g, h, k, i)                                                                    \
     {                                                                                                                      \
-        const uint32_t t1 = (h) + VRAM_SHA256_S1(e) + VRAM_SHA256_CH(e, f, g) + (k) + w[i];                                \
-        (d) += t1;                                                                                                         \
-        (h) = t1 + VRAM_SHA256_S0(a) + VRAM_SHA256_MAJ(a, b, c);                                                           \
+        uint32_t t1 = VRAM_SHA256_ADD(w[i], k);                                                                            \
+        t1 = VRAM_SHA256_ADD(t1, h);                                                                                       \
+        t1 = VRAM_SHA256_ADD(t1, VRAM_SHA256_CH(e, f, g));                                                                 \
+        t1 = VRAM_SHA256_ADD(t1, VRAM_SHA256_S1(e));                                                                       \
+        (d) = VRAM_SHA256_ADD(d, t1);                                                                                      \
+        (h) = VRAM_SHA256_ADD(VRAM_SHA256_ADD(VRAM_SHA256_MAJ(a, b, c), t1), VRAM_SHA256_S0(a));                           \
     }
 #define VRAM_SHA256_LATER(a, b, c, d, e, f, g, h, k, i)                                                                    \
-    w[i] += VRAM_SHA256_G1(w[((i) + 14) & 15]) + w[((i) + 9) & 15] + VRAM_SHA256_G0(w[((i) + 1) & 15]);                    \
+    w[i] = VRAM_SHA256_ADD(w[i], w[((i) + 9) & 15]);                                                                       \
+    w[i] = VRAM_SHA256_ADD(w[i], VRAM_SHA256_G0(w[((i) + 1) & 15]));                                                       \
+    w[i] = VRAM_SHA256_ADD(w[i], VRAM_SHA256_G1(w[((i) + 14) & 15]));                                                      \
     VRAM_SHA256_FIRST(a, b, c, d, e, f, g, h, k, i)
 
 /* The initial hash value (5.3.3). */
@@ -61,9 +86,13 @@ VRAM_SHA256_FN void vram_sha256_init(uint32_t state[8])
     state[7] = 0x5be0cd19u;
 }
 
-/* Compresses one input block, given as 16 big-endian words already in registers. Destroys `w`. */
-VRAM_SHA256_FN void vram_sha256_compress_words(uint32_t state[8], uint32_t w[16])
+/*
+ * Compresses one input block, given as 16 big-endian words already in registers. Destroys `w`. `one` is 1, and of use only
+ * with VRAM_SHA256_MAD.
+ */
+VRAM_SHA256_FN void vram_sha256_rounds(uint32_t state[8], uint32_t w[16], uint32_t one)
 {
+    (void)one;
     uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
     uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
 
@@ -139,14 +168,20 @@ VRAM_SHA256_FN void vram_sha256_compress_words(uint32_t state[8], uint32_t w[16]
     VRAM_SHA256_LATER(c, d, e, f, g, h, a, b, 0xbef9a3f7u, 14)
     VRAM_SHA256_LATER(b, c, d, e, f, g, h, a, 0xc67178f2u, 15)
 
-    state[0] += a;
-    state[1] += b;
-    state[2] += c;
-    state[3] += d;
-    state[4] += e;
-    state[5] += f;
-    state[6] += g;
-    state[7] += h;
+    state[0] = VRAM_SHA256_ADD(state[0], a);
+    state[1] = VRAM_SHA256_ADD(state[1], b);
+    state[2] = VRAM_SHA256_ADD(state[2], c);
+    state[3] = VRAM_SHA256_ADD(state[3], d);
+    state[4] = VRAM_SHA256_ADD(state[4], e);
+    state[5] = VRAM_SHA256_ADD(state[5], f);
+    state[6] = VRAM_SHA256_ADD(state[6], g);
+    state[7] = VRAM_SHA256_ADD(state[7], h);
+}
+
+/* The same where nothing is gained by hiding `one`. */
+VRAM_SHA256_FN void vram_sha256_compress_words(uint32_t state[8], uint32_t w[16])
+{
+    vram_sha256_rounds(state, w, 1u);
 }
 
 /* The big-endian word at `at`, of any alignment. */
