@@ -5,7 +5,7 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 
-steps=(scripts traces links requirements fmt clippy docs msrv deny advisories mock_sanitize sanitize fsverity_parity
+steps=(scripts traces links requirements fmt clippy docs msrv deny advisories kernels mock_sanitize sanitize fsverity_parity
     cli_parity readme real_weights flip_from_outside)
 # What a commit hook runs besides: the unit and property tests.
 extra=(unit)
@@ -113,6 +113,8 @@ step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crate
         skip advisories "the advisory database can neither be fetched nor is there a bundled copy"
     fi
 }
+
+step_kernels() { bash ci/kernels.sh; } # nvcc compiles every kernel for every architecture, within its limits
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
 
