@@ -311,6 +311,29 @@ fn a_leaked_guard_does_not_keep_the_end_from_wiping() {
     assert_eq!((stats.live_bytes, stats.live_allocations, stats.unwiped_bytes_freed), (0, 0, 0));
 }
 
+#[test]
+fn a_wipe_that_could_not_be_waited_for_is_no_wipe() {
+    // covers: SCR-1 SCR-2
+    let mut failed = 0;
+    for nth in 1.. {
+        let rig = Rig::new();
+        let shard = rig.seal("a", &noise(3000, 1));
+        rig.config.fail(Fault::call(MockCall::Synchronize).nth(nth)).unwrap();
+        let released = rig.manager.release(&shard);
+        rig.controls().clear_faults().unwrap();
+        // The first wait is for what was enqueued before; whether that failed is its own caller's news.
+        let wiped = nth == 1 || nth > 4;
+        assert_eq!(released.is_ok(), wiped, "{nth}: {released:?}");
+        assert_eq!(rig.manager.quarantined_vram() == 0, wiped);
+        failed += u32::from(!wiped);
+        rig.close_clean();
+        if nth > 4 {
+            break;
+        }
+    }
+    assert_eq!(failed, 3, "the image's proof, the check space's proof, and the proof's own bytes");
+}
+
 // ---- release by name
 
 #[test]

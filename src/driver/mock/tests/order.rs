@@ -72,6 +72,24 @@ fn lending_the_bytes_of_a_buffer_runs_its_copies_first() {
 }
 
 #[test]
+fn wiping_a_buffer_runs_its_copies_first() {
+    let on = bench();
+    let span = on.alloc(256);
+    for first in [256, 100] {
+        let mut host = on.driver.host_buffer(256).unwrap();
+        on.driver.copy_to_host(on.stream, &mut host, 0, span.ptr, first).unwrap();
+        if first == 256 {
+            host.wipe().unwrap()
+        } else {
+            host.wipe_first(first).unwrap()
+        }
+        on.sync();
+        assert!(host.bytes_mut().unwrap().iter().all(|byte| *byte == 0), "a late copy undid the wipe");
+    }
+    assert_eq!(on.config.stats().unwiped_host_bytes_freed, 0);
+}
+
+#[test]
 fn an_event_orders_what_was_before_it_only() {
     let on = bench();
     let span = on.alloc(256);

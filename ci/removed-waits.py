@@ -1,0 +1,278 @@
+#!/usr/bin/env python3
+"""Shows that every ordering wait of the library is needed, or which other wait stands behind it.
+
+For each row: copies the tree to a temporary folder, takes one wait out by exact text (text that is not there exactly once is a
+failure), builds, runs the tests that the row names, and demands that at least one of them fails. A row that says `behind`
+removes a wait that another one makes redundant for the order: alone it must go unnoticed, and together with the other it must
+be noticed. Before anything is removed, all named tests must pass.
+
+Usage: ci/removed-waits.py [--list] [NAME…]
+"""
+# covers: VER-10
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "removed-waits"
+PACKAGE = "vram-residency"
+LIMIT = 300  # seconds for the tests of one row; a test that hangs has noticed
+
+
+@dataclass(frozen=True)
+class Patch:
+    path: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    patches: tuple
+    tests: dict  # test target ("lib" for the unit tests) -> names
+    behind: str = ""  # which wait makes this one redundant
+    also: tuple = ()  # what to remove besides, to show that
+
+
+# A buffer's bytes without their wait, for the rows that show which of two waits does the work.
+UNWAITED = Patch(
+    "src/ffi/host.rs",
+    "    /// Overwrites it with zeros, once",
+    "    /// Its bytes now.\n    pub(crate) fn bytes_now(&mut self) -> Result<&mut [u8], DriverError> {\n"
+    "        Ok(self.settled())\n    }\n\n    /// Overwrites it with zeros, once",
+)
+WIPE_WAIT = Patch(
+    "src/ffi/host.rs",
+    "    pub(crate) fn wipe(&mut self) -> Result<(), DriverError> {\n        let waited = self.owner.wait(self.base);",
+    "    pub(crate) fn wipe(&mut self) -> Result<(), DriverError> {\n        let waited = Ok(());",
+)
+UPLOAD_SYNC = Patch(
+    "src/device/staging.rs", "        stream.synchronize()?;\n        drop(buffers);", "        drop(buffers);")
+COLLECT_SYNC = Patch(
+    "src/device/check.rs",
+    "        stream.synchronize()?;\n        let bytes = self.readback.bytes_mut()?;",
+    "        let _ = (device, stream);\n        let bytes = self.readback.bytes_mut()?;",
+)
+READER_SYNC = Patch("src/device/reader.rs", "        reader.stream.synchronize()?;\n", "")
+PROOF_SYNC = Patch(
+    "src/device/wipe.rs",
+    "        stream.synchronize()?;\n        proof.bytes_mut()?.first_chunk()",
+    "        proof.bytes_mut()?.first_chunk()",
+)
+KNOWN_COUNT_SYNC = Patch(
+    "src/device/known.rs",
+    "        stream.synchronize()?;\n        let found = u64",
+    "        let found = u64",
+)
+KNOWN_WRITE_SYNC = Patch(
+    "src/device/known.rs", "        stream.synchronize()?;\n        Ok(())", "        Ok(())")
+
+ON_STREAM = {"executions": ["a_write_that_the_engine_has_queued_is_seen_by_the_check", "a_batch_follows_the_stream_too"],
+             "properties_engine": ["checks_and_brackets_follow_the_engines_stream"]}
+UPLOAD = {"executions": ["many_callers_at_once_cost_fewer_launches_than_calls"],
+          "freshness": ["a_seal_within_its_age_executes"]}
+CHECK = {"executions": ["a_batch_begins_all_in_order_with_one_launch_each"],
+         "freshness": ["a_reseal_that_fails_leaves_the_old_seal_good"]}
+READ = {"executions": ["a_failed_read_leaves_nothing_on_its_way_to_the_host"],
+        "adoption": ["reads_cross_virtual_padding_and_see_zeros_there"]}
+WIPE = {"scratch_and_shutdown": ["a_wipe_that_could_not_be_waited_for_is_no_wipe",
+                                 "a_drained_shutdown_wipes_everything_and_says_so"]}
+BUILD = {"freshness": ["a_seal_within_its_age_executes"], "lib": ["a_shard_lives_its_whole_life"]}
+FINISH = {"executions": ["finish_waits_for_what_the_engine_enqueued",
+                         "a_bracket_sees_what_the_engine_enqueued_during_the_work"]}
+DROPPED = {"executions": ["a_dropped_guard_keeps_its_shard_until_the_engines_queue_has_run"]}
+ENDED = {"executions": ["shutdown_and_the_end_wait_for_the_work_of_dropped_guards"]}
+FAILED_WAIT = {"executions": ["a_shard_stays_pinned_also_when_waiting_for_the_engine_failed"]}
+SCRATCH = {"scratch_and_shutdown": ["the_wipe_waits_for_the_streams_that_used_the_scratch",
+                                    "the_end_of_the_manager_wipes_live_scratch_behind_its_engines_work"]}
+
+ROWS = [
+    Row("check-follows-engine", (Patch(
+        "src/device/memory.rs",
+        "        if let Some(event) = after {\n            self.device.driver.wait_event(self.stream.id, event)?;\n        }",
+        "        let _ = after;"),), ON_STREAM),
+    Row("collect-synchronize", (COLLECT_SYNC,), CHECK),
+    Row("collect-both", (COLLECT_SYNC, UNWAITED, Patch(
+        "src/device/check.rs",
+        "        let bytes = self.readback.bytes_mut()?;", "        let bytes = self.readback.bytes_now()?;")), CHECK),
+    Row("upload-synchronize", (UPLOAD_SYNC,), UPLOAD,
+        behind="the wait in the wipe of the staging buffers, and the order of the shard's own stream", also=(WIPE_WAIT,)),
+    Row("buffer-bytes", (Patch(
+        "src/ffi/host.rs", "        self.owner.wait(self.base)?;\n        Ok(self.settled())", "        Ok(self.settled())"),),
+        UPLOAD),
+    Row("buffer-wipe", (WIPE_WAIT,), {"lib": ["wiping_a_buffer_runs_its_copies_first"]}),
+    Row("buffer-wipe-first", (Patch(
+        "src/ffi/host.rs",
+        "        let waited = self.owner.wait(self.base);\n        let bytes = bytes.min",
+        "        let waited = Ok(());\n        let bytes = bytes.min"),),
+        {"lib": ["wiping_a_buffer_runs_its_copies_first"], **READ}),
+    Row("reader-synchronize", (READER_SYNC,), READ),
+    Row("reader-both", (READER_SYNC, UNWAITED, Patch(
+        "src/device/reader.rs", "let bytes = reader.buffer.bytes_mut()?;", "let bytes = reader.buffer.bytes_now()?;")), READ),
+    Row("proof-synchronize", (PROOF_SYNC,), WIPE),
+    Row("proof-both", (PROOF_SYNC, UNWAITED, Patch(
+        "src/device/wipe.rs", "proof.bytes_mut()?.first_chunk()", "proof.bytes_now()?.first_chunk()")), WIPE),
+    Row("known-count-synchronize", (KNOWN_COUNT_SYNC,), BUILD, behind="the wait of the buffer whose bytes are compared",
+        also=(UNWAITED, Patch(
+            "src/device/known.rs", "let answer = buffer.bytes_mut()?.first_chunk()",
+            "let answer = buffer.bytes_now()?.first_chunk()"))),
+    Row("known-write-synchronize", (KNOWN_WRITE_SYNC,), BUILD,
+        behind="the wait in the wipe of the buffer, which ends there", also=(WIPE_WAIT,)),
+    Row("earlier-work-before-wipe", (Patch(
+        "src/device/memory.rs", "        let _earlier = self.stream.synchronize();\n", ""),),
+        {"adoption": ["whichever_call_of_the_device_fails_the_memory_comes_back_untouched"], **WIPE}),
+    Row("finish", (Patch(
+        "src/execution/scope.rs", ".and_then(|event| event.synchronize());", ".map(drop);"),), FINISH),
+    Row("finish-failed-wait", (Patch(
+        "src/execution/scope.rs", "self.stream.filter(|_| !self.waited)",
+        "self.stream.filter(|_| outcome == ExecuteOutcome::Abandoned)"),), FAILED_WAIT),
+    Row("reap-before-event", (Patch(
+        "src/core/guards.rs", "matches!(self.event(device).and_then(Event::has_passed), Ok(true))",
+        "self.event(device).and_then(Event::has_passed).is_ok()"),), DROPPED),
+    Row("reap-all", (Patch(
+        "src/core/guards.rs", "reapable.event(&self.device).and_then(Event::synchronize)",
+        "reapable.event(&self.device).map(drop)"),), ENDED),
+    Row("shutdown-reaps", (Patch(
+        "src/manager.rs", "        self.core.state.drain();\n        self.core.reap_all();",
+        "        self.core.state.drain();"),), ENDED),
+    Row("end-reaps", (Patch(
+        "src/manager.rs", "        self.core.reap_all();\n        self.core.retire_everything();",
+        "        self.core.retire_everything();"),), ENDED),
+    Row("shutdown-unpinned", (Patch(
+        "src/manager.rs", "until.is_some_and(|until| self.core.residents.wait_unpinned(until))", "until.is_some()"),),
+        {"scratch_and_shutdown": ["a_shutdown_waits_for_its_deadline_and_leaves_what_is_in_use_to_the_end",
+                                  "a_shutdown_is_drained_when_the_last_guard_finishes_in_time"]}),
+    Row("scratch-streams", (Patch(
+        "src/device/scratch.rs", "driver.synchronize(stream).or_else(|_theirs| driver.synchronize(stream))",
+        "{ let _ = (driver, stream); Ok::<(), crate::driver::DriverError>(()) }"),), SCRATCH),
+]
+
+
+class Tree:
+    """A copy of the project in which text is taken out and put back."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+                                capture_output=True, check=True).stdout.decode()
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+
+    def remove(self, patches):
+        """Applies the patches; returns what undoes them."""
+        before = {}
+        try:
+            for patch in patches:
+                path = self.folder / patch.path
+                text = path.read_text(encoding="utf-8")
+                before.setdefault(path, text)
+                if text.count(patch.old) != 1:
+                    raise LookupError(f"{patch.path} has {text.count(patch.old)} times: {patch.old.strip()!r}")
+                path.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
+        except LookupError:
+            self.restore(before)
+            raise
+        return before
+
+    @staticmethod
+    def restore(before):
+        for path, text in before.items():
+            path.write_text(text, encoding="utf-8")
+
+    def cargo(self, tests, *rest, limit=None):
+        targets = [part for target in sorted(tests)
+                   for part in (["--lib"] if target == "lib" else ["--test", target])]
+        environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0"}
+        return subprocess.run(["cargo", "test", "--locked", "-p", PACKAGE, "--no-fail-fast", *targets, *rest],
+                              cwd=self.folder, env=environment, capture_output=True, text=True, timeout=limit, check=False)
+
+    def run(self, tests):
+        """Builds, then runs the named tests: (names that failed, names that passed), or None where they hang."""
+        built = self.cargo(tests, "--no-run")
+        if built.returncode != 0:
+            raise RuntimeError("it does not build:\n" + built.stderr[-3000:])
+        names = [name for target in tests for name in tests[target]]
+        try:
+            ran = self.cargo(tests, "--", *names, limit=LIMIT)
+        except subprocess.TimeoutExpired:
+            return None
+        results = re.findall(r"^test (\S+)(?: - should panic)? \.\.\. (?:.*\n)*?.*?\b(ok|FAILED)$", ran.stdout, re.M)
+        done = {name.rsplit("::", 1)[-1]: word for name, word in results}
+        failed = [name for name in names if done.get(name) == "FAILED"]
+        passed = [name for name in names if done.get(name) == "ok"]
+        if ran.returncode != 0 and not failed:
+            failed = ["(the process)"]  # it aborted, or crashed, before it could say which
+        return failed, passed
+
+
+def noticed(tree, patches, tests):
+    """In words who noticed the removal; empty when nobody did."""
+    before = tree.remove(patches)
+    try:
+        outcome = tree.run(tests)
+    finally:
+        tree.restore(before)
+    if outcome is None:
+        return f"a test hung for {LIMIT} s"
+    return ", ".join(outcome[0])
+
+
+def judge(tree, row):
+    """(whether the row is as it should be, what happened)"""
+    try:
+        alone = noticed(tree, row.patches, row.tests)
+        if alone:
+            return True, f"caught by {alone}"
+        if not row.behind:
+            return False, "SURVIVED: no test noticed"
+        together = noticed(tree, row.patches + row.also, row.tests)
+    except (LookupError, RuntimeError) as problem:
+        return False, f"FAILED: {problem}"
+    if together:
+        return True, f"redundant, behind {row.behind}; without both caught by {together}"
+    return False, f"SURVIVED, also without {row.behind}"
+
+
+def main(arguments):
+    if arguments == ["--list"]:
+        print("\n".join(row.name for row in ROWS))
+        return 0
+    unknown = set(arguments) - {row.name for row in ROWS}
+    if unknown:
+        print(f"error: no row {', '.join(sorted(unknown))}; --list names them", file=sys.stderr)
+        return 2
+    rows = [row for row in ROWS if not arguments or row.name in arguments]
+    results = []
+    with tempfile.TemporaryDirectory(prefix="removed-waits-") as folder:
+        tree = Tree(Path(folder))
+        tests = {}
+        for row in rows:
+            for target, names in row.tests.items():
+                tests.setdefault(target, []).extend(name for name in names if name not in tests.get(target, []))
+        outcome = tree.run(tests)
+        missing = sorted(name for names in tests.values() for name in names if outcome is None or name not in outcome[1])
+        if missing:
+            print(f"error: with every wait in place these do not pass: {', '.join(missing)}", file=sys.stderr)
+            return 1
+        for row in rows:
+            began = time.monotonic()
+            good, what = judge(tree, row)
+            results.append((row.name, good, what))
+            print(f"{'ok  ' if good else 'FAIL'} {row.name:26} {time.monotonic() - began:4.0f} s  {what}", flush=True)
+    failed = sum(not good for _, good, _ in results)
+    print(f"removed waits: {len(results) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
