@@ -2,7 +2,7 @@
  * The kernels' bodies under sanitizers: every region is an allocation of exactly its bytes, so that a read past its end is found.
  * Results are compared with vram_verity_block, compiled here with plain additions. Prints what failed; exits 1 if anything did.
  */
-// covers: DIG-1, VER-11
+// covers: DIG-1 VER-11
 #include "../../include/vram_host_kernels.h"
 #include "../../include/vram_kernels.h"
 #include "../sha256.cuh"

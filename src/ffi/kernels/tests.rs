@@ -1,5 +1,5 @@
 //! The kernels' bodies against a plain reference over `sha2`.
-// covers: DIG-1, DIG-3, DEV-2, VER-11
+// covers: DIG-1 DIG-3 DEV-2 VER-11
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
 use std::mem::{offset_of, size_of};
