@@ -19,6 +19,17 @@ use crate::names::WorkerId;
 use crate::policy::{self, Policy};
 use crate::telemetry::Telemetry;
 
+#[cfg(feature = "cuda")]
+use crate::driver::cuda::Wanted as Cuda;
+
+/// Which CUDA device is wanted where none can be opened.
+#[cfg(not(feature = "cuda"))]
+enum Cuda {
+    First,
+    Ordinal(u32),
+    Uuid(DeviceUuid),
+}
+
 /// The least staging memory of each buffer, in bytes.
 const LEAST_STAGING_BYTES: usize = 4 << 10;
 /// The most staging memory of each buffer, in bytes.
@@ -50,8 +61,29 @@ struct Opened {
     mock: Option<Arc<crate::driver::mock::MockDriver>>,
 }
 
-#[cfg(feature = "mock")]
 impl Opened {
+    #[cfg(feature = "cuda")]
+    fn cuda(wanted: Cuda) -> Result<Self, VramError> {
+        Ok(Self {
+            driver: crate::driver::cuda::open(wanted)?,
+            #[cfg(feature = "mock")]
+            mock: None,
+        })
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn cuda(wanted: Cuda) -> Result<Self, VramError> {
+        let wanted = match wanted {
+            Cuda::First => "the first CUDA device".to_owned(),
+            Cuda::Ordinal(ordinal) => format!("CUDA device {ordinal}"),
+            Cuda::Uuid(uuid) => format!("the CUDA device {uuid}"),
+        };
+        let problem =
+            format!("{wanted} was asked for, but this build has no CUDA driver; build with the feature cuda");
+        Err(VramError::DeviceUnavailable { problem })
+    }
+
+    #[cfg(feature = "mock")]
     fn mock(config: &crate::driver::mock::MockConfig) -> Result<Self, VramError> {
         let mock = config.open()?;
         let driver: Arc<dyn Driver> = Arc::<crate::driver::mock::MockDriver>::clone(&mock);
@@ -62,30 +94,16 @@ impl Opened {
 impl DeviceSelector {
     fn open(self) -> Result<Opened, VramError> {
         match self {
-            Self::Auto => Err(no_cuda("the first CUDA device")),
+            Self::Auto => Opened::cuda(Cuda::First),
             #[cfg(feature = "mock")]
-            Self::AutoOrMock => {
-                tracing::warn!("no CUDA device can be used: running on the mock, which protects nothing");
+            Self::AutoOrMock => Opened::cuda(Cuda::First).or_else(|error| {
+                tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
                 Opened::mock(&crate::driver::mock::MockConfig::new())
-            }
-            Self::Cuda(ordinal) => Err(no_cuda(&format!("CUDA device {ordinal}"))),
-            Self::CudaUuid(uuid) => Err(no_cuda(&format!("the CUDA device {uuid}"))),
+            }),
+            Self::Cuda(ordinal) => Opened::cuda(Cuda::Ordinal(ordinal)),
+            Self::CudaUuid(uuid) => Opened::cuda(Cuda::Uuid(uuid)),
             #[cfg(feature = "mock")]
             Self::Mock(config) => Opened::mock(&config),
-        }
-    }
-}
-
-/// Why there is no CUDA device, and what to do.
-fn no_cuda(wanted: &str) -> VramError {
-    #[cfg(feature = "cuda")]
-    {
-        crate::driver::cuda::unavailable(wanted)
-    }
-    #[cfg(not(feature = "cuda"))]
-    {
-        VramError::DeviceUnavailable {
-            problem: format!("{wanted} was asked for, but this build has no CUDA driver; build with the feature cuda"),
         }
     }
 }
