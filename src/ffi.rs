@@ -13,10 +13,13 @@
 //! - `cuda` (feature `cuda`): the NVIDIA driver's library, loaded at run time. A table of its functions with plain numbers
 //!   for results; handles that are used only while they live; structures compared with cudarc's. The driver checks device
 //!   addresses of its own calls; those that kernels use are checked in `driver/cuda`.
+//! - `kernels` (tests, feature `mock`): the kernels' bodies compiled for the host, launched on memory that the tests own.
 #![allow(unsafe_code, reason = "the one room where foreign memory and foreign calls are touched")]
 
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 pub(crate) mod host;
+#[cfg(all(test, feature = "mock"))]
+mod kernels;
 #[cfg(feature = "mock")]
 pub(crate) mod mock;

@@ -18,7 +18,7 @@ pub(super) const CANDIDATES: &[&str] = &["libcuda.so.1", "libcuda.so"];
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoadError {
     /// No library.
-    #[error("no NVIDIA driver library ({}) could be loaded ({0}); install the NVIDIA driver", CANDIDATES.join(", "))]
+    #[error("no NVIDIA driver library could be loaded ({0}); install the NVIDIA driver")]
     NoLibrary(String),
     /// A library without this function.
     #[error("the NVIDIA driver library has no function {0}: it is too old, or not NVIDIA's; install a newer NVIDIA driver")]
