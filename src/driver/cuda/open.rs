@@ -85,7 +85,7 @@ const fn release(least: i32) -> &'static str {
 pub(crate) fn open(wanted: Wanted) -> Result<Arc<CudaDriver>, VramError> {
     let opened = Images::embedded()
         .ok_or(OpenError::NoKernels)
-        .and_then(|images| open_with(|| Api::load(), &images, wanted));
+        .and_then(|images| open_with(Api::load, &images, wanted));
     opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
 }
 

@@ -85,7 +85,7 @@ impl Pinned {
         unsafe { base.write_bytes(0, bytes) };
         let block = Arc::new(Block {
             context: Arc::clone(&self.context),
-            base: wide(base.expose_provenance().get()),
+            base: wide(base.as_ptr().expose_provenance()),
             bytes,
             uses: Mutex::default(),
             blocks: Arc::clone(&self.blocks),
