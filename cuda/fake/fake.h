@@ -153,7 +153,7 @@ int32_t current_device();
 bool accessible(const Range &range, bool writes);
 /* Whether anything queued uses the range. */
 bool in_use(const Range &range);
-uint64_t nonzero(uint64_t ptr, uint64_t bytes);
+uint64_t written(uint64_t ptr, uint64_t bytes);
 Stream *find_stream(uint64_t handle);
 /* Queues an operation, or runs it where streams are not late. */
 void enqueue(Stream *stream, Op op);

@@ -44,11 +44,12 @@ bool in_use(const Range &range)
     return false;
 }
 
-uint64_t nonzero(uint64_t ptr, uint64_t bytes)
+/* Bytes that somebody wrote: neither zero nor as they came. */
+uint64_t written(uint64_t ptr, uint64_t bytes)
 {
     uint64_t found = 0;
     for (uint64_t i = 0; i < bytes; i++) {
-        found += at(ptr)[i] != 0 ? 1u : 0u;
+        found += at(ptr)[i] != 0 && at(ptr)[i] != POISON ? 1u : 0u;
     }
     return found;
 }
@@ -170,7 +171,7 @@ FAKE_API Status cuMemUnmap(uint64_t ptr, size_t bytes)
     }
     if (place->second.access != 0) {
         on.counts["unmapped"]++;
-        on.counts["unwiped"] += bytes <= MOST_POISONED ? nonzero(ptr, bytes) : 0;
+        on.counts["unwiped"] += bytes <= MOST_POISONED ? written(ptr, bytes) : 0;
     }
     const uint64_t handle = place->second.handle;
     place->second.handle = 0;
@@ -339,7 +340,7 @@ FAKE_API Status cuMemFreeHost(void *ptr)
     if (in_use(Range{found->first, found->second})) {
         violation("pinned memory was freed while a queued copy uses it");
     }
-    on.counts["unwiped host"] += nonzero(found->first, found->second);
+    on.counts["unwiped host"] += written(found->first, found->second);
     on.pinned.erase(found);
     free(ptr);
     return OK;

@@ -258,7 +258,10 @@ impl Drop for CudaDriver {
         }
         let left = self.books.mapped_bytes();
         if left > 0 {
-            tracing::error!(bytes = left, "device memory that was not proven wiped stays allocated until the process ends");
+            tracing::error!(
+                bytes = left,
+                "device memory that was not proven wiped stays allocated until the process ends"
+            );
             self.context.keep();
         }
     }

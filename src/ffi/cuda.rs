@@ -9,6 +9,8 @@
 //! Runs against a stand-in for the driver in tests; not yet run on a GPU.
 
 mod context;
+#[cfg(test)]
+pub(crate) mod fake;
 mod kernels;
 mod memory;
 mod pinned;
@@ -23,10 +25,12 @@ pub(crate) use memory::{Attributes, Mapping, Unmapped};
 pub(crate) use pinned::Pinned;
 pub(crate) use status::{INVALID_HANDLE, INVALID_VALUE, failure};
 pub(crate) use stream::{AnyStream, Event, Stream};
+pub(crate) use table::LoadError;
 #[cfg(test)]
 pub(crate) use table::{OPTIONAL, REQUIRED};
-pub(crate) use table::LoadError;
-pub(crate) use types::{ALLOCATION_PINNED, HANDLE_TYPE_NONE, LOCATION_DEVICE, MEMORY_DEVICE, MEMORY_HOST, MEMORY_UNIFIED};
+pub(crate) use types::{
+    ALLOCATION_PINNED, HANDLE_TYPE_NONE, LOCATION_DEVICE, MEMORY_DEVICE, MEMORY_HOST, MEMORY_UNIFIED,
+};
 
 /// `value` as the driver's `size_t`; a size that does not fit is out of any range.
 fn native(value: u64) -> usize {

@@ -78,8 +78,7 @@ impl Opened {
             Cuda::Ordinal(ordinal) => format!("CUDA device {ordinal}"),
             Cuda::Uuid(uuid) => format!("the CUDA device {uuid}"),
         };
-        let problem =
-            format!("{wanted} was asked for, but this build has no CUDA driver; build with the feature cuda");
+        let problem = format!("{wanted} was asked for, but this build has no CUDA driver; build with the feature cuda");
         Err(VramError::DeviceUnavailable { problem })
     }
 
@@ -213,13 +212,19 @@ impl VramManagerBuilder {
     /// `CONFIG_ERROR`, `POLICY_VIOLATION`, `DEVICE_UNAVAILABLE`, `CUDA_ERROR`, `AUDIT_UNAVAILABLE`.
     pub fn build(self) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
-        if !(LEAST_STAGING_BYTES..=MOST_STAGING_BYTES).contains(&self.staging_bytes) {
-            return Err(VramError::Config {
-                setting: "staging",
-                problem: format!("of {} bytes is not between 4 KiB and 1 GiB", self.staging_bytes),
-            });
-        }
-        let opened = self.device.open()?;
+        self.admit_staging()?;
+        let opened = self.device.clone().open()?;
+        self.build_on(opened, threads)
+    }
+
+    /// A manager on a driver that a test of this crate opened itself.
+    #[cfg(all(test, feature = "cuda", feature = "mock"))]
+    pub(crate) fn build_with(self, driver: Arc<dyn Driver>) -> Result<VramManager, VramError> {
+        let threads = self.threads()?;
+        self.build_on(Opened { driver, mock: None }, threads)
+    }
+
+    fn build_on(self, opened: Opened, threads: NonZeroUsize) -> Result<VramManager, VramError> {
         let info = opened.driver.info().clone();
         let random = || VramError::Internal { what: "the operating system gave no randomness" };
         let (mut epoch, mut salt) = ([0; 16], [0; 32]);
@@ -271,6 +276,16 @@ impl VramManagerBuilder {
             core: Arc::new(core),
             #[cfg(feature = "mock")]
             mock: opened.mock,
+        })
+    }
+
+    fn admit_staging(&self) -> Result<(), VramError> {
+        if (LEAST_STAGING_BYTES..=MOST_STAGING_BYTES).contains(&self.staging_bytes) {
+            return Ok(());
+        }
+        Err(VramError::Config {
+            setting: "staging",
+            problem: format!("of {} bytes is not between 4 KiB and 1 GiB", self.staging_bytes),
         })
     }
 

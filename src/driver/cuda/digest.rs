@@ -17,16 +17,8 @@ const HASH_BYTES: u64 = 32;
 const CHUNK_BYTES: u64 = 1 << 30;
 const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 1024..=65536;
 /// FIPS 180-4, 5.3.3.
-const INITIAL: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// A digest, ready to be enqueued.
 #[derive(Debug)]

@@ -52,7 +52,9 @@ pub(super) enum OpenError {
     NoUuid(String),
     #[error("it has no virtual memory management, which owned regions need")]
     NoVirtualMemory,
-    #[error("this build has no native image for sm_{major}{minor}, only for {images}; nothing is compiled just in time")]
+    #[error(
+        "this build has no native image for sm_{major}{minor}, only for {images}; nothing is compiled just in time"
+    )]
     NoImage { major: u32, minor: u32, images: String },
     #[error("its primary context cannot be made ({0})")]
     Context(DriverError),
@@ -83,9 +85,8 @@ const fn release(least: i32) -> &'static str {
 /// # Errors
 /// `DEVICE_UNAVAILABLE`, with what to do.
 pub(crate) fn open(wanted: Wanted) -> Result<Arc<CudaDriver>, VramError> {
-    let opened = Images::embedded()
-        .ok_or(OpenError::NoKernels)
-        .and_then(|images| open_with(Api::load, &images, wanted));
+    let opened =
+        Images::embedded().ok_or(OpenError::NoKernels).and_then(|images| open_with(Api::load, &images, wanted));
     opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
 }
 

@@ -25,7 +25,9 @@ pub(super) fn ask(context: &Context, ptr: DevicePtr, own: bool) -> Result<Reside
             exportable: found.handle_types != HANDLE_TYPE_NONE,
         }),
         // Memory of an engine's own allocator has no such allocation.
-        Err(error) if !own && matches!(error.kind, DriverErrorKind::InvalidValue | DriverErrorKind::NotSupported) => None,
+        Err(error) if !own && matches!(error.kind, DriverErrorKind::InvalidValue | DriverErrorKind::NotSupported) => {
+            None
+        }
         Err(error) => return Err(error),
     };
     Ok(read(&attributes, properties.as_ref()))

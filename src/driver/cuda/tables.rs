@@ -56,9 +56,8 @@ impl Tables {
         let span = table.span().ok_or_else(|| failure(OPERATION, INVALID_VALUE))?;
         let room = table.host.bytes_mut()?;
         room.get_mut(..bytes.len()).ok_or_else(|| failure(OPERATION, INVALID_VALUE))?.copy_from_slice(bytes);
-        let launched = pinned
-            .copy_to_device(stream, span.ptr, &mut table.host, 0, bytes.len())
-            .and_then(|()| launch(span));
+        let launched =
+            pinned.copy_to_device(stream, span.ptr, &mut table.host, 0, bytes.len()).and_then(|()| launch(span));
         // Also when the launch failed: part of it may have been enqueued.
         let marked = table.mark(context, stream);
         let mut kept = self.kept();
@@ -151,7 +150,9 @@ impl Drop for Table {
         let waited = self.wait();
         // On a dead context nothing reads it any more.
         if self.unknown || waited.is_err_and(|error| error.kind != DriverErrorKind::Sticky) {
-            tracing::error!("a table of regions is kept for good: the driver does not say whether a launch still reads it");
+            tracing::error!(
+                "a table of regions is kept for good: the driver does not say whether a launch still reads it"
+            );
             return;
         }
         if let Some(Unmapped::Leaked(error) | Unmapped::Refused(_, error)) = self.device.take().map(Mapping::unmap) {

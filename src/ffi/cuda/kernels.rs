@@ -200,9 +200,8 @@ impl Kernels {
         // SAFETY: `function` is of this module and the stream lives (both borrowed). `places` has one element for the one
         // parameter, a structure laid out as the kernel's (asserted above and in vram_kernels.h), which the driver copies
         // before it returns. The device addresses in it were checked by the caller against live memory.
-        let status = unsafe {
-            launch(function, grid, 1, 1, threads, 1, 1, 0, stream.raw(), places, std::ptr::null_mut())
-        };
+        let status =
+            unsafe { launch(function, grid, 1, 1, threads, 1, 1, 0, stream.raw(), places, std::ptr::null_mut()) };
         status.check(OPERATION)
     }
 }

@@ -21,7 +21,9 @@ pub(crate) enum LoadError {
     #[error("no NVIDIA driver library could be loaded ({0}); install the NVIDIA driver")]
     NoLibrary(String),
     /// A library without this function.
-    #[error("the NVIDIA driver library has no function {0}: it is too old, or not NVIDIA's; install a newer NVIDIA driver")]
+    #[error(
+        "the NVIDIA driver library has no function {0}: it is too old, or not NVIDIA's; install a newer NVIDIA driver"
+    )]
     NoSymbol(&'static str),
 }
 

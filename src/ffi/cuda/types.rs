@@ -13,10 +13,8 @@ pub(crate) const EVENT_DISABLE_TIMING: u32 = sys::CUevent_flags::CU_EVENT_DISABL
 /// Usable from every context. Not write-combined: the CPU hashes what it holds.
 pub(crate) const HOST_ALLOC_PORTABLE: u32 = sys::CU_MEMHOSTALLOC_PORTABLE;
 
-pub(crate) const CAPABILITY_MAJOR: u32 =
-    sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as u32;
-pub(crate) const CAPABILITY_MINOR: u32 =
-    sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as u32;
+pub(crate) const CAPABILITY_MAJOR: u32 = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as u32;
+pub(crate) const CAPABILITY_MINOR: u32 = sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as u32;
 /// CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED. cudarc has it under its older name only.
 pub(crate) const VIRTUAL_MEMORY: u32 =
     sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED as u32;
