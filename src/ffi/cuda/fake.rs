@@ -92,13 +92,11 @@ impl Fake {
     pub(crate) fn without(symbol: &str) -> Self {
         Self::made(|bytes| {
             let wanted = [&[0], symbol.as_bytes(), &[0]].concat();
-            let found: Vec<usize> = (0..bytes.len() - wanted.len())
-                .filter(|at| bytes[*at..].starts_with(&wanted))
-                .map(|at| at + 1)
-                .collect();
+            let windows = bytes.windows(wanted.len()).enumerate();
+            let found: Vec<usize> = windows.filter(|(_, window)| *window == wanted).map(|(at, _)| at).collect();
             assert!(!found.is_empty(), "{symbol}");
             for at in found {
-                bytes[at] = b'x';
+                bytes[at..][1] = b'x';
             }
         })
     }
