@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compiles the mock device and its C test with every C compiler that is here, runs it under the address, leak and
 # undefined-behaviour sanitizers, then under the thread sanitizer, and checks which symbols the mock exports and that its
-# hash is C++ too.
+# hash is C++ too. The kernels' bodies, compiled for the host, run under the same sanitizers.
 # Fails on any warning, any sanitizer report, any failed test. Last line: "N passed, N failed".
 # covers: DEV-1, DEV-2
 set -uo pipefail
@@ -33,6 +33,14 @@ compile_and_run() { # compiler, sanitizers
         UBSAN_OPTIONS=print_stacktrace=1 timeout 300 "$build/mock_test"
 }
 
+kernels_on_the_cpu() { # compiler, VRAM_SHA256_MAD
+    "$1" "${flags[@]}" -O1 -fsanitize=address,leak,undefined -fno-sanitize-recover=all "-DVRAM_SHA256_MAD=$2" -c \
+        cuda/kernels/tests/host_kernels.c -o "$build/host_kernels.o" || return 1
+    "$1" "${flags[@]}" -O1 -fsanitize=address,leak,undefined -fno-sanitize-recover=all cuda/kernels/tests/kernels_test.c \
+        "$build/host_kernels.o" -o "$build/kernels_test" || return 1
+    UBSAN_OPTIONS=print_stacktrace=1 timeout 300 "$build/kernels_test"
+}
+
 exports_only_its_interface() { # compiler
     "$1" "${flags[@]}" -O3 -fvisibility=hidden -c cuda/mock/vram_mock.c -o "$build/vram_mock.o" || return 1
     nm -g --defined-only "$build/vram_mock.o" | awk '{print $3}' | sort >"$build/exported"
@@ -62,6 +70,8 @@ fi
 for compiler in "${compilers[@]}"; do
     check "$compiler: address, leak, undefined" compile_and_run "$compiler" address,leak,undefined
     check "$compiler: thread" compile_and_run "$compiler" thread
+    check "$compiler: kernels on the CPU" kernels_on_the_cpu "$compiler" 1
+    check "$compiler: kernels on the CPU, plain additions" kernels_on_the_cpu "$compiler" 0
     check "$compiler: exported symbols" exports_only_its_interface "$compiler"
 done
 for compiler in g++ clang++; do

@@ -19,7 +19,8 @@
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 pub(crate) mod host;
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
+#[cfg(feature = "mock")]
 mod kernels;
 #[cfg(feature = "mock")]
 pub(crate) mod mock;

@@ -13,7 +13,6 @@
 #define VRAM_DEVICE_FN static inline
 #define VRAM_UNROLL
 #define VRAM_NO_UNROLL
-#define VRAM_IS_GLOBAL(pointer)
 #define __launch_bounds__(...)
 #define __grid_constant__
 

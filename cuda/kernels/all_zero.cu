@@ -33,15 +33,14 @@ VRAM_KERNEL void __launch_bounds__(VRAM_COUNT_THREADS) vram_count_nonzero(const 
     const uint64_t head = ahead < args.bytes ? ahead : args.bytes;
     const uint64_t vectors = (args.bytes - head) / 16u;
     const uint64_t tail = args.bytes - head - 16u * vectors;
-    const uint4 *middle = (const uint4 *)(uintptr_t)(args.ptr + head);
+    const uint4 *middle = (const uint4 *)vram_at(args.ptr + head);
     uint64_t covered = 0;
     uint64_t found = 0;
     uint64_t at = vram_thread();
-    VRAM_IS_GLOBAL(middle);
 
     /* The edges. */
     for (uint64_t edge = at; edge < head + tail; edge += threads) {
-        const uint8_t *byte = vram_at(args.ptr + (edge < head ? edge : edge + 16u * vectors));
+        const uint8_t *byte = (const uint8_t *)vram_at(args.ptr + (edge < head ? edge : edge + 16u * vectors));
         covered += 1;
         found += *byte != 0 ? 1u : 0u;
     }

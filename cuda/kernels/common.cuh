@@ -15,9 +15,6 @@
 #define VRAM_UNROLL _Pragma("unroll")
 #define VRAM_NO_UNROLL _Pragma("unroll 1")
 
-/* Tells the compiler that a pointer is to device memory, so that it need not ask at each access. */
-#define VRAM_IS_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
-
 typedef uint32_t vram_word;
 
 VRAM_DEVICE_FN uint32_t vram_swap(uint32_t word)
@@ -36,7 +33,6 @@ VRAM_DEVICE_FN uint32_t vram_bits(uint32_t word)
  */
 VRAM_DEVICE_FN void vram_tally(uint64_t *counter, uint64_t value)
 {
-    VRAM_IS_GLOBAL(counter);
     VRAM_UNROLL
     for (uint32_t lanes = 16; lanes != 0; lanes /= 2) {
         value += __shfl_down_sync(0xffffffffu, value, lanes);
@@ -56,14 +52,31 @@ VRAM_DEVICE_FN uint64_t vram_thread(void)
     return (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
 }
 
-VRAM_DEVICE_FN uint8_t *vram_at(uint64_t address)
+/* The low half of an address. Hidden from the compiler, which would else keep a second 64-bit copy of it in registers. */
+VRAM_DEVICE_FN uint32_t vram_low_word(const void *pointer)
 {
-    return (uint8_t *)(uintptr_t)address;
+#if defined(__CUDACC__)
+    uint32_t low;
+    asm("cvt.u32.u64 %0, %1;" : "=r"(low) : "l"(pointer));
+    return low;
+#else
+    return (uint32_t)((uintptr_t)pointer & 0xffffffffu);
+#endif
+}
+
+/* The memory at a device address. Tells the compiler that it is global memory, so that no access has to ask. */
+VRAM_DEVICE_FN void *vram_at(uint64_t address)
+{
+#if defined(__CUDACC__)
+    return __cvta_global_to_generic((size_t)address);
+#else
+    return (void *)(uintptr_t)address;
+#endif
 }
 
 VRAM_DEVICE_FN vram_counters *vram_counters_at(uint64_t address)
 {
-    return (vram_counters *)(uintptr_t)address;
+    return (vram_counters *)vram_at(address);
 }
 
 #endif

@@ -2,6 +2,7 @@
 //!
 //! Owns the mirror of `cuda/include/vram_kernels.h` that these tests launch with and the loop over chunks that a driver does.
 //! It borrows all memory for the length of one launch; the addresses in a launch come from slices that are alive.
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
 use std::ffi::{CStr, c_char, c_void};
 
