@@ -139,3 +139,18 @@ fn without_kernels_or_without_a_driver_there_is_one_clear_sentence() {
     }
     has(&OpenError::NoKernels.to_string(), &["no CUDA kernels", "nvcc", env!("VRAM_RESIDENCY_BUILD")]);
 }
+
+#[test]
+#[cfg(vram_cuda_kernels)]
+fn the_embedded_images_are_native_and_for_every_architecture_that_is_promised() {
+    // covers: DEV-3 DEV-6
+    let embedded = Images::embedded().unwrap();
+    assert!((12_000..20_000).contains(&embedded.toolkit), "{}", embedded.toolkit);
+    let fake = Fake::new();
+    for (major, minor) in [(8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (12, 0), (12, 1)] {
+        fake.set("major", major);
+        fake.set("minor", minor);
+        drop(open_with(|| fake.api(), &embedded, Wanted::First).unwrap());
+    }
+    clean(&fake);
+}
