@@ -235,7 +235,7 @@ fn build_kernels(nvcc: &Path, out: &Path) -> Result<String, String> {
         native: false,
     }));
     compile(nvcc, out, &images)?;
-    embed(out, &images)?;
+    embed(out, &images, toolkit(release)?)?;
     println!("cargo::rustc-cfg=vram_cuda_kernels");
     Ok(format!("CUDA kernels for {} (nvcc {release})", names(&native)))
 }
@@ -277,8 +277,16 @@ fn compile(nvcc: &Path, out: &Path, images: &[Image]) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes `kernels.rs`, which holds the images.
-fn embed(out: &Path, images: &[Image]) -> Result<(), String> {
+/// `13.0` as the driver counts: 13000.
+fn toolkit(release: &str) -> Result<u32, String> {
+    let parts = release.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    let (major, minor): (u32, u32) =
+        parts.ok_or_else(|| format!("nvcc says that it is of release `{release}`, which is no version"))?;
+    Ok(major.saturating_mul(1000).saturating_add(minor.saturating_mul(10)))
+}
+
+/// Writes `kernels.rs`, which holds the images and the CUDA version of their toolkit.
+fn embed(out: &Path, images: &[Image], toolkit: u32) -> Result<(), String> {
     let mut text = String::from(
         "/// The kernels for one architecture.\n\
          #[derive(Clone, Copy)]\n\
@@ -313,6 +321,8 @@ fn embed(out: &Path, images: &[Image]) -> Result<(), String> {
     };
     list("NATIVE", "IMAGES", "Native images, the oldest architecture first.");
     list("PTX", "PTX", "What the driver can compile for GPUs that no native image is for. Never in production.");
+    let _ = writeln!(text, "/// Version of the toolkit that made them: 1000 times major plus 10 times minor.");
+    let _ = writeln!(text, "pub(crate) const TOOLKIT: i32 = {toolkit};");
     fs::write(out.join("kernels.rs"), text).map_err(|error| format!("{}: {error}", out.display()))
 }
 

@@ -163,8 +163,10 @@ pub(crate) struct Residency {
     pub(crate) kind: MemoryKind,
     /// The host can address it.
     pub(crate) host_mapped: bool,
-    /// Another process could be given it.
+    /// Another process could be given it: it was allocated with a handle type for that.
     pub(crate) exportable: bool,
+    /// Another process could be given it by CUDA's older calls, as all memory of engines' own allocators can.
+    pub(crate) ipc_capable: bool,
     /// The device it lies on, if the driver says.
     pub(crate) ordinal: Option<u32>,
     /// The allocation that contains the address.

@@ -10,8 +10,10 @@
 //!   said that no copy uses them.
 //! - `mock` (feature `mock`): the C mock, mirrored by `mock/abi.rs`. The C side checks every device address; this side
 //!   vouches for the pointers of each call.
+//! - `cuda` (feature `cuda`): the NVIDIA driver's library, loaded at run time. A table of its functions with plain numbers
+//!   for results; handles that are used only while they live; structures compared with cudarc's. The driver checks device
+//!   addresses of its own calls; those that kernels use are checked in `driver/cuda`.
 //! - `kernels` (tests, feature `mock`): the kernels' bodies compiled for the host, launched on memory that the tests own.
-//! - `cuda` (feature `cuda`): looks whether an NVIDIA driver library is there.
 #![allow(unsafe_code, reason = "the one room where foreign memory and foreign calls are touched")]
 
 #[cfg(feature = "cuda")]

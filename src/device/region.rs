@@ -59,7 +59,7 @@ impl Region {
 
     /// Asks the driver again where the region lies.
     pub(super) fn prove_residency(&self) -> Result<(), VramError> {
-        prove_residency(&*self.driver, self.span)
+        prove_residency(&*self.driver, self.span, Allocator::Ours)
     }
 
     /// Its place.
@@ -87,15 +87,25 @@ impl Region {
     }
 }
 
+/// Who allocated a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Allocator {
+    /// This crate: nobody else can be given the memory in any way.
+    Ours,
+    /// An engine, with CUDA's ordinary calls, whose memory older calls for other processes all know. That alone is no refusal:
+    /// the engine must have handed it out, and an engine is trusted not to.
+    Engine,
+}
+
 /// Asks the driver where a span lies, and judges its answers.
-pub(super) fn prove_residency(driver: &dyn Driver, span: Span) -> Result<(), VramError> {
+pub(super) fn prove_residency(driver: &dyn Driver, span: Span, allocator: Allocator) -> Result<(), VramError> {
     let answer = driver.residency(span.ptr)?;
-    judge(&answer, span, driver.info().ordinal)
+    judge(&answer, span, driver.info().ordinal, allocator)
         .map_err(|problem| VramError::PolicyViolation { rule: "vram_only", problem: problem.to_owned() })
 }
 
 /// Whether the driver's answers prove that all of `span` is memory of device `ordinal` and of nothing else.
-fn judge(answer: &Residency, span: Span, ordinal: u32) -> Result<(), &'static str> {
+fn judge(answer: &Residency, span: Span, ordinal: u32, allocator: Allocator) -> Result<(), &'static str> {
     match answer.kind {
         MemoryKind::Device => {}
         MemoryKind::Unknown => {
@@ -107,7 +117,7 @@ fn judge(answer: &Residency, span: Span, ordinal: u32) -> Result<(), &'static st
     if answer.host_mapped {
         return Err("the memory is mapped into the host");
     }
-    if answer.exportable {
+    if answer.exportable || (answer.ipc_capable && allocator == Allocator::Ours) {
         return Err("the memory can be exported to other processes");
     }
     if answer.ordinal != Some(ordinal) {
@@ -128,15 +138,21 @@ mod tests {
     use crate::driver::DevicePtr;
 
     const SPAN: Span = Span { ptr: DevicePtr(4096), bytes: 8192 };
-    const GOOD: Residency =
-        Residency { kind: MemoryKind::Device, host_mapped: false, exportable: false, ordinal: Some(1), range: SPAN };
+    const GOOD: Residency = Residency {
+        kind: MemoryKind::Device,
+        host_mapped: false,
+        exportable: false,
+        ipc_capable: false,
+        ordinal: Some(1),
+        range: SPAN,
+    };
 
     #[test]
     fn only_a_complete_answer_is_a_proof() {
         // covers: RES-2
-        assert_eq!(judge(&GOOD, SPAN, 1), Ok(()));
+        assert_eq!(judge(&GOOD, SPAN, 1, Allocator::Ours), Ok(()));
         let wider = Span { ptr: DevicePtr(0), bytes: 1 << 20 };
-        assert_eq!(judge(&Residency { range: wider, ..GOOD }, SPAN, 1), Ok(()));
+        assert_eq!(judge(&Residency { range: wider, ..GOOD }, SPAN, 1, Allocator::Ours), Ok(()));
         let nothing = Span { ptr: DevicePtr(0), bytes: 0 };
         let short = Span { bytes: 8191, ..SPAN };
         let late = Span { ptr: DevicePtr(4097), bytes: 8192 };
@@ -154,7 +170,12 @@ mod tests {
             Residency { range: late, ..GOOD },
             Residency { range: wrapping, ..GOOD },
         ] {
-            assert!(judge(&bad, SPAN, 1).is_err(), "{bad:?}");
+            for allocator in [Allocator::Ours, Allocator::Engine] {
+                assert!(judge(&bad, SPAN, 1, allocator).is_err(), "{bad:?}");
+            }
         }
+        let ordinary = Residency { ipc_capable: true, ..GOOD };
+        assert!(judge(&ordinary, SPAN, 1, Allocator::Ours).is_err());
+        assert_eq!(judge(&ordinary, SPAN, 1, Allocator::Engine), Ok(()));
     }
 }

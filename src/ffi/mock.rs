@@ -206,6 +206,7 @@ impl MockDevice {
             kind,
             host_mapped: out.host_mapped != 0,
             exportable: out.exportable != 0,
+            ipc_capable: false,
             ordinal: (out.has_ordinal != 0).then_some(out.ordinal),
             range: Span { ptr: DevicePtr(out.range.ptr), bytes: out.range.bytes },
         })

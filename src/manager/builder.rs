@@ -19,6 +19,17 @@ use crate::names::WorkerId;
 use crate::policy::{self, Policy};
 use crate::telemetry::Telemetry;
 
+#[cfg(feature = "cuda")]
+use crate::driver::cuda::Wanted as Cuda;
+
+/// Which CUDA device is wanted where none can be opened.
+#[cfg(not(feature = "cuda"))]
+enum Cuda {
+    First,
+    Ordinal(u32),
+    Uuid(DeviceUuid),
+}
+
 /// The least staging memory of each buffer, in bytes.
 const LEAST_STAGING_BYTES: usize = 4 << 10;
 /// The most staging memory of each buffer, in bytes.
@@ -50,8 +61,28 @@ struct Opened {
     mock: Option<Arc<crate::driver::mock::MockDriver>>,
 }
 
-#[cfg(feature = "mock")]
 impl Opened {
+    #[cfg(feature = "cuda")]
+    fn cuda(wanted: Cuda) -> Result<Self, VramError> {
+        Ok(Self {
+            driver: crate::driver::cuda::open(wanted)?,
+            #[cfg(feature = "mock")]
+            mock: None,
+        })
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn cuda(wanted: Cuda) -> Result<Self, VramError> {
+        let wanted = match wanted {
+            Cuda::First => "the first CUDA device".to_owned(),
+            Cuda::Ordinal(ordinal) => format!("CUDA device {ordinal}"),
+            Cuda::Uuid(uuid) => format!("the CUDA device {uuid}"),
+        };
+        let problem = format!("{wanted} was asked for, but this build has no CUDA driver; build with the feature cuda");
+        Err(VramError::DeviceUnavailable { problem })
+    }
+
+    #[cfg(feature = "mock")]
     fn mock(config: &crate::driver::mock::MockConfig) -> Result<Self, VramError> {
         let mock = config.open()?;
         let driver: Arc<dyn Driver> = Arc::<crate::driver::mock::MockDriver>::clone(&mock);
@@ -62,30 +93,16 @@ impl Opened {
 impl DeviceSelector {
     fn open(self) -> Result<Opened, VramError> {
         match self {
-            Self::Auto => Err(no_cuda("the first CUDA device")),
+            Self::Auto => Opened::cuda(Cuda::First),
             #[cfg(feature = "mock")]
-            Self::AutoOrMock => {
-                tracing::warn!("no CUDA device can be used: running on the mock, which protects nothing");
+            Self::AutoOrMock => Opened::cuda(Cuda::First).or_else(|error| {
+                tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
                 Opened::mock(&crate::driver::mock::MockConfig::new())
-            }
-            Self::Cuda(ordinal) => Err(no_cuda(&format!("CUDA device {ordinal}"))),
-            Self::CudaUuid(uuid) => Err(no_cuda(&format!("the CUDA device {uuid}"))),
+            }),
+            Self::Cuda(ordinal) => Opened::cuda(Cuda::Ordinal(ordinal)),
+            Self::CudaUuid(uuid) => Opened::cuda(Cuda::Uuid(uuid)),
             #[cfg(feature = "mock")]
             Self::Mock(config) => Opened::mock(&config),
-        }
-    }
-}
-
-/// Why there is no CUDA device, and what to do.
-fn no_cuda(wanted: &str) -> VramError {
-    #[cfg(feature = "cuda")]
-    {
-        crate::driver::cuda::unavailable(wanted)
-    }
-    #[cfg(not(feature = "cuda"))]
-    {
-        VramError::DeviceUnavailable {
-            problem: format!("{wanted} was asked for, but this build has no CUDA driver; build with the feature cuda"),
         }
     }
 }
@@ -195,13 +212,19 @@ impl VramManagerBuilder {
     /// `CONFIG_ERROR`, `POLICY_VIOLATION`, `DEVICE_UNAVAILABLE`, `CUDA_ERROR`, `AUDIT_UNAVAILABLE`.
     pub fn build(self) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
-        if !(LEAST_STAGING_BYTES..=MOST_STAGING_BYTES).contains(&self.staging_bytes) {
-            return Err(VramError::Config {
-                setting: "staging",
-                problem: format!("of {} bytes is not between 4 KiB and 1 GiB", self.staging_bytes),
-            });
-        }
-        let opened = self.device.open()?;
+        self.admit_staging()?;
+        let opened = self.device.clone().open()?;
+        self.build_on(opened, threads)
+    }
+
+    /// A manager on a driver that a test of this crate opened itself.
+    #[cfg(all(test, feature = "cuda", feature = "mock"))]
+    pub(crate) fn build_with(self, driver: Arc<dyn Driver>) -> Result<VramManager, VramError> {
+        let threads = self.threads()?;
+        self.build_on(Opened { driver, mock: None }, threads)
+    }
+
+    fn build_on(self, opened: Opened, threads: NonZeroUsize) -> Result<VramManager, VramError> {
         let info = opened.driver.info().clone();
         let random = || VramError::Internal { what: "the operating system gave no randomness" };
         let (mut epoch, mut salt) = ([0; 16], [0; 32]);
@@ -253,6 +276,16 @@ impl VramManagerBuilder {
             core: Arc::new(core),
             #[cfg(feature = "mock")]
             mock: opened.mock,
+        })
+    }
+
+    fn admit_staging(&self) -> Result<(), VramError> {
+        if (LEAST_STAGING_BYTES..=MOST_STAGING_BYTES).contains(&self.staging_bytes) {
+            return Ok(());
+        }
+        Err(VramError::Config {
+            setting: "staging",
+            problem: format!("of {} bytes is not between 4 KiB and 1 GiB", self.staging_bytes),
         })
     }
 

@@ -118,6 +118,7 @@ fn memory_is_counted_in_granules_poisoned_and_limited() {
         kind: crate::driver::MemoryKind::Device,
         host_mapped: false,
         exportable: false,
+        ipc_capable: false,
         ordinal: Some(0),
         range: a,
     };

@@ -1,0 +1,156 @@
+//! Every way in which a device cannot be opened has a sentence of its own, and nothing panics or leaks.
+// covers: ERR-3 DEV-6
+
+use super::*;
+use crate::error::ErrorCode;
+use crate::ffi::cuda::{Api, LoadError, OPTIONAL, REQUIRED};
+
+fn sentence(fake: &Fake, wanted: Wanted) -> String {
+    let error = super::super::open::unavailable(wanted, &open_on(fake, wanted).unwrap_err());
+    assert_eq!(error.code(), ErrorCode::DeviceUnavailable);
+    clean(fake);
+    error.to_string()
+}
+
+fn has(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{text}: {part}");
+    }
+}
+
+#[test]
+fn a_device_is_opened_by_ordinal_or_uuid_and_says_what_it_is() {
+    // covers: RES-8
+    let fake = Fake::new();
+    let first = open_on(&fake, Wanted::First).unwrap();
+    assert_eq!((first.info().ordinal, first.info().kind, first.info().granularity), (0, DeviceKind::Cuda, GRANULE));
+    assert_eq!((first.info().name.as_str(), first.info().total_bytes), ("Stand-in GPU 0", 1 << 32));
+    let second = open_on(&fake, Wanted::Uuid(DeviceUuid::from_bytes([0x22; 16]))).unwrap();
+    assert_eq!((second.info().ordinal, second.info().uuid), (1, DeviceUuid::from_bytes([0x22; 16])));
+    assert_eq!(fake.get("retained"), 2);
+    let again = open_on(&fake, Wanted::Ordinal(1)).unwrap();
+    assert_eq!(again.info().uuid, second.info().uuid);
+    drop((first, second, again));
+    clean(&fake);
+}
+
+#[test]
+fn a_missing_library_says_so() {
+    let fake = Fake::new();
+    let error = open_with(|| Api::load_from(&fake.missing()), &images(), Wanted::First).unwrap_err();
+    assert!(matches!(error, OpenError::Library(LoadError::NoLibrary(_))), "{error}");
+    has(&error.to_string(), &["no NVIDIA driver library", "install the NVIDIA driver"]);
+}
+
+#[test]
+fn each_missing_function_is_named() {
+    for symbol in REQUIRED {
+        let fake = Fake::without(symbol);
+        let error = open_on(&fake, Wanted::First).unwrap_err();
+        assert!(matches!(error, OpenError::Library(LoadError::NoSymbol(missing)) if missing == *symbol), "{error}");
+        has(&error.to_string(), &[symbol, "too old"]);
+    }
+    for symbol in OPTIONAL {
+        drop(open_on(&Fake::without(symbol), Wanted::First).unwrap());
+    }
+    assert_eq!(REQUIRED.len() + OPTIONAL.len(), 43);
+}
+
+#[test]
+fn drivers_that_are_too_old_and_devices_that_are_not_there_are_told_apart() {
+    let fake = Fake::new();
+    fake.set("version", 12_040);
+    has(&sentence(&fake, Wanted::First), &["the first CUDA device", "too old", "CUDA 12.4", "CUDA 13.0", "580"]);
+    fake.set("version", 13_010);
+    has(&sentence(&fake, Wanted::Ordinal(2)), &["CUDA device 2", "no such ordinal", "2 device(s)"]);
+    has(&sentence(&fake, Wanted::Ordinal(u32::MAX)), &["no such ordinal"]);
+    let uuid = DeviceUuid::from_bytes([9; 16]);
+    let text = sentence(&fake, Wanted::Uuid(uuid));
+    has(&text, &[&uuid.to_string(), "UUID", "GPU-11111111-1111-1111-1111-111111111111", "GPU-22222222"]);
+    fake.set("virtual_memory", 0);
+    has(&sentence(&fake, Wanted::First), &["virtual memory management"]);
+    fake.set("virtual_memory", 1);
+    for (major, minor) in [(7, 5), (10, 0)] {
+        fake.set("major", major);
+        fake.set("minor", minor);
+        has(&sentence(&fake, Wanted::First), &[&format!("sm_{major}{minor}"), "sm_80, sm_90", "no native image"]);
+    }
+    fake.set("major", 8);
+    fake.set("minor", 7);
+    drop(open_on(&fake, Wanted::First).unwrap());
+    fake.set("granularity", 3 << 20);
+    has(&sentence(&fake, Wanted::First), &["power of two"]);
+    fake.set("devices", 0);
+    has(&sentence(&fake, Wanted::First), &["sees no device"]);
+    fake.set("devices", 1);
+    fake.order("cuInit", 100, 1, 1);
+    has(&sentence(&fake, Wanted::First), &["sees no device"]);
+}
+
+#[test]
+fn every_call_of_opening_may_fail_with_any_number() {
+    let calls = [
+        ("cuInit", "does not start"),
+        ("cuDriverGetVersion", "does not answer"),
+        ("cuDeviceGetCount", "does not answer"),
+        ("cuDeviceGet", "does not answer"),
+        ("cuDeviceGetAttribute", "does not answer"),
+        ("cuDeviceGetUuid_v2", "does not answer"),
+        ("cuDeviceGetName", "does not answer"),
+        ("cuDeviceTotalMem_v2", "does not answer"),
+        ("cuDevicePrimaryCtxRetain", "primary context"),
+        ("cuCtxPushCurrent_v2", "kernels for it"),
+        ("cuModuleLoadData", "kernels for it"),
+        ("cuModuleGetFunction", "kernels for it"),
+        ("cuMemGetAllocationGranularity", "does not answer"),
+        ("cuMemHostAlloc", "does not answer"),
+        ("cuEventCreate", "does not answer"),
+        ("cuMemAddressReserve", "does not answer"),
+        ("cuMemCreate", "does not answer"),
+        ("cuMemMap", "does not answer"),
+        ("cuMemSetAccess", "does not answer"),
+    ];
+    let fake = Fake::new();
+    for (call, what) in calls {
+        for number in [1, 226, 913, 916, 1000, 12_345, u32::MAX] {
+            fake.order(call, number, 1, 1);
+            has(&sentence(&fake, Wanted::First), &[what, call, &format!("error {number} ")]);
+        }
+    }
+}
+
+#[test]
+fn only_native_code_is_given_to_the_driver() {
+    let fake = Fake::new();
+    let ptx = Images { images: vec![Image { arch: 90, code: b".version 8.0\n.target sm_90\n" }], ..images() };
+    let error = open_with(|| fake.api(), &ptx, Wanted::First).unwrap_err();
+    assert!(matches!(error, OpenError::Kernels(DriverError { code: 200, .. })), "{error}");
+    assert_eq!(fake.calls("cuModuleLoadData"), 0);
+    clean(&fake);
+}
+
+#[test]
+fn without_kernels_or_without_a_driver_there_is_one_clear_sentence() {
+    if let Err(error) = open(Wanted::Ordinal(4096)) {
+        assert_eq!(error.code(), ErrorCode::DeviceUnavailable);
+        has(&error.to_string(), &["CUDA device 4096 cannot be opened: "]);
+    } else {
+        panic!("there is no such device");
+    }
+    has(&OpenError::NoKernels.to_string(), &["no CUDA kernels", "nvcc", env!("VRAM_RESIDENCY_BUILD")]);
+}
+
+#[test]
+#[cfg(vram_cuda_kernels)]
+fn the_embedded_images_are_native_and_for_every_architecture_that_is_promised() {
+    // covers: DEV-3 DEV-6
+    let embedded = Images::embedded().unwrap();
+    assert!((12_000..20_000).contains(&embedded.toolkit), "{}", embedded.toolkit);
+    let fake = Fake::new();
+    for (major, minor) in [(8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (12, 0), (12, 1)] {
+        fake.set("major", major);
+        fake.set("minor", minor);
+        drop(open_with(|| fake.api(), &embedded, Wanted::First).unwrap());
+    }
+    clean(&fake);
+}

@@ -1,0 +1,135 @@
+//! The functions that are called, and the library that has them.
+//!
+//! Owns [`Table`]. Results are plain numbers in a type of our own: cudarc's closed enum would be undefined behaviour for a
+//! number that it does not know. Handles and device addresses are integers here, which the ABI passes as it passes pointers.
+//! Once the driver has started, its library is never unloaded.
+
+use std::ffi::{c_char, c_void};
+
+use libloading::Library;
+
+use super::status::Status;
+use super::types::{AccessDesc, AllocationProp, MemLocation};
+
+/// Where the driver's library is, by its well-known names.
+pub(super) const CANDIDATES: &[&str] = &["libcuda.so.1", "libcuda.so"];
+
+/// Why there is no table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// No library.
+    #[error("no NVIDIA driver library could be loaded ({0}); install the NVIDIA driver")]
+    NoLibrary(String),
+    /// A library without this function.
+    #[error(
+        "the NVIDIA driver library has no function {0}: it is too old, or not NVIDIA's; install a newer NVIDIA driver"
+    )]
+    NoSymbol(&'static str),
+}
+
+/// Declares the table: a field, the driver's name of it, and its parameters.
+macro_rules! table {
+    (required { $($field:ident = $symbol:literal ($($argument:ty),*);)* }
+     optional { $($maybe:ident = $maybe_symbol:literal ($($maybe_argument:ty),*);)* }) => {
+        /// The driver's functions.
+        pub(super) struct Table {
+            $(pub(super) $field: unsafe extern "C" fn($($argument),*) -> Status,)*
+            $(pub(super) $maybe: Option<unsafe extern "C" fn($($maybe_argument),*) -> Status>,)*
+        }
+
+        impl Table {
+            fn load(library: &Library) -> Result<Self, LoadError> {
+                Ok(Self {
+                    $($field: {
+                        // SAFETY: the type is that of the function's declaration in cuda.h, with handles and device addresses
+                        // as integers of the same size (asserted in types.rs) and CUresult as the number that it is.
+                        let found = unsafe { library.get(concat!($symbol, "\0").as_bytes()) };
+                        *found.map_err(|_| LoadError::NoSymbol($symbol))?
+                    },)*
+                    $($maybe: {
+                        // SAFETY: as above: the type is that of the declaration in cuda.h, integers for handles.
+                        let found = unsafe { library.get(concat!($maybe_symbol, "\0").as_bytes()) };
+                        found.ok().map(|symbol| *symbol)
+                    },)*
+                })
+            }
+        }
+
+        #[cfg(test)]
+        pub(crate) const REQUIRED: &[&str] = &[$($symbol),*];
+        #[cfg(test)]
+        pub(crate) const OPTIONAL: &[&str] = &[$($maybe_symbol),*];
+    };
+}
+
+table! {
+    required {
+        init = "cuInit"(u32);
+        driver_version = "cuDriverGetVersion"(*mut i32);
+        device_count = "cuDeviceGetCount"(*mut i32);
+        device_get = "cuDeviceGet"(*mut i32, i32);
+        device_name = "cuDeviceGetName"(*mut u8, i32, i32);
+        device_uuid = "cuDeviceGetUuid_v2"(*mut [u8; 16], i32);
+        device_total = "cuDeviceTotalMem_v2"(*mut usize, i32);
+        device_attribute = "cuDeviceGetAttribute"(*mut i32, u32, i32);
+        context_retain = "cuDevicePrimaryCtxRetain"(*mut usize, i32);
+        context_release = "cuDevicePrimaryCtxRelease_v2"(i32);
+        context_push = "cuCtxPushCurrent_v2"(usize);
+        context_pop = "cuCtxPopCurrent_v2"(*mut usize);
+        memory_info = "cuMemGetInfo_v2"(*mut usize, *mut usize);
+        granularity = "cuMemGetAllocationGranularity"(*mut usize, *const AllocationProp, u32);
+        address_reserve = "cuMemAddressReserve"(*mut u64, usize, usize, u64, u64);
+        address_free = "cuMemAddressFree"(u64, usize);
+        memory_create = "cuMemCreate"(*mut u64, usize, *const AllocationProp, u64);
+        memory_release = "cuMemRelease"(u64);
+        memory_map = "cuMemMap"(u64, usize, usize, u64, u64);
+        memory_unmap = "cuMemUnmap"(u64, usize);
+        set_access = "cuMemSetAccess"(u64, usize, *const AccessDesc, usize);
+        retain_handle = "cuMemRetainAllocationHandle"(*mut u64, usize);
+        handle_properties = "cuMemGetAllocationPropertiesFromHandle"(*mut AllocationProp, u64);
+        pointer_attributes = "cuPointerGetAttributes"(u32, *const u32, *mut *mut c_void, u64);
+        host_alloc = "cuMemHostAlloc"(*mut *mut c_void, usize, u32);
+        host_free = "cuMemFreeHost"(*mut c_void);
+        stream_create = "cuStreamCreate"(*mut usize, u32);
+        stream_destroy = "cuStreamDestroy_v2"(usize);
+        stream_synchronize = "cuStreamSynchronize"(usize);
+        stream_wait = "cuStreamWaitEvent"(usize, usize, u32);
+        event_create = "cuEventCreate"(*mut usize, u32);
+        event_destroy = "cuEventDestroy_v2"(usize);
+        event_record = "cuEventRecord"(usize, usize);
+        event_query = "cuEventQuery"(usize);
+        event_synchronize = "cuEventSynchronize"(usize);
+        copy_to_device = "cuMemcpyHtoDAsync_v2"(u64, usize, usize, usize);
+        copy_to_host = "cuMemcpyDtoHAsync_v2"(usize, u64, usize, usize);
+        fill = "cuMemsetD8Async"(u64, u8, usize, usize);
+        module_load = "cuModuleLoadData"(*mut usize, *const c_void);
+        module_unload = "cuModuleUnload"(usize);
+        module_function = "cuModuleGetFunction"(*mut usize, usize, *const c_char);
+        launch = "cuLaunchKernel"(usize, u32, u32, u32, u32, u32, u32, u32, usize, *mut *mut c_void, *mut *mut c_void);
+    }
+    optional {
+        // Without it a switch to read-only is not confirmed, and not claimed.
+        get_access = "cuMemGetAccess"(*mut u64, *const MemLocation, u64);
+    }
+}
+
+impl Table {
+    /// Loads the first of `names` that is there.
+    pub(super) fn open<N: AsRef<std::ffi::OsStr>>(names: &[N]) -> Result<Self, LoadError> {
+        let mut problem = "no name to look for".to_owned();
+        for name in names {
+            // SAFETY: loading runs the library's initialisers. In shipped code the name is one of CANDIDATES: the system's own
+            // NVIDIA driver, which every CUDA program loads; in tests it is the stand-in of cuda/fake, which has none.
+            match unsafe { Library::new(name.as_ref()) } {
+                Ok(library) => {
+                    let table = Self::load(&library)?;
+                    // The functions outlive every handle, and a started driver has threads of its own: it stays loaded.
+                    std::mem::forget(library);
+                    return Ok(table);
+                }
+                Err(error) => problem = error.to_string(),
+            }
+        }
+        Err(LoadError::NoLibrary(problem))
+    }
+}
