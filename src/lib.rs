@@ -24,7 +24,7 @@
 //! Begin with [`VramManager`]; its example is the main job. The digest is the file digest of
 //! [fs-verity](https://docs.kernel.org/filesystems/fsverity.html), so the stock tool can check it.
 //!
-//! This version drives the mock device only: it has no CUDA driver and has not yet been run on a GPU.
+//! Not yet run on a GPU: the CUDA driver has run against a stand-in for the driver library only.
 #![cfg_attr(
     not(feature = "mock"),
     allow(dead_code, reason = "without the mock nothing can open a device until the CUDA driver is there")

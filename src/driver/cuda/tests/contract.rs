@@ -1,5 +1,5 @@
 //! The contract of the driver seam, as the mock keeps it, and what only a CUDA driver can get wrong.
-// covers: RES-2 DEV-5 VER-10 ERR-3
+// covers: RES-2 VER-10 ERR-3
 
 use super::*;
 
@@ -246,7 +246,6 @@ fn addresses_streams_and_buffers_that_are_not_ours_are_errors() {
 
 #[test]
 fn read_only_is_claimed_only_when_the_driver_confirms_it() {
-    // covers: DEV-5
     let on = bench();
     let span = on.alloc(GRANULE);
     on.driver.fill(on.stream, span, 1).unwrap();

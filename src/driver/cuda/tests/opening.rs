@@ -143,7 +143,7 @@ fn without_kernels_or_without_a_driver_there_is_one_clear_sentence() {
 #[test]
 #[cfg(vram_cuda_kernels)]
 fn the_embedded_images_are_native_and_for_every_architecture_that_is_promised() {
-    // covers: DEV-3 DEV-6
+    // covers: DEV-6
     let embedded = Images::embedded().unwrap();
     assert!((12_000..20_000).contains(&embedded.toolkit), "{}", embedded.toolkit);
     let fake = Fake::new();
