@@ -182,7 +182,7 @@ Feature: Guards, batches, brackets and engine streams
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And an engine's stream
-    When the engine enqueues 8 over 1 bytes at 4999 of part-0
+    When the engine enqueues 8 over 1 byte at 4999 of part-0
     And I take a guard of part-0 on the engine's stream
     Then it is an integrity failure of part-0 that covers byte 4999
     And there is no guard
@@ -209,7 +209,7 @@ Feature: Guards, batches, brackets and engine streams
     When I begin on the engine's stream the batch part-0, part-1
     Then it succeeds
     When the batch finishes
-    And the engine enqueues 8 over 1 bytes at 0 of part-1
+    And the engine enqueues 8 over 1 byte at 0 of part-1
     And I begin on the engine's stream the batch part-0, part-1
     Then it is an integrity failure of part-1 that covers byte 0
     And there is no guard
@@ -251,7 +251,7 @@ Feature: Guards, batches, brackets and engine streams
     And the shard part-0 is sealed from nines
     And an engine's stream
     When I take a bracketed guard of part-0 on the engine's stream
-    And the engine enqueues 8 over 1 bytes at 4999 of part-0
+    And the engine enqueues 8 over 1 byte at 4999 of part-0
     And the guard finishes
     Then it is an integrity failure of part-0 that covers byte 4999
     And the executions ended as: discarded

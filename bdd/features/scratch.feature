@@ -48,7 +48,7 @@ Feature: Working memory and the quarantine
     And weights llama of 5000 bytes
     And the shard part-0 is sealed from llama
     When I allocate 1000 bytes of scratch for kv_cache
-    Then 1 shards are resident
+    Then 1 shard is resident
     When I release by the name that the trail gives the scratch
     Then it fails with INVALID_PARAMS
     And used VRAM is as before

@@ -69,7 +69,7 @@ fn holds(world: &mut World, value: u8) {
     assert!(!bytes.is_empty() && bytes.iter().all(|byte| *byte == value));
 }
 
-#[then(expr = "{int} shards are resident")]
+#[then(expr = "{int} shard(s) is/are resident")]
 fn resident(world: &mut World, shards: u64) {
     assert_eq!(world.manager().enforce_vram_only_policy().unwrap().resident_shards, shards);
 }

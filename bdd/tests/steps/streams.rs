@@ -19,7 +19,7 @@ fn a_stream(world: &mut World) {
     assert_eq!(pending(world), 0);
 }
 
-#[when(expr = "the engine enqueues {int} over {int} bytes at {int} of {word}")]
+#[when(expr = "the engine enqueues {int} over {int} byte(s) at {int} of {word}")]
 fn enqueue(world: &mut World, value: u8, bytes: u64, offset: u64, name: String) {
     let (shard, before) = (world.seal_of(&name).clone(), pending(world));
     world.stream().ask(move |stream| stream.enqueue_write(&shard, offset, bytes, value)).unwrap();
