@@ -1,14 +1,17 @@
 //! What a scenario holds: a mock machine, managers on it, weights, seals, and how the last call ended.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
 use vram_residency::{
-    AuditRequirement, DeviceSelector, Digest, ErrorCode, EventKind, ExecuteOptions, ManagerState, MemorySink,
-    MockConfig, OnIntegrityFailure, Policy, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, Verification,
-    VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret, digest_bytes,
+    AuditRequirement, DeviceSelector, Digest, ErrorCode, EventKind, ExecuteOptions, ManagerState, MemorySink, MockCall,
+    MockConfig, OnIntegrityFailure, OwnedExecution, Policy, Scratch, SealedShard, ShardId, ShardSource, ShardSpec,
+    ShutdownReport, TreeParams, Verification, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
+    digest_bytes,
 };
+
+use crate::engine::{Engine, Stream};
 
 /// How a scenario's main manager is made.
 #[derive(Debug)]
@@ -19,6 +22,7 @@ pub(crate) struct Setup {
     pub(crate) ordinal: u32,
     pub(crate) policy: Policy,
     pub(crate) on_failure: OnIntegrityFailure,
+    pub(crate) quarantine_limit: Option<u64>,
     pub(crate) durable_sink: bool,
     pub(crate) params: TreeParams,
 }
@@ -32,6 +36,7 @@ impl Default for Setup {
             ordinal: 0,
             policy: Policy::development(),
             on_failure: OnIntegrityFailure::Stop,
+            quarantine_limit: None,
             durable_sink: false,
             params: TreeParams::new(1024, b"").unwrap(),
         }
@@ -49,6 +54,50 @@ impl Setup {
 pub(crate) struct Held {
     end: mpsc::Sender<()>,
     thread: JoinHandle<Result<Verification, VramError>>,
+}
+
+/// A batch of executions that another thread holds open, because its guards borrow the manager.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    end: mpsc::Sender<()>,
+    thread: JoinHandle<Vec<Result<Verification, VramError>>>,
+}
+
+impl Batch {
+    /// Begins one, and gives what its checks found.
+    pub(crate) fn begin(
+        manager: &Arc<VramManager>,
+        shards: Vec<SealedShard>,
+        options: ExecuteOptions,
+    ) -> Result<(Self, Vec<Verification>), VramError> {
+        let manager = Arc::clone(manager);
+        let ((begun, has_begun), (end, ended)) = (mpsc::channel(), mpsc::channel());
+        let thread = std::thread::spawn(move || {
+            let shards: Vec<&SealedShard> = shards.iter().collect();
+            let guards = match manager.begin_all(&shards, options) {
+                Ok(guards) => guards,
+                Err(error) => {
+                    begun.send(Err(error)).unwrap();
+                    return Vec::new();
+                }
+            };
+            begun.send(Ok(guards.iter().map(|guard| guard.verification().clone()).collect())).unwrap();
+            let _ = ended.recv();
+            guards.into_iter().map(|guard| guard.finish()).collect()
+        });
+        match has_begun.recv().expect("the batch's thread") {
+            Ok(verifications) => Ok((Self { end, thread }, verifications)),
+            Err(error) => {
+                thread.join().expect("the batch's thread"); // it lets go of the manager
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) fn finish(self) -> Vec<Result<Verification, VramError>> {
+        let _ = self.end.send(());
+        self.thread.join().expect("the batch's thread")
+    }
 }
 
 impl Held {
@@ -80,7 +129,18 @@ pub(crate) struct World {
     pub(crate) second: Option<(MockConfig, Arc<VramManager>)>,
     pub(crate) weights: HashMap<String, Vec<u8>>,
     pub(crate) seals: HashMap<String, SealedShard>,
+    /// Names of the seals that the second manager made.
+    pub(crate) elsewhere: HashSet<String>,
+    /// Seals that were replaced by sealing anew.
+    pub(crate) replaced: HashMap<String, SealedShard>,
     pub(crate) held: Option<Held>,
+    pub(crate) guards: Vec<OwnedExecution>,
+    pub(crate) batch: Option<Batch>,
+    pub(crate) scratch: Vec<Scratch>,
+    pub(crate) stream: Option<Stream>,
+    pub(crate) engines: HashMap<String, Engine>,
+    pub(crate) ending: Option<JoinHandle<ShutdownReport>>,
+    pub(crate) report: Option<ShutdownReport>,
     pub(crate) folder: Option<tempfile::TempDir>,
     /// How the last call ended; taken by the step that looks at it.
     pub(crate) outcome: Option<Result<(), VramError>>,
@@ -114,6 +174,28 @@ impl World {
 
     pub(crate) fn manager(&self) -> &Arc<VramManager> {
         self.manager.as_ref().expect("the scenario has a manager")
+    }
+
+    /// The manager that made the seal.
+    pub(crate) fn holder(&self, name: &str) -> &Arc<VramManager> {
+        if self.elsewhere.contains(name) { self.second() } else { self.manager() }
+    }
+
+    pub(crate) fn second(&self) -> &Arc<VramManager> {
+        self.second.as_ref().map(|(_, manager)| manager).expect("the scenario has a second manager")
+    }
+
+    pub(crate) fn stream(&self) -> &Stream {
+        self.stream.as_ref().expect("the scenario has an engine's stream")
+    }
+
+    pub(crate) fn engine(&mut self, name: &str) -> &mut Engine {
+        self.engines.get_mut(name).unwrap_or_else(|| panic!("the scenario has an engine {name:?}"))
+    }
+
+    /// Digest kernels that have run.
+    pub(crate) fn digests(&self) -> u64 {
+        self.config.stats().runs(MockCall::Digest)
     }
 
     pub(crate) fn weights(&self, name: &str) -> &[u8] {
@@ -185,11 +267,25 @@ impl World {
         assert_eq!(self.config.stats().live_bytes, used, "the ledger against the driver's count");
     }
 
-    /// What holds after every scenario: an exact ledger, a trail without gaps, and nothing unwiped when the manager is gone.
-    pub(crate) fn assert_invariants(&mut self, scenario: &str) {
+    /// Ends what may still be open, streams last: guards and working memory may follow them.
+    fn end_everything(&mut self) {
         if let Some(held) = self.held.take() {
             let _ = held.finish();
         }
+        self.guards.drain(..).for_each(|guard| drop(guard.finish()));
+        if let Some(batch) = self.batch.take() {
+            let _ = batch.finish();
+        }
+        self.scratch.clear();
+        self.stream = None;
+        if let Some(ending) = self.ending.take() {
+            ending.join().expect("the shutdown's thread");
+        }
+    }
+
+    /// What holds after every scenario: an exact ledger, a trail without gaps, and nothing unwiped when the manager is gone.
+    pub(crate) fn assert_invariants(&mut self, scenario: &str) {
+        self.end_everything();
         self.sink.failing(false);
         self.assert_recount();
         let allocated = !self.sink.names().contains(&"vram_allocation_failed");
@@ -198,6 +294,11 @@ impl World {
             Arc::into_inner(manager).unwrap_or_else(|| panic!("{scenario}: someone still holds the manager"));
         }
         let stats = self.config.stats();
+        assert_eq!(stats.live_foreign, 0, "{scenario}: the device still knows an engine's memory");
+        for (name, engine) in &mut self.engines {
+            (engine.adopted, engine.returned) = (None, None);
+            assert!(!engine.is_held(), "{scenario}: somebody still holds the memory of {name}");
+        }
         if !self.unwipeable {
             assert_eq!((stats.live_bytes, stats.live_allocations), (0, 0), "{scenario}: device memory is left");
         }
@@ -225,8 +326,12 @@ pub(crate) fn builder(config: &MockConfig, setup: &Setup) -> VramManagerBuilder 
         .staging(64 << 10)
         .digest_threads(1)
         .on_integrity_failure(setup.on_failure);
-    match setup.headroom {
+    let begun = match setup.headroom {
         Some(bytes) => begun.headroom(bytes),
+        None => begun,
+    };
+    match setup.quarantine_limit {
+        Some(bytes) => begun.quarantine_limit(bytes),
         None => begun,
     }
 }

@@ -1,11 +1,12 @@
 //! A device that fails, lies or dies.
 
-use cucumber::given;
+use cucumber::{given, when};
 use vram_residency::{Fault, FaultOrder, MockCall, ResidencyLie};
 
 use crate::world::World;
 
 #[given(regex = r"^the device will (.+)$")]
+#[when(regex = r"^the device will (.+)$")]
 fn misbehave(world: &mut World, how: String) {
     let order: FaultOrder = match how.as_str() {
         "skip a digest" => Fault::DigestSkipped.into(),
@@ -20,6 +21,9 @@ fn misbehave(world: &mut World, how: String) {
         "answer residency with zeros" => Fault::Residency(ResidencyLie::AllZero).into(),
         "run out of memory late" => Fault::Call { call: MockCall::Alloc, code: 2 }.nth(2),
         "say that no memory is free" => Fault::MemoryInfoFree { free: 0 }.into(),
+        "fail a digest" => Fault::call(MockCall::Digest).into(),
+        "fail a fill" => Fault::call(MockCall::Fill).into(),
+        "fail two synchronisations" => Fault::call(MockCall::Synchronize).times(2),
         "fail a synchronisation" => Fault::call(MockCall::Synchronize).into(),
         "die" => Fault::Sticky.into(),
         other => panic!("no such misbehaviour: {other}"),

@@ -17,6 +17,17 @@ fn a_lenient_manager(world: &mut World) {
     world.build(Setup { on_failure: OnIntegrityFailure::QuarantineShard, ..Setup::default() });
 }
 
+#[given(expr = "a manager with a quarantine limit of {int} bytes")]
+fn a_limited_manager(world: &mut World, limit: u64) {
+    world.build(Setup { quarantine_limit: Some(limit), ..Setup::default() });
+}
+
+#[given(expr = "a manager that quarantines only the shard, with a quarantine limit of {int} bytes")]
+fn a_lenient_limited_manager(world: &mut World, limit: u64) {
+    let on_failure = OnIntegrityFailure::QuarantineShard;
+    world.build(Setup { on_failure, quarantine_limit: Some(limit), ..Setup::default() });
+}
+
 #[given(expr = "a manager on a device of {int} bytes with {int} bytes of headroom")]
 fn a_small_manager(world: &mut World, capacity: u64, headroom: u64) {
     world.build(Setup { capacity, headroom: Some(headroom), ..Setup::default() });
@@ -73,6 +84,13 @@ fn a_second(world: &mut World, setup: Setup) {
 fn weights(world: &mut World, name: String, bytes: usize) {
     let made = noise(bytes, &name);
     assert_eq!(made.len(), bytes);
+    world.weights.insert(name, made);
+}
+
+#[given(expr = "weights {word} of {int} bytes that are all {int}")]
+fn even_weights(world: &mut World, name: String, bytes: usize, value: u8) {
+    let made = vec![value; bytes];
+    assert_ne!(made, noise(bytes, &name));
     world.weights.insert(name, made);
 }
 

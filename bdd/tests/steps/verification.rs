@@ -22,7 +22,7 @@ fn digest(world: &mut World, name: String) {
 
 #[when(expr = "bit {int} of byte {int} of {word} flips in VRAM")]
 fn flip(world: &mut World, bit: u8, byte: u64, name: String) {
-    let controls = world.manager().mock_controls().expect("this runs on the mock");
+    let controls = world.holder(&name).mock_controls().expect("this runs on the mock");
     let (mut before, mut after) = ([0], [0]);
     controls.peek(world.seal_of(&name), byte, &mut before).unwrap();
     controls.flip_bit(world.seal_of(&name), byte, bit).unwrap();
