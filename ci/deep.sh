@@ -4,7 +4,7 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 
-parts=(candle removed_waits stress bench)
+parts=(candle removed_waits stress properties bench)
 
 part_candle() { # a real engine on adopted weights
     bash ci/candle-example.sh
@@ -18,11 +18,17 @@ part_stress() { # many threads on one manager, for a minute
     VRAM_RESIDENCY_STRESS_SECONDS=60 cargo test --locked --release --test stress
 }
 
+part_properties() { # the random cases anew, with a seed of its own
+    env -u PROPTEST_RNG_SEED cargo test --locked --test properties --test properties_engine --lib
+}
+
 part_bench() { # the speeds that the requirements name
     local bench status=0
-    for bench in host_digest batch fixed_cost; do
+    for bench in host_digest fixed_cost; do
         cargo bench --locked --bench "$bench" -- --check || status=1
     done
+    cargo bench --locked --bench batch --no-run || return 1
+    taskset -c 0 cargo bench --locked --bench batch -- --check || status=1
     return "$status"
 }
 
