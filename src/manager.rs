@@ -258,6 +258,9 @@ impl VramManager {
 
     /// Refuses new work, waits up to `deadline` for executions to end, then stops and wipes every shard that nobody uses.
     ///
+    /// What engines had enqueued under executions that were dropped without `finish` is waited for before that, however long it
+    /// takes: a stream that never ends holds the shutdown up.
+    ///
     /// # Errors
     /// None today; device failures are in the report and in the trail.
     pub fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, VramError> {
