@@ -3,6 +3,9 @@
 
 #![allow(dead_code, reason = "each suite uses its own part of this file")]
 
+#[path = "../common/dice.rs"]
+mod dice;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -13,6 +16,9 @@ use vram_residency::{
     MockStats, OnIntegrityFailure, Policy, RawRegion, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams,
     VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
 };
+
+#[allow(unused_imports, reason = "each suite uses its own part of this file")]
+pub(crate) use dice::{Dice, noise};
 
 /// A manager on a mock machine, with its trail.
 pub(crate) struct Rig {
@@ -177,47 +183,6 @@ pub(crate) fn assert_paired(events: &[AuditEvent]) {
         }
     }
     assert!(running.values().all(|left| *left == 0), "started and never finished: {running:?}");
-}
-
-/// A small generator of numbers, so that every failure can be repeated from its seed.
-#[derive(Clone)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed ^ 0x9e37_79b9_7f4a_7c15)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
-        for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last as u64 + 1) as usize);
-        }
-    }
-}
-
-/// Bytes that look like weights.
-pub(crate) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
-    let mut dice = Dice::new(seed);
-    let mut out = Vec::with_capacity(bytes + 8);
-    while out.len() < bytes {
-        out.extend_from_slice(&dice.next().to_le_bytes());
-    }
-    out.truncate(bytes);
-    out
 }
 
 /// An engine's memory: plain host bytes, which the mock takes for a device's. Cells, because the device may write them.
