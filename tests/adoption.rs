@@ -653,3 +653,34 @@ fn events_of_an_adoption_tell_its_whole_life() {
     });
     assert!(allocated.unwrap() < 4000, "the engine's bytes were not allocated by us");
 }
+
+/// An engine's memory that looks, when it goes, whether the device still knows it.
+#[derive(Debug)]
+struct Watched {
+    bytes: Vec<u8>,
+    config: vram_residency::MockConfig,
+    known: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.known.store(self.config.stats().live_foreign, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn the_device_forgets_an_engines_memory_before_its_owner_goes() {
+    // covers: RES-9
+    let known = Arc::new(std::sync::atomic::AtomicU64::new(u64::MAX));
+    let rig = Rig::new();
+    let owner = Watched { bytes: vec![7; 5000], config: rig.config.clone(), known: Arc::clone(&known) };
+    let regions = [RawRegion::new(owner.bytes.as_ptr() as u64, 5000)];
+    // SAFETY: the bytes are the owner's, do not move with it, and nobody writes them.
+    let adopted = unsafe { rig.manager.adopt(spec("engine"), owner, &regions) }.unwrap();
+    let shard = adopted.shard().clone();
+    assert_eq!(rig.config.stats().live_foreign, 1);
+    drop(adopted);
+    assert_eq!(known.load(std::sync::atomic::Ordering::SeqCst), u64::MAX, "the record owns it still");
+    rig.manager.release(&shard).unwrap();
+    assert_eq!(known.load(std::sync::atomic::Ordering::SeqCst), 0, "work that is queued could still touch it");
+}

@@ -147,10 +147,11 @@ impl ShardMemory {
     pub(crate) fn disown(&mut self) {
         if let Holding::Adopted { wipe, owner, registered } = &mut self.holding {
             *wipe = false;
-            *owner = Arc::new(());
+            // Unknown to the driver first: once the owner is gone the memory may be, and nothing queued may touch it then.
             if std::mem::take(registered) {
                 self.image.spans().for_each(|span| self.device.unregister(span));
             }
+            *owner = Arc::new(());
         }
     }
 
@@ -261,5 +262,11 @@ impl ShardMemory {
             Ok(()) => Ok(Retired { wiped, left, freed }),
             Err(error) => Err((Box::new(self), error.into())),
         }
+    }
+}
+
+impl Drop for ShardMemory {
+    fn drop(&mut self) {
+        self.disown();
     }
 }
