@@ -4,7 +4,7 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 
-parts=(candle removed_waits stress properties bench)
+parts=(candle removed_waits stress stress_sanitized properties bench)
 
 part_candle() { # a real engine on adopted weights
     bash ci/candle-example.sh
@@ -16,6 +16,12 @@ part_removed_waits() { # each ordering of the device code is needed: taken out, 
 
 part_stress() { # many threads on one manager, for a minute
     VRAM_RESIDENCY_STRESS_SECONDS=60 cargo test --locked --release --test stress
+}
+
+part_stress_sanitized() { # the same, the mock's C included, under the address sanitizer
+    CARGO_TARGET_DIR=$target/sanitize RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" ASAN_OPTIONS=detect_leaks=0 \
+        CC=clang CFLAGS="-fsanitize=address -fno-omit-frame-pointer" VRAM_RESIDENCY_STRESS_SECONDS=60 \
+        cargo test --locked --release --target x86_64-unknown-linux-gnu -p vram-residency --test stress
 }
 
 part_properties() { # the random cases anew, with a seed of its own
