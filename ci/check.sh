@@ -5,8 +5,26 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 
-steps=(scripts traces links requirements fmt clippy docs msrv deny advisories kernels mock_sanitize sanitize fsverity_parity
-    cli_parity readme real_weights flip_from_outside)
+steps=(
+    scripts
+    traces
+    links
+    requirements
+    fmt
+    clippy
+    docs
+    msrv
+    deny
+    advisories
+    kernels
+    mock_sanitize
+    sanitize
+    fsverity_parity
+    cli_parity
+    readme
+    real_weights
+    flip_from_outside
+)
 # What a commit hook runs besides: the unit and property tests.
 extra=(unit)
 
@@ -14,7 +32,7 @@ step_scripts() { # the check scripts themselves: syntax, lint, their own self-te
     local status=0 file
     while read -r file; do
         bash -n "$file" || status=1
-    done < <(git ls-files .ci/run 'ci/*.sh' 'ci/hooks/*')
+    done < <(git ls-files .ci/run 'ci/*.sh' 'ci/deep/*.sh' 'ci/hooks/*')
     python3 - <<'PY' || status=1
 import ast, pathlib, sys
 for path in sorted(pathlib.Path("ci").glob("*.py")):
@@ -24,7 +42,7 @@ PY
     python3 ci/summarise.py --self-test || status=1
     python3 ci/materialise.py --self-test || status=1
     if command -v shellcheck >/dev/null; then
-        git ls-files .ci/run 'ci/*.sh' 'ci/hooks/*' | xargs shellcheck -x || status=1
+        git ls-files .ci/run 'ci/*.sh' 'ci/deep/*.sh' 'ci/hooks/*' | xargs shellcheck -x || status=1
     else
         echo "SKIPPED scripts/shellcheck: shellcheck is not installed"
     fi

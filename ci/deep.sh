@@ -1,68 +1,72 @@
 #!/usr/bin/env bash
-# Checks that take too long for every run: ci/deep.sh PART…   (no PART: lists them)
-# Each part is timed and ends as passed, FAILED or SKIPPED; the last line is `N passed, N failed`.
+# Checks that take too long for every run, each of at most an hour:
+#   ci/deep.sh                  lists the parts
+#   ci/deep.sh PART…            runs them, one after the other
+#   ci/deep.sh PART K/N         runs the Kth of N slices of a part that can be cut (its file says so)
+#   ci/deep.sh --table          prints what has been run: commit, part, slice, result, duration, last line
+# A part is a file ci/deep/PART.sh: its first comment says what it shows. It resumes where it was stopped if its file says so. A
+# part that cannot run here ends as SKIPPED, by name, and never as passed.
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 
-parts=(candle removed_waits stress stress_sanitized properties bench)
+results=${VRAM_RESIDENCY_DEEP_RESULTS:-$target/deep/results.tsv}
+logs=$target/deep/logs
+mkdir -p "$logs" "$(dirname "$results")"
 
-part_candle() { # a real engine on adopted weights
-    bash ci/candle-example.sh
-}
-
-part_removed_waits() { # each ordering of the device code is needed: taken out, a test fails
-    bash ci/removed-waits.sh
-}
-
-part_stress() { # many threads on one manager, for a minute
-    VRAM_RESIDENCY_STRESS_SECONDS=60 cargo test --locked --release --test stress
-}
-
-part_stress_sanitized() { # the same, the mock's C included, under the address sanitizer
-    CARGO_TARGET_DIR=$target/sanitize RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" ASAN_OPTIONS=detect_leaks=0 \
-        CC=clang CFLAGS="-fsanitize=address -fno-omit-frame-pointer" VRAM_RESIDENCY_STRESS_SECONDS=60 \
-        cargo test --locked --release --target x86_64-unknown-linux-gnu -p vram-residency --test stress
-}
-
-part_properties() { # the random cases anew, with a seed of its own
-    env -u PROPTEST_RNG_SEED cargo test --locked --test properties --test properties_engine --lib
-}
-
-part_bench() { # the speeds that the requirements name
-    local bench status=0
-    for bench in host_digest fixed_cost; do
-        cargo bench --locked --bench "$bench" -- --check || status=1
+list() {
+    local file
+    for file in ci/deep/*.sh; do
+        printf '%-18s %s\n' "$(basename "$file" .sh)" "$(sed -n 's/^# //p' "$file" | head -n 1)"
     done
-    cargo bench --locked --bench batch --no-run || return 1
-    taskset -c 0 cargo bench --locked --bench batch -- --check || status=1
-    return "$status"
 }
 
-if [ $# -eq 0 ]; then
-    printf '%s\n' "${parts[@]}"
-    exit 0
-fi
-for name in "$@"; do
-    declare -F "part_${name//-/_}" >/dev/null || { echo "error: no part $name; there are: ${parts[*]}" >&2; exit 2; }
+case ${1:-} in
+    "") list && exit 0 ;;
+    --table) [ -f "$results" ] && column -t -s $'\t' "$results"; exit ;;
+esac
+
+# What ran: the commit, and whether the tree had changes besides.
+commit=$(git rev-parse --short HEAD)
+[ -z "$(git status --porcelain --untracked-files=no)" ] || commit=$commit+changes
+
+parts=() slices=()
+while [ $# -gt 0 ]; do
+    part=${1//-/_}
+    [ -f "ci/deep/$part.sh" ] || { echo "error: no part $1; there are:" >&2; list >&2; exit 2; }
+    parts+=("$part")
+    if [[ ${2:-} =~ ^([0-9]+)/([0-9]+)$ ]]; then
+        if [ "${BASH_REMATCH[1]}" -lt 1 ] || [ "${BASH_REMATCH[1]}" -gt "${BASH_REMATCH[2]}" ]; then
+            echo "error: $2 is no slice; K/N with K from 1 to N" >&2
+            exit 2
+        fi
+        slices+=("$2")
+        shift
+    else
+        slices+=(1/1)
+    fi
+    shift
 done
 
-logs=$target/deep-logs
-mkdir -p "$logs"
 passed=0 failed=0 table=()
-for name in "$@"; do
-    name=${name//-/_}
-    echo "=== $name"
+for at in "${!parts[@]}"; do
+    part=${parts[at]} slice=${slices[at]}
+    echo "=== $part $slice"
+    log=$logs/$part-${slice/\//-of-}.log
     began=$SECONDS
-    ("part_$name") 2>&1 | tee "$logs/$name.log"
+    bash "ci/deep/$part.sh" "${slice%/*}" "${slice#*/}" 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
+    took=$((SECONDS - began))
     case $status in
         0) word=passed passed=$((passed + 1)) ;;
         "$SKIP") word=SKIPPED ;;
         *) word=FAILED failed=$((failed + 1)) ;;
     esac
-    table+=("$(printf '%-18s %-8s %5d s' "$name" "$word" $((SECONDS - began)))")
+    last=$(grep -a . "$log" | tail -n 1 | tr '\t' ' ' | cut -c1-100)
+    [ -s "$results" ] || printf 'date\tcommit\tpart\tslice\tresult\tseconds\tlast line\n' >"$results"
+    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%F)" "$commit" "$part" "$slice" "$word" "$took" "$last" >>"$results"
+    table+=("$(printf '%-18s %-6s %-8s %5d s' "$part" "$slice" "$word" "$took")")
 done
-printf '\n%-18s %-8s %7s\n' part result time
+printf '\n%-18s %-6s %-8s %7s\n' part slice result time
 printf '%s\n' "${table[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
