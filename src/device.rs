@@ -81,7 +81,7 @@ impl Stream {
         self.id
     }
 
-    fn synchronize(&self) -> Result<(), DriverError> {
+    pub(crate) fn synchronize(&self) -> Result<(), DriverError> {
         self.driver.synchronize(self.id)
     }
 }

@@ -138,6 +138,16 @@ FAKE_API Status cuMemRelease(uint64_t handle)
     return OK;
 }
 
+/* How often physical memory is mapped: an attacker may map it once more. */
+static size_t mappings_of(State &on, uint64_t handle)
+{
+    size_t found = 0;
+    for (const auto &entry : on.reservations) {
+        found += entry.second.handle == handle ? 1u : 0u;
+    }
+    return found;
+}
+
 FAKE_API Status cuMemMap(uint64_t ptr, size_t bytes, size_t offset, uint64_t handle, uint64_t flags)
 {
     ENTER(cuMemMap, true);
@@ -150,7 +160,8 @@ FAKE_API Status cuMemMap(uint64_t ptr, size_t bytes, size_t offset, uint64_t han
     if (mmap(at(ptr), bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, memory->second.file, 0) == MAP_FAILED) {
         return OUT_OF_MEMORY;
     }
-    if (bytes <= MOST_POISONED) {
+    const bool first = mappings_of(on, handle) == 0;
+    if (first && bytes <= MOST_POISONED) {
         memset(at(ptr), POISON, bytes);
     }
     place->second.handle = handle;
@@ -169,7 +180,8 @@ FAKE_API Status cuMemUnmap(uint64_t ptr, size_t bytes)
     if (in_use(Range{ptr, bytes})) {
         violation("memory was unmapped while queued work uses it");
     }
-    if (place->second.access != 0) {
+    /* An attacker's second mapping goes unnoticed, as it would on a GPU. */
+    if (place->second.access != 0 && mappings_of(on, place->second.handle) == 1) {
         on.counts["unmapped"]++;
         on.counts["unwiped"] += bytes <= MOST_POISONED ? written(ptr, bytes) : 0;
     }
@@ -243,6 +255,61 @@ FAKE_API Status cuMemGetAllocationPropertiesFromHandle(Properties *out, uint64_t
         out->location.kind = (uint32_t)on.setting("property_location");
     }
     return OK;
+}
+
+/* What engines and attackers call, and the library does not. */
+
+FAKE_API Status cuMemAlloc_v2(uint64_t *out, size_t bytes)
+{
+    ENTER(cuMemAlloc_v2, true);
+    if (bytes == 0) {
+        return INVALID_VALUE;
+    }
+    if (bytes > on.setting("capacity") - on.used) {
+        return OUT_OF_MEMORY;
+    }
+    void *raw = aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memset(raw, POISON, bytes);
+    on.engines[(uint64_t)(uintptr_t)raw] = bytes;
+    *out = (uint64_t)(uintptr_t)raw;
+    return OK;
+}
+
+FAKE_API Status cuMemFree_v2(uint64_t ptr)
+{
+    ENTER(cuMemFree_v2, true);
+    auto found = on.engines.find(ptr);
+    if (found == on.engines.end()) {
+        return INVALID_VALUE;
+    }
+    if (in_use(Range{ptr, found->second})) {
+        violation("an engine's memory was freed while queued work uses it");
+    }
+    on.engines.erase(found);
+    free(at(ptr));
+    return OK;
+}
+
+static Status copy_now(State &on, uint64_t device, uint64_t host, uint64_t bytes, bool to_device)
+{
+    run_all(&on.default_stream);
+    if (!accessible(Range{device, bytes}, to_device)) {
+        return INVALID_VALUE;
+    }
+    memcpy(at(to_device ? device : host), at(to_device ? host : device), bytes);
+    return OK;
+}
+
+FAKE_API Status cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t bytes)
+{
+    ENTER(cuMemcpyHtoD_v2, true);
+    return copy_now(on, to, (uint64_t)(uintptr_t)from, bytes, true);
+}
+
+FAKE_API Status cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes)
+{
+    ENTER(cuMemcpyDtoH_v2, true);
+    return copy_now(on, from, (uint64_t)(uintptr_t)to, bytes, false);
 }
 
 /* Unknown addresses succeed with zeros, as the documentation has it. */

@@ -1,6 +1,8 @@
 /* Streams, events, copies, fills and kernels. A stream runs when something waits for it, and not before. */
 #include "fake.h"
 
+#include "../engine/engine.h"
+#include "../engine/host_engine.h"
 #include "../include/vram_host_kernels.h"
 #include "../include/vram_kernels.h"
 
@@ -281,13 +283,20 @@ FAKE_API Status cuModuleUnload(uint64_t module)
     return OK;
 }
 
+/* Of the library's kernels and of the engine's. */
+static uint64_t args_bytes(const char *name)
+{
+    const uint64_t ours = vram_host_args_bytes(name);
+    return ours != 0 ? ours : engine_host_args_bytes(name);
+}
+
 FAKE_API Status cuModuleGetFunction(uint64_t *out, uint64_t module, const char *name)
 {
     ENTER(cuModuleGetFunction, true);
     if (on.modules.count(module) == 0) {
         return INVALID_HANDLE;
     }
-    if (vram_host_args_bytes(name) == 0) {
+    if (args_bytes(name) == 0) {
         return NOT_FOUND;
     }
     auto made = std::make_unique<Function>(Function{name, module});
@@ -326,10 +335,20 @@ static bool needs_of(const std::string &name, const uint8_t *args, std::vector<N
         vram_finish_args a;
         memcpy(&a, args, sizeof a);
         needs = {{{a.result, 32}, true}, {{a.counters, 16}, false}};
-    } else {
+    } else if (name == VRAM_COUNT_NONZERO) {
         vram_count_args a;
         memcpy(&a, args, sizeof a);
         needs = {{{a.ptr, a.bytes}, false}, {{a.counters, 16}, true}};
+    } else if (name == ENGINE_MATVEC) {
+        engine_matvec_args a;
+        memcpy(&a, args, sizeof a);
+        needs = {{{a.weights, 4 * a.rows * a.columns}, false}, {{a.x, 4 * a.columns}, false}, {{a.y, 4 * a.rows}, true}};
+    } else if (name == ENGINE_FLIP) {
+        engine_flip_args a;
+        memcpy(&a, args, sizeof a);
+        needs = {{{a.address, 1}, true}};
+    } else {
+        needs = {};
     }
     for (const Need &need : needs) {
         if (!accessible(need.range, need.writes)) {
@@ -354,7 +373,7 @@ FAKE_API Status cuLaunchKernel(uint64_t function, uint32_t grid, uint32_t grid_y
     }
     const std::string name = found->second->name;
     const uint8_t *first = (const uint8_t *)parameters[0];
-    const std::vector<uint8_t> args(first, first + vram_host_args_bytes(name.c_str()));
+    const std::vector<uint8_t> args(first, first + args_bytes(name.c_str()));
     const bool skipped = on.setting("skip_kernels") != 0, faulty = on.setting("fault_kernels") != 0;
     const uint32_t backwards = (uint32_t)on.setting("backwards");
     Op op;
@@ -369,9 +388,13 @@ FAKE_API Status cuLaunchKernel(uint64_t function, uint32_t grid, uint32_t grid_y
         std::vector<Need> used;
         if (faulty) {
             fault();
-        } else if (!skipped && needs_of(name, args.data(), used, true) &&
-                   vram_host_launch(name.c_str(), args.data(), grid, block, backwards) != VRAM_HOST_OK) {
-            state().sticky = 719;
+        } else if (!skipped && needs_of(name, args.data(), used, true)) {
+            const bool ours = vram_host_args_bytes(name.c_str()) != 0;
+            const uint32_t status = ours ? vram_host_launch(name.c_str(), args.data(), grid, block, backwards)
+                                         : engine_host_launch(name.c_str(), args.data(), grid, block);
+            if (status != 0) {
+                state().sticky = 719;
+            }
         }
     };
     enqueue(stream, std::move(op));

@@ -18,6 +18,8 @@ mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+#[cfg(feature = "stand-in")]
+pub(crate) use open::open_stand_in;
 pub(crate) use open::{Wanted, open};
 
 use crate::driver::{

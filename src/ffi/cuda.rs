@@ -9,8 +9,6 @@
 //! Runs against a stand-in for the driver in tests; not yet run on a GPU.
 
 mod context;
-#[cfg(test)]
-pub(crate) mod fake;
 mod kernels;
 mod memory;
 mod pinned;

@@ -52,6 +52,15 @@ pub enum DeviceSelector {
     /// The mock: host memory that behaves like a GPU and protects nothing.
     #[cfg(feature = "mock")]
     Mock(crate::driver::mock::MockConfig),
+    /// The CUDA device of this ordinal, of the driver library at this path. For the project's own suites.
+    #[cfg(feature = "stand-in")]
+    #[doc(hidden)]
+    StandIn {
+        /// The library.
+        library: std::path::PathBuf,
+        /// The device.
+        ordinal: u32,
+    },
 }
 
 /// A driver, and the mock's own handle to it where it is the mock.
@@ -103,6 +112,12 @@ impl DeviceSelector {
             Self::CudaUuid(uuid) => Opened::cuda(Cuda::Uuid(uuid)),
             #[cfg(feature = "mock")]
             Self::Mock(config) => Opened::mock(&config),
+            #[cfg(feature = "stand-in")]
+            Self::StandIn { library, ordinal } => Ok(Opened {
+                driver: crate::driver::cuda::open_stand_in(&library, Cuda::Ordinal(ordinal))?,
+                #[cfg(feature = "mock")]
+                mock: None,
+            }),
         }
     }
 }

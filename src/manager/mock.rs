@@ -3,7 +3,7 @@
 use super::VramManager;
 use crate::device::Stream;
 use crate::driver::mock::{FaultOrder, MockDriver, MockStats};
-use crate::driver::{Driver, Span};
+use crate::driver::{DevicePtr, Driver, Span};
 use crate::error::VramError;
 use crate::execution::RawStream;
 use crate::scratch::Scratch;
@@ -41,6 +41,23 @@ impl MockStream<'_> {
             problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
         })?;
         Ok(self.controls.driver.fill(self.stream.id(), Span { ptr: at, bytes }, value)?)
+    }
+
+    /// Enqueues that the engine writes `value` over device memory at an address that it knows.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when no allocation of the device holds the whole range.
+    pub fn enqueue_fill(&self, address: u64, bytes: u64, value: u8) -> Result<(), VramError> {
+        let span = Span { ptr: DevicePtr(address), bytes };
+        Ok(self.controls.driver.fill(self.stream.id(), span, value)?)
+    }
+
+    /// Blocks until everything that was enqueued has run.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when the device reports one.
+    pub fn synchronize(&self) -> Result<(), VramError> {
+        Ok(self.stream.synchronize()?)
     }
 
     /// Enqueues that the engine writes `value` over the first `bytes` bytes of working memory.
@@ -84,6 +101,22 @@ impl<'a> MockControls<'a> {
                 problem: format!("byte {byte}, bit {bit} is no bit of the image of {} bytes", record.image.bytes()),
             }),
         }
+    }
+
+    /// Flips one bit of the byte at a device address.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when no allocation of the device holds it.
+    pub fn flip_address(&self, address: u64, bit: u8) -> Result<(), VramError> {
+        self.driver.flip_bit(DevicePtr(address), 0, bit)
+    }
+
+    /// Reads device memory at an address, past every check. It runs no queued operation.
+    ///
+    /// # Errors
+    /// `CUDA_ERROR` when no allocation of the device holds the whole range.
+    pub fn peek_address(&self, address: u64, out: &mut [u8]) -> Result<(), VramError> {
+        self.driver.peek(DevicePtr(address), out)
     }
 
     /// Reads bytes of a shard's image where they lie, past every check. It runs no queued operation.

@@ -90,6 +90,16 @@ pub(crate) fn open(wanted: Wanted) -> Result<Arc<CudaDriver>, VramError> {
     opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
 }
 
+/// Opens a device of the driver library at `library`, with images that only a stand-in takes for kernels.
+///
+/// # Errors
+/// `DEVICE_UNAVAILABLE`, with what to do.
+#[cfg(feature = "stand-in")]
+pub(crate) fn open_stand_in(library: &std::path::Path, wanted: Wanted) -> Result<Arc<CudaDriver>, VramError> {
+    let opened = open_with(|| Api::load_from(library), &Images::stand_in(), wanted);
+    opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
+}
+
 /// The error that callers see.
 pub(super) fn unavailable(wanted: Wanted, error: &OpenError) -> VramError {
     VramError::DeviceUnavailable { problem: format!("{wanted} cannot be opened: {error}") }

@@ -9,23 +9,18 @@ mod opening;
 
 use std::sync::Arc;
 
-use super::images::{Image, Images};
+use super::images::Images;
 use super::open::{OpenError, open_with};
 use super::*;
 use crate::driver::{DeviceKind, DeviceUuid, LaunchResult, MemoryKind};
-use crate::ffi::cuda::fake::Fake;
+use crate::ffi::cuda::Api;
+use vram_residency_rig::StandIn as Fake;
 
 /// 2 MiB.
 const GRANULE: u64 = 2 << 20;
 
-/// Images as build.rs embeds them. The stand-in looks at the first bytes only.
-fn images() -> Images {
-    let images = [80, 90].map(|arch| Image { arch, code: b"\x7fELF, as far as a stand-in looks" });
-    Images { toolkit: 13_000, images: images.to_vec() }
-}
-
 fn open_on(fake: &Fake, wanted: Wanted) -> Result<Arc<CudaDriver>, OpenError> {
-    open_with(|| fake.api(), &images(), wanted).map(Arc::new)
+    open_with(|| Api::load_from(fake.path()), &Images::stand_in(), wanted).map(Arc::new)
 }
 
 /// A driver on a stand-in of its own, with a stream.

@@ -30,8 +30,8 @@ impl Api {
         Table::open(CANDIDATES).map(|table| Self(Arc::new(table)))
     }
 
-    /// Loads a stand-in. Absent from every build but that of this crate's own tests.
-    #[cfg(test)]
+    /// Loads a stand-in. Absent from every build but those of the project's own suites.
+    #[cfg(any(test, feature = "stand-in"))]
     pub(crate) fn load_from(path: &std::path::Path) -> Result<Self, LoadError> {
         Table::open(&[path]).map(|table| Self(Arc::new(table)))
     }

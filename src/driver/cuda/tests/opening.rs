@@ -37,7 +37,7 @@ fn a_device_is_opened_by_ordinal_or_uuid_and_says_what_it_is() {
 #[test]
 fn a_missing_library_says_so() {
     let fake = Fake::new();
-    let error = open_with(|| Api::load_from(&fake.missing()), &images(), Wanted::First).unwrap_err();
+    let error = open_with(|| Api::load_from(&fake.missing()), &Images::stand_in(), Wanted::First).unwrap_err();
     assert!(matches!(error, OpenError::Library(LoadError::NoLibrary(_))), "{error}");
     has(&error.to_string(), &["no NVIDIA driver library", "install the NVIDIA driver"]);
 }
@@ -122,8 +122,11 @@ fn every_call_of_opening_may_fail_with_any_number() {
 #[test]
 fn only_native_code_is_given_to_the_driver() {
     let fake = Fake::new();
-    let ptx = Images { images: vec![Image { arch: 90, code: b".version 8.0\n.target sm_90\n" }], ..images() };
-    let error = open_with(|| fake.api(), &ptx, Wanted::First).unwrap_err();
+    let ptx = Images {
+        images: vec![super::super::images::Image { arch: 90, code: b".version 8.0\n.target sm_90\n" }],
+        ..Images::stand_in()
+    };
+    let error = open_with(|| Api::load_from(fake.path()), &ptx, Wanted::First).unwrap_err();
     assert!(matches!(error, OpenError::Kernels(DriverError { code: 200, .. })), "{error}");
     assert_eq!(fake.calls("cuModuleLoadData"), 0);
     clean(&fake);
@@ -150,7 +153,7 @@ fn the_embedded_images_are_native_and_for_every_architecture_that_is_promised() 
     for (major, minor) in [(8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (12, 0), (12, 1)] {
         fake.set("major", major);
         fake.set("minor", minor);
-        drop(open_with(|| fake.api(), &embedded, Wanted::First).unwrap());
+        drop(open_with(|| Api::load_from(fake.path()), &embedded, Wanted::First).unwrap());
     }
     clean(&fake);
 }

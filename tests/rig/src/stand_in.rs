@@ -1,95 +1,37 @@
-//! The stand-in for the driver's library: compiled when the first test asks for it, opened by path, one copy for each test.
+//! The stand-in for the driver's library: compiled by build.rs, opened by path, one copy for each test.
 //!
-//! Tests only. What runs here runs against a fake, not on a GPU.
+//! What runs here runs against a fake, not on a GPU.
 
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 
 use libloading::{Library, Symbol};
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
-use super::{Api, LoadError};
-
-const SOURCES: &[&str] = &["cuda/fake/context.cpp", "cuda/fake/memory.cpp", "cuda/fake/stream.cpp"];
-const KERNELS: &str = "cuda/kernels/tests/host_kernels.c";
-const INCLUDED: &[&str] = &[
-    "cuda/fake/fake.h",
-    "cuda/include/host_shim.h",
-    "cuda/include/vram_host_kernels.h",
-    "cuda/include/vram_kernels.h",
-    "cuda/kernels/all_zero.cu",
-    "cuda/kernels/common.cuh",
-    "cuda/kernels/sha256.cuh",
-    "cuda/kernels/verity_tree.cu",
-    "cuda/kernels/vram_kernels.cu",
-];
-/// Nothing of one copy may be found by another: no unique symbols, own functions first.
-const FLAGS: &[&str] = &[
-    "-std=c++17",
-    "-O2",
-    "-g",
-    "-fPIC",
-    "-shared",
-    "-fvisibility=hidden",
-    "-fno-gnu-unique",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-Wl,-Bsymbolic",
-    "-pthread",
-];
-
-/// The compiled stand-in, made anew when a source has changed.
-fn library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let mut hash = Sha256::new();
-        for file in SOURCES.iter().chain(INCLUDED).chain([&KERNELS]) {
-            hash.update(std::fs::read(root.join(file)).unwrap());
-        }
-        for flag in FLAGS {
-            hash.update(flag);
-        }
-        let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("fake-cuda");
-        std::fs::create_dir_all(&folder).unwrap();
-        let name: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let made = folder.join(format!("libcuda-{name}.so"));
-        if !made.exists() {
-            let work = tempfile::tempdir_in(&folder).unwrap();
-            let (object, library) = (work.path().join("kernels.o"), work.path().join("libcuda.so"));
-            let flags = ["-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-c"];
-            run(Command::new("cc").args(flags).arg(root.join(KERNELS)).arg("-o").arg(&object));
-            let sources = SOURCES.iter().map(|file| root.join(file));
-            run(Command::new("c++").args(FLAGS).args(sources).arg(&object).arg("-o").arg(&library));
-            std::fs::rename(library, &made).unwrap();
-        }
-        made
-    })
-}
-
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
+/// The library that build.rs compiled.
+const LIBRARY: &str = env!("VRAM_RESIDENCY_STAND_IN");
 
 /// One stand-in, shared by nothing else.
-pub(crate) struct Fake {
+#[derive(Debug)]
+pub struct StandIn {
     folder: TempDir,
     path: PathBuf,
     library: Library,
 }
 
-impl Fake {
-    pub(crate) fn new() -> Self {
+impl Default for StandIn {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl StandIn {
+    pub fn new() -> Self {
         Self::made(|_| ())
     }
 
     /// A driver that has no function of this name: the name is changed in the copy's string table.
-    pub(crate) fn without(symbol: &str) -> Self {
+    pub fn without(symbol: &str) -> Self {
         Self::made(|bytes| {
             let wanted = [&[0], symbol.as_bytes(), &[0]].concat();
             let windows = bytes.windows(wanted.len()).enumerate();
@@ -102,27 +44,27 @@ impl Fake {
     }
 
     fn made(change: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let mut bytes = std::fs::read(library()).unwrap();
+        let mut bytes = std::fs::read(LIBRARY).unwrap();
         change(&mut bytes);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libcuda.so.1");
         std::fs::write(&path, bytes).unwrap();
-        // SAFETY: the stand-in that was compiled above from this repository; its initialisers only set up its own state.
+        // SAFETY: the stand-in that build.rs compiled from this repository; its initialisers only set up its own state.
         let library = unsafe { Library::new(&path) }.unwrap();
         Self { folder, path, library }
     }
 
-    /// Loads it as the driver's library. The table never unloads what it loaded, so the copy outlives this value.
-    pub(crate) fn api(&self) -> Result<Api, LoadError> {
-        Api::load_from(&self.path)
+    /// Where it is. Whoever loads it as the driver's library never unloads it, so the copy outlives this value.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// A path in the same folder at which there is no library.
-    pub(crate) fn missing(&self) -> PathBuf {
+    pub fn missing(&self) -> PathBuf {
         self.folder.path().join("no-such-library.so")
     }
 
-    pub(crate) fn set(&self, name: &str, value: u64) {
+    pub fn set(&self, name: &str, value: u64) {
         let name = CString::new(name).unwrap();
         let call: Symbol<'_, unsafe extern "C" fn(*const i8, u64)> = self.find("fake_set");
         // SAFETY: declared so in context.cpp; it copies the zero-terminated name.
@@ -130,28 +72,28 @@ impl Fake {
     }
 
     /// Answers an attribute of addresses with `value` from now on.
-    pub(crate) fn lie(&self, attribute: u32, value: u64) {
+    pub fn lie(&self, attribute: u32, value: u64) {
         let call: Symbol<'_, unsafe extern "C" fn(u32, u64)> = self.find("fake_lie");
         // SAFETY: declared so in context.cpp; it takes numbers.
         unsafe { call(attribute, value) }
     }
 
     /// Forgets all lies and orders.
-    pub(crate) fn tell_the_truth(&self) {
+    pub fn tell_the_truth(&self) {
         let call: Symbol<'_, unsafe extern "C" fn()> = self.find("fake_tell_the_truth");
         // SAFETY: declared so in context.cpp; it takes nothing.
         unsafe { call() }
     }
 
     /// The `nth` call of that name from now on returns `code` and does nothing; so do those after it, `times` in all.
-    pub(crate) fn order(&self, call_name: &str, code: u32, nth: u64, times: u64) {
+    pub fn order(&self, call_name: &str, code: u32, nth: u64, times: u64) {
         let name = CString::new(call_name).unwrap();
         let call: Symbol<'_, unsafe extern "C" fn(*const i8, u32, u64, u64)> = self.find("fake_order");
         // SAFETY: declared so in context.cpp; it copies the zero-terminated name.
         unsafe { call(name.as_ptr().cast(), code, nth, times) }
     }
 
-    pub(crate) fn get(&self, name: &str) -> u64 {
+    pub fn get(&self, name: &str) -> u64 {
         let name = CString::new(name).unwrap();
         let call: Symbol<'_, unsafe extern "C" fn(*const i8) -> u64> = self.find("fake_get");
         // SAFETY: declared so in context.cpp; it copies the zero-terminated name.
@@ -159,12 +101,12 @@ impl Fake {
     }
 
     /// How often a function was called.
-    pub(crate) fn calls(&self, name: &str) -> u64 {
+    pub fn calls(&self, name: &str) -> u64 {
         self.get(&format!("calls {name}"))
     }
 
     /// Device memory as it is now; runs nothing.
-    pub(crate) fn peek(&self, ptr: u64, bytes: usize) -> Vec<u8> {
+    pub fn peek(&self, ptr: u64, bytes: usize) -> Vec<u8> {
         let mut out = vec![0; bytes];
         let call: Symbol<'_, unsafe extern "C" fn(u64, *mut u8, u64) -> u32> = self.find("fake_peek");
         // SAFETY: declared so in memory.cpp; it checks the device range and writes `bytes` bytes, the length of `out`.
@@ -173,14 +115,14 @@ impl Fake {
     }
 
     /// Flips a bit through another mapping of the same memory.
-    pub(crate) fn flip(&self, ptr: u64, bit: u32) {
+    pub fn flip(&self, ptr: u64, bit: u32) {
         let call: Symbol<'_, unsafe extern "C" fn(u64, u32) -> u32> = self.find("fake_flip");
         // SAFETY: declared so in memory.cpp; it checks the address.
         assert_eq!(unsafe { call(ptr, bit) }, 0);
     }
 
     /// Places and lengths of the live mappings.
-    pub(crate) fn mappings(&self) -> Vec<(u64, u64)> {
+    pub fn mappings(&self) -> Vec<(u64, u64)> {
         let call: Symbol<'_, unsafe extern "C" fn(u64, *mut u64) -> u64> = self.find("fake_mapping");
         let mut all = Vec::new();
         loop {
@@ -193,33 +135,33 @@ impl Fake {
         }
     }
 
-    pub(crate) fn engine_alloc(&self, bytes: u64) -> u64 {
+    pub fn engine_alloc(&self, bytes: u64) -> u64 {
         let call: Symbol<'_, unsafe extern "C" fn(u64) -> u64> = self.find("fake_engine_alloc");
         // SAFETY: declared so in memory.cpp; it takes a number.
         unsafe { call(bytes) }
     }
 
-    pub(crate) fn engine_free(&self, ptr: u64) {
+    pub fn engine_free(&self, ptr: u64) {
         let call: Symbol<'_, unsafe extern "C" fn(u64)> = self.find("fake_engine_free");
         // SAFETY: declared so in memory.cpp; `ptr` came from engine_alloc, and each test frees once.
         unsafe { call(ptr) }
     }
 
-    pub(crate) fn engine_stream(&self) -> u64 {
+    pub fn engine_stream(&self) -> u64 {
         let call: Symbol<'_, unsafe extern "C" fn() -> u64> = self.find("fake_engine_stream");
         // SAFETY: declared so in stream.cpp; it takes nothing.
         unsafe { call() }
     }
 
     /// Enqueues that an engine writes.
-    pub(crate) fn engine_fill(&self, stream: u64, ptr: u64, bytes: u64, value: u32) {
+    pub fn engine_fill(&self, stream: u64, ptr: u64, bytes: u64, value: u32) {
         let call: Symbol<'_, unsafe extern "C" fn(u64, u64, u64, u32)> = self.find("fake_engine_fill");
         // SAFETY: declared so in stream.cpp; the stream came from engine_stream; the range is checked when it runs.
         unsafe { call(stream, ptr, bytes, value) }
     }
 
     /// Puts an engine's own context on this thread's stack, or takes it off again.
-    pub(crate) fn engine_context(&self, push: bool) {
+    pub fn engine_context(&self, push: bool) {
         let call: Symbol<'_, unsafe extern "C" fn(u32)> = self.find("fake_engine_context");
         // SAFETY: declared so in context.cpp; each test takes off what it put on.
         unsafe { call(u32::from(push)) }

@@ -1,0 +1,27 @@
+//! Machines for the suites: the mock, a stand-in for the CUDA driver, or a real GPU, seen as an engine or an attacker sees them.
+//!
+//! Owns [`Machine`], which `VRAM_TEST_DEVICE` names (`mock`, `stand-in` or `cuda:ORDINAL`; the mock when unset), and what a
+//! suite does on it behind the library's back. The library itself never reads that variable. For the project's own suites only.
+
+#![allow(unsafe_code, reason = "an engine, and an attacker, call the driver themselves")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a suite that cannot go on fails"
+)]
+#![allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "a suite that overflows fails")]
+#![allow(clippy::missing_panics_doc, missing_docs, reason = "for the project's own suites")]
+
+mod machine;
+mod memory;
+mod raw;
+mod stand_in;
+mod stream;
+
+pub use machine::{Gpu, Kind, Machine};
+pub use memory::Memory;
+pub use raw::{Alias, EngineKernels, Raw};
+pub use stand_in::StandIn;
+pub use stream::EngineStream;

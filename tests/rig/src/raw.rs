@@ -1,0 +1,432 @@
+//! The driver's library as engines and attackers call it: their own allocations, streams, kernels and mappings in the primary
+//! context that the library under test shares with them.
+//!
+//! Owns [`Raw`]. Its functions panic where the driver refuses what a suite relies on; those whose refusal is the question give
+//! the driver's number.
+
+use std::ffi::{CString, c_void};
+use std::path::Path;
+use std::sync::Arc;
+
+use libloading::{Library, Symbol};
+
+mod engine {
+    include!(concat!(env!("OUT_DIR"), "/engine.rs"));
+}
+
+/// Threads of a block of the engine's kernels, as in cuda/engine/engine.h.
+const ENGINE_THREADS: u32 = 128;
+/// CU_POINTER_ATTRIBUTE_RANGE_START_ADDR and _SIZE.
+const RANGE_START: u32 = 11;
+const RANGE_SIZE: u32 = 12;
+/// CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR.
+const MAJOR: u32 = 75;
+const MINOR: u32 = 76;
+
+/// CUmemLocation.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Location {
+    kind: u32,
+    id: i32,
+}
+
+/// CUmemAccessDesc.
+#[repr(C)]
+struct AccessDesc {
+    location: Location,
+    flags: u32,
+}
+
+/// The driver's library, started, with the primary context of one device retained.
+#[derive(Debug)]
+pub struct Raw {
+    library: Library,
+    device: i32,
+    context: usize,
+    stand_in: bool,
+}
+
+/// A second mapping of memory that somebody else allocated, writable whatever the first one allows. It outlives the first.
+#[derive(Debug)]
+pub struct Alias {
+    raw: Arc<Raw>,
+    handle: u64,
+    /// Where the alias begins, and where what it is an alias of does.
+    place: u64,
+    original: u64,
+    bytes: usize,
+}
+
+/// The engine's kernels, loaded.
+#[derive(Debug)]
+pub struct EngineKernels {
+    raw: Arc<Raw>,
+    module: usize,
+}
+
+impl Raw {
+    /// Loads the library and retains the primary context of a device.
+    ///
+    /// # Errors
+    /// Why there is no such library or device, in words.
+    pub fn open(library: &Path, ordinal: i32, stand_in: bool) -> Result<Arc<Self>, String> {
+        // SAFETY: NVIDIA's driver, or the stand-in that build.rs compiled; loading either runs only its own initialisers.
+        let library = unsafe { Library::new(library) }.map_err(|error| error.to_string())?;
+        let mut raw = Self { library, device: 0, context: 0, stand_in };
+        // SAFETY (for this and each `call` below): the type is that of the function's declaration in cuda.h, with handles and
+        // device addresses as integers; pointers are to locals of the type and length that the declaration asks for.
+        let init: Symbol<'_, unsafe extern "C" fn(u32) -> u32> = raw.find("cuInit");
+        // SAFETY: see above.
+        check("cuInit", unsafe { init(0) })?;
+        let get: Symbol<'_, unsafe extern "C" fn(*mut i32, i32) -> u32> = raw.find("cuDeviceGet");
+        let mut device = 0;
+        // SAFETY: see above.
+        check("cuDeviceGet", unsafe { get(&raw mut device, ordinal) })?;
+        let retain: Symbol<'_, unsafe extern "C" fn(*mut usize, i32) -> u32> = raw.find("cuDevicePrimaryCtxRetain");
+        let mut context = 0;
+        // SAFETY: see above.
+        check("cuDevicePrimaryCtxRetain", unsafe { retain(&raw mut context, device) })?;
+        (raw.device, raw.context) = (device, context);
+        Ok(Arc::new(raw))
+    }
+
+    fn find<T>(&self, name: &str) -> Symbol<'_, T> {
+        // SAFETY: every caller names the type of the function's declaration in cuda.h.
+        unsafe { self.library.get(name.as_bytes()) }.unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Runs `call` with the context current on this thread.
+    fn inside<T>(&self, call: impl FnOnce() -> T) -> T {
+        let push: Symbol<'_, unsafe extern "C" fn(usize) -> u32> = self.find("cuCtxPushCurrent_v2");
+        let pop: Symbol<'_, unsafe extern "C" fn(*mut usize) -> u32> = self.find("cuCtxPopCurrent_v2");
+        // SAFETY: the context is retained while `self` lives.
+        assert_eq!(unsafe { push(self.context) }, 0, "cuCtxPushCurrent");
+        let answer = call();
+        let mut popped = 0;
+        // SAFETY: the driver writes one handle to the local.
+        assert_eq!(unsafe { pop(&raw mut popped) }, 0, "cuCtxPopCurrent");
+        answer
+    }
+
+    /// Compute capability, major times ten plus minor.
+    pub fn capability(&self) -> u32 {
+        let ask: Symbol<'_, unsafe extern "C" fn(*mut i32, u32, i32) -> u32> = self.find("cuDeviceGetAttribute");
+        let value = |attribute| {
+            let mut value = 0;
+            // SAFETY: the driver writes one number to the local.
+            assert_eq!(unsafe { ask(&raw mut value, attribute, self.device) }, 0, "cuDeviceGetAttribute");
+            u32::try_from(value).unwrap()
+        };
+        value(MAJOR) * 10 + value(MINOR)
+    }
+
+    /// A device attribute by its number, as `cuDeviceGetAttribute` gives it; `None` when the driver does not know it.
+    pub fn attribute(&self, attribute: u32) -> Option<i32> {
+        let ask: Symbol<'_, unsafe extern "C" fn(*mut i32, u32, i32) -> u32> = self.find("cuDeviceGetAttribute");
+        let mut value = 0;
+        // SAFETY: the driver writes one number to the local.
+        (unsafe { ask(&raw mut value, attribute, self.device) } == 0).then_some(value)
+    }
+
+    /// The CUDA version that the driver speaks: 1000 × major + 10 × minor.
+    pub fn driver_version(&self) -> i32 {
+        let ask: Symbol<'_, unsafe extern "C" fn(*mut i32) -> u32> = self.find("cuDriverGetVersion");
+        let mut version = 0;
+        // SAFETY: the driver writes one number to the local.
+        assert_eq!(unsafe { ask(&raw mut version) }, 0, "cuDriverGetVersion");
+        version
+    }
+
+    /// Free and total bytes of the device.
+    pub fn memory_info(&self) -> (u64, u64) {
+        let ask: Symbol<'_, unsafe extern "C" fn(*mut usize, *mut usize) -> u32> = self.find("cuMemGetInfo_v2");
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: the driver writes one number to each local.
+        assert_eq!(self.inside(|| unsafe { ask(&raw mut free, &raw mut total) }), 0, "cuMemGetInfo");
+        (free as u64, total as u64)
+    }
+
+    /// An engine's own allocation.
+    pub fn alloc(&self, bytes: usize) -> u64 {
+        self.try_alloc(bytes).unwrap_or_else(|code| panic!("cuMemAlloc of {bytes} bytes: {code}"))
+    }
+
+    /// # Errors
+    /// The driver's number.
+    pub fn try_alloc(&self, bytes: usize) -> Result<u64, u32> {
+        let call: Symbol<'_, unsafe extern "C" fn(*mut u64, usize) -> u32> = self.find("cuMemAlloc_v2");
+        let mut ptr = 0;
+        // SAFETY: the driver writes one address to the local.
+        match self.inside(|| unsafe { call(&raw mut ptr, bytes) }) {
+            0 => Ok(ptr),
+            code => Err(code),
+        }
+    }
+
+    /// Gives an engine's own allocation back.
+    pub fn free(&self, ptr: u64) {
+        let call: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.find("cuMemFree_v2");
+        // SAFETY: takes a number; a wrong one is an error.
+        let code = self.inside(|| unsafe { call(ptr) });
+        // A test that already panics may have left a dead context behind.
+        assert!(code == 0 || std::thread::panicking(), "cuMemFree: {code}");
+    }
+
+    /// Writes device memory. Blocks.
+    ///
+    /// # Errors
+    /// The driver's number, for one where the memory is read-only.
+    pub fn try_write(&self, to: u64, bytes: &[u8]) -> Result<(), u32> {
+        let call: Symbol<'_, unsafe extern "C" fn(u64, *const u8, usize) -> u32> = self.find("cuMemcpyHtoD_v2");
+        // SAFETY: the driver reads as many bytes as the slice has, and checks the device range.
+        match self.inside(|| unsafe { call(to, bytes.as_ptr(), bytes.len()) }) {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    /// Writes device memory. Blocks.
+    pub fn write(&self, to: u64, bytes: &[u8]) {
+        self.try_write(to, bytes).unwrap_or_else(|code| panic!("cuMemcpyHtoD: {code}"));
+    }
+
+    /// Reads device memory. Blocks.
+    pub fn read(&self, from: u64, bytes: usize) -> Vec<u8> {
+        let call: Symbol<'_, unsafe extern "C" fn(*mut u8, u64, usize) -> u32> = self.find("cuMemcpyDtoH_v2");
+        let mut out = vec![0; bytes];
+        // SAFETY: the driver writes as many bytes as the vector has, and checks the device range.
+        assert_eq!(self.inside(|| unsafe { call(out.as_mut_ptr(), from, bytes) }), 0, "cuMemcpyDtoH");
+        out
+    }
+
+    /// An engine's own stream, which does not synchronise with the default one.
+    pub fn stream(&self) -> usize {
+        let call: Symbol<'_, unsafe extern "C" fn(*mut usize, u32) -> u32> = self.find("cuStreamCreate");
+        let mut stream = 0;
+        // SAFETY: the driver writes one handle to the local.
+        assert_eq!(self.inside(|| unsafe { call(&raw mut stream, 1) }), 0, "cuStreamCreate");
+        stream
+    }
+
+    /// Ends what the stream holds, and the stream.
+    pub fn destroy_stream(&self, stream: usize) {
+        let call: Symbol<'_, unsafe extern "C" fn(usize) -> u32> = self.find("cuStreamDestroy_v2");
+        // SAFETY: the handle came from `stream`, and each suite destroys it once.
+        let code = self.inside(|| unsafe { call(stream) });
+        assert!(code == 0 || std::thread::panicking(), "cuStreamDestroy: {code}");
+    }
+
+    /// Blocks until everything on the stream has run.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn synchronize(&self, stream: usize) -> Result<(), u32> {
+        let call: Symbol<'_, unsafe extern "C" fn(usize) -> u32> = self.find("cuStreamSynchronize");
+        // SAFETY: the handle came from `stream`.
+        match self.inside(|| unsafe { call(stream) }) {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    /// Enqueues a fill on an engine's stream.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn fill(&self, stream: usize, to: u64, value: u8, bytes: usize) -> Result<(), u32> {
+        let call: Symbol<'_, unsafe extern "C" fn(u64, u8, usize, usize) -> u32> = self.find("cuMemsetD8Async");
+        // SAFETY: takes numbers; the driver checks the device range and the handle came from `stream`.
+        match self.inside(|| unsafe { call(to, value, bytes, stream) }) {
+            0 => Ok(()),
+            code => Err(code),
+        }
+    }
+
+    /// The allocation that an address lies in: its first byte and its length.
+    pub fn range(&self, ptr: u64) -> (u64, usize) {
+        let ask: Symbol<'_, unsafe extern "C" fn(u32, *const u32, *mut *mut c_void, u64) -> u32> =
+            self.find("cuPointerGetAttributes");
+        let (mut start, mut bytes) = (0_u64, 0_usize);
+        let mut out: [*mut c_void; 2] = [(&raw mut start).cast(), (&raw mut bytes).cast()];
+        // SAFETY: two attributes, and two locals of the types that the driver writes for them.
+        let code = self.inside(|| unsafe { ask(2, [RANGE_START, RANGE_SIZE].as_ptr(), out.as_mut_ptr(), ptr) });
+        assert_eq!(code, 0, "cuPointerGetAttributes");
+        assert!(bytes > 0, "the driver knows no allocation there");
+        (start, bytes)
+    }
+
+    /// Maps memory of the virtual-memory API a second time.
+    ///
+    /// # Errors
+    /// The driver's call and number, where it does not allow that.
+    pub fn alias(self: &Arc<Self>, ptr: u64) -> Result<Alias, String> {
+        let (original, bytes) = self.range(ptr);
+        let retain: Symbol<'_, unsafe extern "C" fn(*mut u64, u64) -> u32> = self.find("cuMemRetainAllocationHandle");
+        let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
+            self.find("cuMemAddressReserve");
+        let map: Symbol<'_, unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32> = self.find("cuMemMap");
+        let access: Symbol<'_, unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32> =
+            self.find("cuMemSetAccess");
+        let (mut handle, mut place) = (0, 0);
+        let wanted = AccessDesc { location: Location { kind: 1, id: self.device }, flags: 3 };
+        self.inside(|| {
+            // SAFETY: the driver writes one handle to the local.
+            check("cuMemRetainAllocationHandle", unsafe { retain(&raw mut handle, original) })?;
+            // SAFETY: the driver writes one address to the local.
+            check("cuMemAddressReserve", unsafe { reserve(&raw mut place, bytes, 0, 0, 0) })?;
+            // SAFETY: takes numbers that the driver checks.
+            check("cuMemMap", unsafe { map(place, bytes, 0, handle, 0) })?;
+            // SAFETY: one description, of the type that the driver reads.
+            check("cuMemSetAccess", unsafe { access(place, bytes, &raw const wanted, 1) })
+        })?;
+        Ok(Alias { raw: Arc::clone(self), handle, place, original, bytes })
+    }
+
+    /// The engine's kernels for this device; `None` when none were built for it.
+    pub fn engine_kernels(self: &Arc<Self>) -> Option<EngineKernels> {
+        #[repr(align(64))]
+        struct Placeholder([u8; 64]);
+        static PLACEHOLDER: Placeholder = Placeholder([0x7f; 64]);
+        let capability = self.capability();
+        let fitting = |arch: u32| arch / 10 == capability / 10 && arch <= capability;
+        let image = match engine::IMAGES.iter().filter(|(arch, _)| fitting(*arch)).max_by_key(|(arch, _)| *arch) {
+            _ if self.stand_in => &PLACEHOLDER.0,
+            Some((_, image)) => *image,
+            None => return None,
+        };
+        // The driver reads images as structures: they lie as structures must.
+        let mut aligned = vec![0_u128; image.len().div_ceil(16) + 1];
+        // SAFETY: `aligned` has at least as many bytes as the image, and nothing else refers to it.
+        unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), aligned.as_mut_ptr().cast(), image.len()) };
+        let load: Symbol<'_, unsafe extern "C" fn(*mut usize, *const c_void) -> u32> = self.find("cuModuleLoadData");
+        let mut module = 0;
+        // SAFETY: a whole image, which the driver copies.
+        let code = self.inside(|| unsafe { load(&raw mut module, aligned.as_ptr().cast()) });
+        assert_eq!(code, 0, "cuModuleLoadData");
+        Some(EngineKernels { raw: Arc::clone(self), module })
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        let release: Symbol<'_, unsafe extern "C" fn(i32) -> u32> = self.find("cuDevicePrimaryCtxRelease_v2");
+        // SAFETY: retained once in `open`.
+        let _ = unsafe { release(self.device) };
+    }
+}
+
+impl Alias {
+    /// Where the alias of an address lies.
+    pub fn of(&self, ptr: u64) -> u64 {
+        assert!(ptr >= self.original && ptr - self.original < self.bytes as u64, "outside of what the alias shows");
+        self.place + (ptr - self.original)
+    }
+
+    /// Bytes of the whole allocation.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All of it, as it is now.
+    pub fn read(&self) -> Vec<u8> {
+        self.raw.read(self.place, self.bytes)
+    }
+
+    /// Flips a bit of the byte at the original's address `ptr`.
+    pub fn flip(&self, ptr: u64, bit: u8) {
+        let at = self.of(ptr);
+        let byte = self.raw.read(at, 1)[0];
+        self.raw.write(at, &[byte ^ (1 << bit)]);
+    }
+}
+
+impl Drop for Alias {
+    fn drop(&mut self) {
+        let unmap: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemUnmap");
+        let free: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemAddressFree");
+        let release: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.raw.find("cuMemRelease");
+        self.raw.inside(|| {
+            // SAFETY: mapped, reserved and retained once in `alias`.
+            let _ = unsafe { unmap(self.place, self.bytes) };
+            // SAFETY: as above.
+            let _ = unsafe { free(self.place, self.bytes) };
+            // SAFETY: as above.
+            let _ = unsafe { release(self.handle) };
+        });
+    }
+}
+
+impl EngineKernels {
+    /// Enqueues `y = weights · x` in float32 over `rows` rows of `columns`.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn matvec(&self, stream: usize, weights: u64, x: u64, y: u64, rows: u64, columns: u64) -> Result<(), u32> {
+        let grid = rows.div_ceil(u64::from(ENGINE_THREADS));
+        self.launch("engine_matvec", stream, u32::try_from(grid).unwrap(), &[weights, x, y, rows, columns])
+    }
+
+    /// Enqueues a kernel that flips one bit.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn flip(&self, stream: usize, address: u64, bit: u8) -> Result<(), u32> {
+        self.launch("engine_flip", stream, 1, &[address, u64::from(bit)])
+    }
+
+    /// Enqueues a kernel that keeps the stream busy for so long.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn spin(&self, stream: usize, nanoseconds: u64) -> Result<(), u32> {
+        self.launch("engine_spin", stream, 1, &[nanoseconds])
+    }
+
+    /// Every engine kernel takes one structure of 64-bit numbers.
+    fn launch(&self, name: &str, stream: usize, grid: u32, args: &[u64]) -> Result<(), u32> {
+        let find: Symbol<'_, unsafe extern "C" fn(*mut usize, usize, *const i8) -> u32> =
+            self.raw.find("cuModuleGetFunction");
+        type Launch = unsafe extern "C" fn(
+            usize,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            usize,
+            *mut *mut c_void,
+            *mut *mut c_void,
+        ) -> u32;
+        let launch: Symbol<'_, Launch> = self.raw.find("cuLaunchKernel");
+        let c_name = CString::new(name).unwrap();
+        let mut args = args.to_vec();
+        self.raw.inside(|| {
+            let mut function = 0;
+            // SAFETY: the driver writes one handle to the local and copies the zero-terminated name.
+            let code = unsafe { find(&raw mut function, self.module, c_name.as_ptr().cast()) };
+            assert_eq!(code, 0, "{name}");
+            let mut parameters: [*mut c_void; 1] = [args.as_mut_ptr().cast()];
+            let nothing = std::ptr::null_mut();
+            // SAFETY: one parameter, the structure that cuda/engine/engine.h declares for this kernel.
+            let code = unsafe {
+                launch(function, grid, 1, 1, ENGINE_THREADS, 1, 1, 0, stream, parameters.as_mut_ptr(), nothing)
+            };
+            if code == 0 { Ok(()) } else { Err(code) }
+        })
+    }
+}
+
+impl Drop for EngineKernels {
+    fn drop(&mut self) {
+        let unload: Symbol<'_, unsafe extern "C" fn(usize) -> u32> = self.raw.find("cuModuleUnload");
+        // SAFETY: loaded once in `engine_kernels`.
+        let _ = self.raw.inside(|| unsafe { unload(self.module) });
+    }
+}
+
+fn check(call: &str, code: u32) -> Result<(), String> {
+    if code == 0 { Ok(()) } else { Err(format!("{call}: driver error {code}")) }
+}

@@ -1,0 +1,75 @@
+//! A stream of an engine's own.
+
+use std::sync::Arc;
+
+use vram_residency::{MockControls, MockStream, RawStream};
+
+use crate::Raw;
+
+/// A stream that an engine works on. What is enqueued on the mock and on the stand-in runs when something orders it, and not
+/// before. Ended when dropped.
+#[derive(Debug)]
+pub struct EngineStream<'a>(Place<'a>);
+
+#[derive(Debug)]
+enum Place<'a> {
+    Mock(MockStream<'a>),
+    Gpu { raw: Arc<Raw>, stream: usize },
+}
+
+impl<'a> EngineStream<'a> {
+    pub(crate) fn mock(controls: MockControls<'a>) -> Self {
+        Self(Place::Mock(controls.engine_stream().unwrap()))
+    }
+
+    pub(crate) fn gpu(raw: &Arc<Raw>) -> Self {
+        Self(Place::Gpu { raw: Arc::clone(raw), stream: raw.stream() })
+    }
+
+    /// The handle, as an engine passes it.
+    pub fn raw(&self) -> RawStream {
+        match &self.0 {
+            Place::Mock(stream) => stream.raw(),
+            Place::Gpu { stream, .. } => RawStream::new(*stream as u64),
+        }
+    }
+
+    /// The driver's handle, for kernels; `None` on the mock.
+    pub fn handle(&self) -> Option<usize> {
+        match &self.0 {
+            Place::Mock(_) => None,
+            Place::Gpu { stream, .. } => Some(*stream),
+        }
+    }
+
+    /// Enqueues a fill.
+    pub fn fill(&self, address: u64, bytes: usize, value: u8) {
+        match &self.0 {
+            Place::Mock(stream) => stream.enqueue_fill(address, bytes as u64, value).unwrap(),
+            Place::Gpu { raw, stream } => {
+                raw.fill(*stream, address, value, bytes).unwrap_or_else(|code| panic!("cuMemsetD8Async: {code}"));
+            }
+        }
+    }
+
+    /// Blocks until everything that was enqueued has run.
+    ///
+    /// # Errors
+    /// In words, when the device reports one.
+    pub fn synchronize(&self) -> Result<(), String> {
+        match &self.0 {
+            Place::Mock(stream) => stream.synchronize().map_err(|error| error.to_string()),
+            Place::Gpu { raw, stream } => {
+                raw.synchronize(*stream).map_err(|code| format!("cuStreamSynchronize: driver error {code}"))
+            }
+        }
+    }
+}
+
+impl Drop for EngineStream<'_> {
+    fn drop(&mut self) {
+        if let Place::Gpu { raw, stream } = &self.0 {
+            raw.destroy_stream(*stream);
+        }
+    }
+}
