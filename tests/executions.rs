@@ -459,6 +459,47 @@ fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
     assert_eq!((stats.pending_operations, stats.live_bytes, stats.unwiped_bytes_freed), (0, 0, 0));
 }
 
+#[test]
+fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
+    // covers: VER-10 SCR-3
+    let rig = Rig::new();
+    let stream = rig.controls().engine_stream().unwrap();
+    let shard = rig.seal("a", &[9; 5000]);
+    let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
+    stream.enqueue_write(&shard, 0, 5000, 7).unwrap();
+    drop(guard);
+    let report = rig.manager.shutdown(Duration::ZERO).unwrap();
+    assert!(!report.drained && report.busy_bytes >= 5000, "{report:?}");
+    assert_eq!((report.wiped_bytes, pending(&rig)), (0, 1), "nothing is wiped under the engine's work");
+    // Given time, the next one waits for it.
+    let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
+    assert!(report.drained, "{report:?}");
+    drop(stream);
+    rig.close_clean();
+}
+
+#[test]
+fn a_guard_that_is_dropped_while_a_shutdown_waits_lets_it_end() {
+    // covers: VER-10 SCR-3
+    let rig = Rig::new();
+    let stream = rig.controls().engine_stream().unwrap();
+    let shard = rig.seal("a", &[9; 5000]);
+    let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
+    std::thread::scope(|scope| {
+        let ending = scope.spawn(|| rig.manager.shutdown(Duration::from_secs(60)).unwrap());
+        while rig.manager.state() == ManagerState::Ready {
+            std::thread::yield_now();
+        }
+        stream.enqueue_write(&shard, 0, 5000, 7).unwrap();
+        drop(guard);
+        let report = ending.join().unwrap();
+        assert!(report.drained && report.busy_bytes == 0, "{report:?}");
+    });
+    assert_eq!(pending(&rig), 0);
+    drop(stream);
+    rig.close_clean();
+}
+
 /// Enqueues engine work, ends the guard while calls of this kind fail, and asserts that the shard stays until the work is done.
 fn a_failing_wait(call: MockCall, times: u64, finish: bool, by_shutdown: bool) {
     let rig = Rig::new();
