@@ -161,7 +161,8 @@ class Tree:
         for name in filter(None, listed.split("\0")):
             if (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
+                # With a new time: what an earlier copy without a wait left in the target folder must not pass for this one.
+                shutil.copy(ROOT / name, folder / name)
 
     def remove(self, patches):
         """Applies the patches; returns what undoes them."""
