@@ -21,6 +21,9 @@ const NOT_SUPPORTED: u32 = 801;
 const READ_ONLY: u32 = 740;
 const BYTES: usize = 70_000;
 
+/// How a shard comes to its end.
+type End = fn(&Rig, &SealedShard);
+
 /// What the seals of the trail said, in order.
 fn protected(rig: &Rig) -> Vec<bool> {
     let said = |kind| match kind {
@@ -219,7 +222,7 @@ fn bytes_that_change_with_the_switch_are_never_signed() {
 #[test]
 fn every_wipe_makes_the_memory_writable_first() {
     // covers: DEV-5 SCR-1 SCR-3
-    let ends: [(&str, fn(&Rig, &SealedShard)); 4] = [
+    let ends: [(&str, End); 4] = [
         ("release", |rig, shard| drop(rig.manager.release(shard).unwrap())),
         ("release_by_id", |rig, shard| drop(rig.manager.release_by_id(shard.id()).unwrap())),
         ("shutdown", |rig, _| assert!(rig.manager.shutdown(Duration::from_secs(5)).unwrap().drained)),

@@ -176,7 +176,22 @@ Feature: Guards, batches, brackets and engine streams
     Then it is an integrity failure of part-1 that covers byte 40000
     And the executions ended as: finished, discarded
 
-  @VER-10
+  @DEV-5
+  Scenario: A stray write to a sealed shard is stopped by the device and reported
+    Given a manager
+    And weights nines of 5000 bytes that are all 9
+    And the shard part-0 is sealed from nines
+    And an engine's stream
+    When the engine tries to enqueue 8 over 1 byte at 4999 of part-0
+    Then it fails with CUDA_ERROR
+    And the message contains "read_only"
+    And the engine has 0 operations to do
+    And the manager is ready
+    When I go on
+    And I execute part-0
+    Then it read the weights nines
+
+  @VER-10 @DEV-5
   Scenario: The check sees what the engine's stream has still to write
     Given a device that cannot map memory read-only
     And a manager that quarantines only the shard

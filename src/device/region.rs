@@ -3,7 +3,7 @@
 //! Owns [`Region`]. A region exists only after the driver's own answers placed all of it on this device and nowhere else. It
 //! never frees itself: whoever proved it wiped calls [`Region::free`], and a region that is merely dropped stays allocated, for
 //! bytes that may hold weights must not go back to the pool. What the driver does not take back is
-//! never forgotten.
+//! never forgotten, nor is that a region may be mapped read-only: it is made writable before anything writes to it again.
 
 use std::sync::Arc;
 
