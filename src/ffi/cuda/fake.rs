@@ -46,7 +46,9 @@ const FLAGS: &[&str] = &[
 fn library() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        // Where the sources are now: Cargo takes a binary that was built of the same sources in another folder for fresh.
+        let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&root);
         let mut hash = Sha256::new();
         for file in SOURCES.iter().chain(INCLUDED).chain([&KERNELS]) {
             hash.update(std::fs::read(root.join(file)).unwrap());
