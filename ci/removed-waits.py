@@ -145,6 +145,10 @@ ROWS = [
         "src/core/guards.rs", "if self.residents.wait_unpinned(until) {", "if until.is_some() {"),),
         {"scratch_and_shutdown": ["a_shutdown_waits_for_its_deadline_and_leaves_what_is_in_use_to_the_end",
                                   "a_shutdown_is_drained_when_the_last_guard_finishes_in_time"]}),
+    Row("protect-users", (Patch(
+        "src/driver/cuda.rs",
+        "kill the context.\n        self.wait_for_users(span.ptr)?;", "kill the context."),),
+        {"lib": ["read_only_is_claimed_only_when_the_driver_confirms_it"]}),
     Row("scratch-streams", (Patch(
         "src/device/scratch.rs", "driver.synchronize(stream).or_else(|_theirs| driver.synchronize(stream))",
         "{ let _ = (driver, stream); Ok::<(), crate::driver::DriverError>(()) }"),), SCRATCH),

@@ -83,8 +83,8 @@ impl VramManager {
         VramManagerBuilder::new(worker, secret)
     }
 
-    /// Loads a shard into device memory and seals it there: reserve, allocate, upload, digest in VRAM, compare, sign. Blocks;
-    /// O(bytes).
+    /// Loads a shard into device memory and seals it there: reserve, allocate, upload, digest in VRAM, compare, map read-only,
+    /// digest again, sign. Blocks; O(bytes), with two digests on the device where the memory could be mapped read-only.
     ///
     /// # Errors
     /// `INVALID_PARAMS`, `POLICY_VIOLATION`, `VRAM_OOM`, `MODEL_LOAD_FAILED` (unreadable, or not the expected digest),
