@@ -17,6 +17,7 @@ steps=(
     deny
     advisories
     kernels
+    model
     mock_sanitize
     sanitize
     fsverity_parity
@@ -133,6 +134,8 @@ step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crate
 }
 
 step_kernels() { bash ci/kernels.sh; } # nvcc compiles every kernel for every architecture, within its limits
+
+step_model() { bash ci/model.sh; } # locks and atomics under chosen orders of threads
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
 
