@@ -18,8 +18,11 @@ const REPEATS: usize = 4;
 /// The parts of the measurements, from the fastest on, that are judged.
 const KEPT: [f64; 6] = [0.3, 0.5, 0.7, 0.9, 0.99, 1.0];
 
+/// Makes the wrong tags of a class.
+type Class<'a> = &'a dyn Fn() -> [u8; 32];
+
 /// Times `accepts` on wrong tags of two classes and returns the |t| that is largest over the croppings.
-fn largest_t(classes: [&dyn Fn() -> [u8; 32]; 2], accepts: impl Fn(&Tag) -> bool) -> f64 {
+fn largest_t(classes: [Class<'_>; 2], accepts: impl Fn(&Tag) -> bool) -> f64 {
     let mut coins = vec![0; MEASUREMENTS];
     getrandom::fill(&mut coins).unwrap();
     let tags: Vec<_> = coins.iter().map(|coin| (usize::from(coin & 1), classes[usize::from(coin & 1)]())).collect();
@@ -92,7 +95,7 @@ fn tags_are_compared_in_constant_time() {
         tag
     };
     let (first, last) = (|| wrong_at(0), || wrong_at(31));
-    let pairs: [(&str, [&dyn Fn() -> [u8; 32]; 2]); 2] =
+    let pairs: [(&str, [Class<'_>; 2]); 2] =
         [("first byte wrong, last byte wrong", [&first, &last]), ("one fixed, random ones", [&last, &random])];
     let mut wrong = Vec::new();
     for (name, classes) in pairs {
