@@ -80,11 +80,11 @@ trap 'rm -rf "$work"' EXIT
 crashes=$CARGO_TARGET_DIR/crashes
 mkdir -p "$crashes"
 export ASAN_OPTIONS=abort_on_error=0:detect_leaks=1
-options=(-print_final_stats=1 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -verbosity=1)
+options=(-print_final_stats=1 -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -use_value_profile=1)
 
 # A defect that only a fuzzer which sees comparisons finds.
 mkdir -p "$work/planted"
-"$binaries/planted" "${options[@]}" -seed="${PROPTEST_RNG_SEED:-0}" -use_value_profile=1 -max_total_time=60 \
+"$binaries/planted" "${options[@]}" -seed="${PROPTEST_RNG_SEED:-0}" -max_total_time=60 \
     -artifact_prefix="$work/" "$work/planted" >"$work/planted.log" 2>&1
 if ! grep -q 'the planted defect' "$work/planted.log"; then
     tail -n 20 "$work/planted.log"
@@ -114,7 +114,8 @@ for name in "${targets[@]}"; do
     printf '%-14s' "$name"
     if ! judge "$work/$name.log" "$(find "tests/fuzz/corpus/$name" -type f | wc -l)" "$(cat "$work/$name.exit")"; then
         failed=$((failed + 1))
-        grep -vE '^#[0-9]+\s' "$work/$name.log" | tail -n 60
+        grep -aE -A 5 'panicked at|^==[0-9]+== ?ERROR|^SUMMARY|^artifact_prefix|^Base64' "$work/$name.log" | head -n 60
+        tail -n 5 "$work/$name.log"
         echo "error: $name failed; what it failed on, if anything: $crashes/$name-*" >&2
     fi
 done

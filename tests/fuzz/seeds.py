@@ -67,6 +67,12 @@ def corpus_seal():
     for at, seal in enumerate(good):
         yield f"good-{at}", seal
     yield from tampered_seals(good[0])
+    # What the target assembles into a seal: kind, worker (length, half or whole, character), shard, model reference, index,
+    # count, length, block, odd, salt, origin, adopted, surplus. All zero is a good one.
+    yield "assembled", bytes(18)
+    yield "assembled-salt", bytes(14) + b"\x20" + bytes(3)
+    yield "assembled-set", bytes(9) + b"\2\3" + bytes(7)
+    yield "assembled-reference", bytes(7) + b"\x80\1\0\0" + bytes(9)
 
 
 def corpus_seal_text():

@@ -11,6 +11,14 @@ use crate::{assert_presentable, reference};
 /// the field and, of a digest, the first bad character.
 pub fn names(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    judge_all(text);
+    // The same as one name of the length that the first byte says, for the rules that a long name can break.
+    let Some((&length, rest)) = data.split_first() else { return };
+    let name: String = rest.iter().take(4).map(|&byte| char::from(byte)).collect();
+    judge_all(&format!("{name:n<0$}", usize::from(length) + 3));
+}
+
+fn judge_all(text: &str) {
     let bad = reference::first_bad_of_digest(text);
     if let Some(error) = judge::<Digest>(text, bad.is_none(), "digest") {
         let place = format!("character {}", bad.unwrap());
