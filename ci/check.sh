@@ -13,6 +13,7 @@ steps=(
     fmt
     clippy
     docs
+    api
     msrv
     deny
     advisories
@@ -97,6 +98,10 @@ step_clippy() {
 # covers: DOC-1
 step_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --all-features --locked; }
 
+step_api() { # what users of the library can name is what .specs/api.txt says
+    bash ci/api.sh --self-test && bash ci/api.sh
+}
+
 step_msrv() { # the oldest compiler that Cargo.toml promises
     local version
     version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
@@ -106,8 +111,7 @@ step_msrv() { # the oldest compiler that Cargo.toml promises
 
 # Every crate of the lock file, those of other platforms included: cargo-deny reads them all.
 deny_needs() {
-    command -v cargo-deny >/dev/null || { echo "error: cargo-deny is missing: cargo install --locked cargo-deny" >&2; return 1; }
-    cargo fetch --locked
+    cargo_tool cargo-deny && cargo fetch --locked
 }
 
 step_deny() { # licences, duplicate versions, sources

@@ -23,6 +23,15 @@ need() {
     exit 1
 }
 
+# cargo_tool cargo-NAME: is it there, and of the version that ci/tools.txt says?
+cargo_tool() {
+    local version
+    version=$(sed -n "s/^$1 //p" ci/tools.txt)
+    [ "$(cargo "${1#cargo-}" --version 2>/dev/null | tr ' ' '\n' | tail -n 1)" = "$version" ] && return
+    echo "error: $1 $version is missing: cargo install --locked --version $version $1" >&2
+    return 1
+}
+
 # worker: builds the release worker and sets $worker to its path.
 worker() {
     cargo build --release --locked --bin vram-worker || exit 1
