@@ -17,6 +17,7 @@ steps=(
     msrv
     deny
     advisories
+    sbom
     kernels
     mock_sanitize
     sanitize
@@ -134,6 +135,10 @@ step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crate
     else
         skip advisories "the advisory database can neither be fetched nor is there a bundled copy"
     fi
+}
+
+step_sbom() { # the bills of materials of a production build: complete, without surplus, twice the same
+    cargo_tool cargo-cyclonedx && cargo fetch --locked && python3 ci/sbom.py "$target/sbom" --self-test
 }
 
 step_kernels() { bash ci/kernels.sh; } # nvcc compiles every kernel for every architecture, within its limits
