@@ -17,6 +17,7 @@ steps=(
     msrv
     deny
     advisories
+    planted_dependency
     sbom
     kernels
     mock_sanitize
@@ -121,20 +122,16 @@ step_deny() { # licences, duplicate versions, sources
 
 step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crates
     deny_needs || return 1
-    # The database is fetched, or, for a machine without network, unpacked from a bundled copy.
-    local bundled=${VRAM_RESIDENCY_ADVISORY_DB:-../shared/data/advisory-db.sh}
-    local cache=${XDG_CACHE_HOME:-$HOME/.cache}/vram-residency/advisory-db
-    local config=$target/deny-bundled.toml
-    if [ -f "$bundled" ]; then
-        bash "$bundled" "$cache" || return 1
-        mkdir -p "$target"
-        sed "s#^\[advisories\]\$#&\ndb-path = \"$cache\"#" deny.toml >"$config" || return 1
-        cargo deny --offline --workspace --config "$config" check advisories
-    elif cargo deny fetch db; then
-        cargo deny --workspace check --disable-fetch advisories
-    else
-        skip advisories "the advisory database can neither be fetched nor is there a bundled copy"
-    fi
+    advisory_database
+    case $? in
+        0) cargo deny --offline --workspace --config "$deny_config" check advisories ;;
+        "$SKIP") skip advisories "the advisory database can neither be fetched nor is there a bundled copy" ;;
+        *) return 1 ;;
+    esac
+}
+
+step_planted_dependency() { # the gates above find what they are there for
+    deny_needs && bash ci/planted-dependency.sh
 }
 
 step_sbom() { # the bills of materials of a production build: complete, without surplus, twice the same
