@@ -117,7 +117,8 @@ def behaviours(root):
     for _, title, description, found in topics:
         lines += ["", f"## {title}", "", *([description, ""] if description else [])]
         for scenario, tags, runs in found:
-            lines.append(f"- {scenario}" + (f" ({runs} examples)" if runs > 1 else "") + ": " + ", ".join(t[1:] for t in tags))
+            shows = ", ".join(tag[1:] for tag in tags)
+            lines.append(f"- {scenario}" + (f" ({runs} examples)" if runs > 1 else "") + (f": {shows}" if shows else ""))
     return "\n".join(lines) + "\n"
 
 
