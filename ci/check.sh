@@ -20,6 +20,7 @@ steps=(
     planted_dependency
     sbom
     kernels
+    features
     mock_sanitize
     sanitize
     fsverity_parity
@@ -139,6 +140,8 @@ step_sbom() { # the bills of materials of a production build: complete, without 
 }
 
 step_kernels() { bash ci/kernels.sh; } # nvcc compiles every kernel for every architecture, within its limits
+
+step_features() { bash ci/features.sh; } # each combination of features; a production build without a trace of the mock
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
 
