@@ -15,6 +15,7 @@ steps=(
     docs
     api
     msrv
+    msrv_declared
     deny
     advisories
     planted_dependency
@@ -110,6 +111,10 @@ step_msrv() { # the oldest compiler that Cargo.toml promises
     version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
     rustup run "$version" rustc --version 2>/dev/null || skip msrv "Rust $version is not installed (rustup toolchain install $version)"
     CARGO_TARGET_DIR=$target/msrv rustup run "$version" cargo check --workspace --all-features --locked
+}
+
+step_msrv_declared() { # what a newer compiler can tell about that promise
+    python3 ci/msrv.py --target-dir "$target"
 }
 
 # Every crate of the lock file, those of other platforms included: cargo-deny reads them all.
