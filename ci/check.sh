@@ -22,6 +22,7 @@ steps=(
     sbom
     kernels
     features
+    package
     mock_sanitize
     sanitize
     fsverity_parity
@@ -147,6 +148,8 @@ step_sbom() { # the bills of materials of a production build: complete, without 
 step_kernels() { bash ci/kernels.sh; } # nvcc compiles every kernel for every architecture, within its limits
 
 step_features() { bash ci/features.sh; } # each combination of features; a production build without a trace of the mock
+
+step_package() { bash ci/package.sh; } # the library as a package: contents, and that it builds on its own
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
 
