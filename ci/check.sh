@@ -47,6 +47,7 @@ PY
     python3 ci/requirements.py --self-test || status=1
     python3 ci/summarise.py --self-test || status=1
     python3 ci/materialise.py --self-test || status=1
+    python3 ci/gates.py --self-test || status=1
     if command -v shellcheck >/dev/null; then
         git ls-files .ci/run 'ci/*.sh' 'ci/deep/*.sh' 'ci/hooks/*' | xargs shellcheck -x || status=1
     else

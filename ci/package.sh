@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 
 out=$target/package-check # always the same place: cargo keeps what it built for it
-rm -rf "$out"
+rm -rf "$out" "$target"/package/vram-residency-*.crate
 mkdir -p "$out"
 passed=0 failed=0
 most_bytes=1000000 most_file_bytes=100000
@@ -60,7 +60,7 @@ grep -vxF cuda/mock/vram_mock.c "$out/list" >"$out/planted"
 check "a missing file is found" refuses contents_are_sound "$out/planted"
 
 check "it can be packed" cargo package -q -p vram-residency --no-verify --allow-dirty --locked
-archive=$(ls -t "$target"/package/vram-residency-*.crate | head -n 1)
+archive=$(echo "$target"/package/vram-residency-*.crate)
 tar -xzf "$archive" -C "$out" || exit 1
 crate=$(echo "$out"/vram-residency-*)
 check "it is small" small
