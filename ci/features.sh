@@ -34,9 +34,8 @@ check "the worker's own tests without the mock" cargo test --locked -p vram-work
 
 # A production build, with kernels if they can be built here.
 nvcc=${NVCC:-$(command -v nvcc || bash ci/nvcc.sh)} || nvcc=
-production() { # FEATURES NAME: keeps worker and library
-    NVCC=$nvcc cargo build --release --locked -p vram-worker --no-default-features --features "$1" \
-        --message-format json-render-diagnostics >"$out/messages" || return 1
+keep() { # NAME, arguments of cargo build...: keeps worker and library
+    cargo build --release --locked --message-format json-render-diagnostics "${@:2}" >"$out/messages" || return 1
     local library
     library=$(python3 - "$out/messages" <<'PY'
 import json, sys
@@ -46,8 +45,9 @@ for line in open(sys.argv[1], encoding="utf-8"):
         print(*(name for name in message["filenames"] if name.endswith(".rlib")))
 PY
     )
-    cp "$library" "$out/$2.rlib" && cp "$target/release/vram-worker" "$out/$2"
+    cp "$library" "$out/$1.rlib" && cp "$target/release/vram-worker" "$out/$1"
 }
+production() { NVCC=$nvcc keep production -p vram-worker --no-default-features --features cuda; }
 # What only the mock brings: symbols of its C code, a name of its own, places in its files. (The names of public items that a feature
 # hides stay in a library, for the compiler's hints.)
 trace='vram_mock_|vram_host_|MockDriver|driver/mock|manager/mock|cuda/mock'
@@ -59,8 +59,8 @@ no_trace() { # FILE
 }
 with_trace() { ! no_trace "$1"; } # the twin: a build that has the mock is found to have it
 
-check "a production build" production cuda production
-check "a build with the mock" production cuda,mock mocked
+check "a production build" production
+check "a build with the mock" keep mocked --bin vram-worker # as other checks build it
 for kind in "" .rlib; do
     check "production${kind}: no trace of the mock" no_trace "$out/production$kind"
     check "with the mock${kind}: its traces are found" with_trace "$out/mocked$kind"
