@@ -13,11 +13,17 @@ steps=(
     fmt
     clippy
     docs
+    api
     msrv
+    msrv_declared
     deny
     advisories
+    planted_dependency
+    sbom
     kernels
     model
+    features
+    package
     mock_sanitize
     sanitize
     fuzz
@@ -44,6 +50,7 @@ PY
     python3 ci/summarise.py --self-test || status=1
     python3 ci/materialise.py --self-test || status=1
     bash ci/fuzz.sh --self-test || status=1
+    python3 ci/gates.py --self-test || status=1
     if command -v shellcheck >/dev/null; then
         git ls-files .ci/run 'ci/*.sh' 'ci/deep/*.sh' 'ci/hooks/*' | xargs shellcheck -x || status=1
     else
@@ -100,6 +107,10 @@ step_clippy() {
 # covers: DOC-1
 step_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace --all-features --locked; }
 
+step_api() { # what users of the library can name is what .specs/api.txt says
+    bash ci/api.sh --self-test && bash ci/api.sh
+}
+
 step_msrv() { # the oldest compiler that Cargo.toml promises
     local version
     version=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
@@ -107,10 +118,13 @@ step_msrv() { # the oldest compiler that Cargo.toml promises
     CARGO_TARGET_DIR=$target/msrv rustup run "$version" cargo check --workspace --all-features --locked
 }
 
+step_msrv_declared() { # what a newer compiler can tell about that promise
+    python3 ci/msrv.py --target-dir "$target"
+}
+
 # Every crate of the lock files, those of other platforms included: cargo-deny reads them all.
 deny_needs() {
-    command -v cargo-deny >/dev/null || { echo "error: cargo-deny is missing: cargo install --locked cargo-deny" >&2; return 1; }
-    cargo fetch --locked && cargo fetch --locked --manifest-path tests/fuzz/Cargo.toml
+    cargo_tool cargo-deny && cargo fetch --locked && cargo fetch --locked --manifest-path tests/fuzz/Cargo.toml
 }
 
 step_deny() { # licences, duplicate versions, sources
@@ -120,27 +134,32 @@ step_deny() { # licences, duplicate versions, sources
 
 step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crates
     deny_needs || return 1
-    # The database is fetched, or, for a machine without network, unpacked from a bundled copy.
-    local bundled=${VRAM_RESIDENCY_ADVISORY_DB:-../shared/data/advisory-db.sh}
-    local cache=${XDG_CACHE_HOME:-$HOME/.cache}/vram-residency/advisory-db
-    local config=$target/deny-bundled.toml
-    if [ -f "$bundled" ]; then
-        bash "$bundled" "$cache" || return 1
-        mkdir -p "$target"
-        sed "s#^\[advisories\]\$#&\ndb-path = \"$cache\"#" deny.toml >"$config" || return 1
-        cargo deny --offline --workspace --config "$config" check advisories &&
-            cargo deny --offline --manifest-path tests/fuzz/Cargo.toml --config "$config" check advisories
-    elif cargo deny fetch db; then
-        cargo deny --workspace check --disable-fetch advisories &&
-            cargo deny --manifest-path tests/fuzz/Cargo.toml --config deny.toml check --disable-fetch advisories
-    else
-        skip advisories "the advisory database can neither be fetched nor is there a bundled copy"
-    fi
+    advisory_database
+    case $? in
+        0)
+            cargo deny --offline --workspace --config "$deny_config" check advisories &&
+                cargo deny --offline --manifest-path tests/fuzz/Cargo.toml --config "$deny_config" check advisories
+            ;;
+        "$SKIP") skip advisories "the advisory database can neither be fetched nor is there a bundled copy" ;;
+        *) return 1 ;;
+    esac
+}
+
+step_planted_dependency() { # the gates above find what they are there for
+    deny_needs && bash ci/planted-dependency.sh
+}
+
+step_sbom() { # the bills of materials of a production build: complete, without surplus, twice the same
+    cargo_tool cargo-cyclonedx && cargo fetch --locked && python3 ci/sbom.py "$target/sbom" --self-test
 }
 
 step_kernels() { bash ci/kernels.sh; } # nvcc compiles every kernel for every architecture, within its limits
 
 step_model() { bash ci/model.sh; } # locks and atomics under chosen orders of threads
+
+step_features() { bash ci/features.sh; } # each combination of features; a production build without a trace of the mock
+
+step_package() { bash ci/package.sh; } # the library as a package: contents, and that it builds on its own
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
 

@@ -100,6 +100,7 @@ for arch in "${architectures[@]}"; do
     [ -e "$image" ] || continue
     check "sm_$arch: no spills, no stack frame, at most $most_registers registers" no_spills "$image"
     check "sm_$arch: entry points" has_entries "$image"
+    check "sm_$arch: parameters of the size that both sides say" python3 ci/images.py "$image" --architectures "$arch" --self-test
     check "sm_$arch: 16-byte loads, no local memory" loads_are_wide "$image"
     check "sm_$arch: the same bytes from another folder" same_elsewhere "$arch" "$image"
     check "sm_$arch compiles with plain additions" compile "$arch" 0 "$out/sm_$arch.plain.cubin"

@@ -23,6 +23,30 @@ need() {
     exit 1
 }
 
+# cargo_tool cargo-NAME: is it there, and of the version that ci/tools.txt says?
+cargo_tool() {
+    local version
+    version=$(sed -n "s/^$1 //p" ci/tools.txt)
+    [ "$(cargo "${1#cargo-}" --version 2>/dev/null | tr ' ' '\n' | tail -n 1)" = "$version" ] && return
+    echo "error: $1 $version is missing: cargo install --locked --version $version $1" >&2
+    return 1
+}
+
+# advisory_database: makes cargo-deny's database of advisories ready, and sets $deny_config to a configuration that names it. It is
+# fetched, or, for a machine without network, unpacked from a bundled copy.
+advisory_database() {
+    local bundled=${VRAM_RESIDENCY_ADVISORY_DB:-../shared/data/advisory-db.sh}
+    local cache=${XDG_CACHE_HOME:-$HOME/.cache}/vram-residency/advisory-db
+    deny_config=$target/deny-with-database.toml
+    mkdir -p "$target"
+    sed "s#^\[advisories\]\$#&\ndb-path = \"$cache\"#" deny.toml >"$deny_config" || return 1
+    if [ -f "$bundled" ]; then
+        bash "$bundled" "$cache"
+    else
+        cargo deny --config "$deny_config" fetch db || return "$SKIP"
+    fi
+}
+
 # worker: builds the release worker and sets $worker to its path.
 worker() {
     cargo build --release --locked --bin vram-worker || exit 1

@@ -43,9 +43,9 @@ kernels_on_the_cpu() { # compiler, VRAM_SHA256_MAD
 
 exports_only_its_interface() { # compiler
     "$1" "${flags[@]}" -O3 -fvisibility=hidden -c cuda/mock/vram_mock.c -o "$build/vram_mock.o" || return 1
-    nm -g --defined-only "$build/vram_mock.o" | awk '{print $3}' | sort >"$build/exported"
-    grep -oE 'vram_mock_[a-z_]+\(' cuda/include/vram_mock.h | tr -d '(' | sort -u >"$build/declared"
-    diff "$build/declared" "$build/exported"
+    nm -g --defined-only "$build/vram_mock.o" | awk '{print $3}' | LC_ALL=C sort >"$build/exported"
+    grep -oE 'vram_mock_[a-z_]+\(' cuda/include/vram_mock.h | tr -d '(' | LC_ALL=C sort -u >"$build/declared"
+    diff "$build/declared" "$build/exported" && diff cuda/mock/exports.txt "$build/exported"
 }
 
 # nvcc reads the hash as CUDA C++; a C++ compiler with its keywords emptied is the nearest that is always here.

@@ -7,9 +7,10 @@
   * an id outside the not-built list has no test,
   * an id on the not-built list has one,
   * a test, or the list, names an id that does not exist,
-  * `covers:` names nothing at all.
+  * `covers:` names nothing at all,
+  * a document that is written from all this (ci/documents.py) is stale.
 
-Usage: ci/requirements.py [--table] [--self-test] [--root DIR]
+Usage: ci/requirements.py [--write] [--table] [--self-test] [--root DIR]
 """
 
 import argparse
@@ -20,6 +21,9 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+sys.dont_write_bytecode = True  # leave no folder beside the scripts
+import documents
+
 REQUIREMENT = re.compile(r"^- ([A-Z]+-[0-9]+) ", re.M)
 COVERS = re.compile(r"\bcovers:\s*(.*)$")
 ID = re.compile(r"[A-Z]+-[0-9]+")
@@ -28,8 +32,8 @@ TAG = re.compile(r"(?:^|\s)@([A-Z]+-[0-9]+)\b")
 
 # Where tests live, and which of their files are read.
 PLACES = ("tests", "bdd", "worker/tests", "worker/src", "src", "benches", "fuzz", "examples", "cuda", "ci")
-SUFFIXES = {".rs", ".feature", ".c", ".h", ".cu", ".cuh", ".py", ".sh", ".toml", ".txt", ".json"}
-THIS_FILE = "ci/requirements.py"  # its own examples are not citations
+SUFFIXES = {".rs", ".feature", ".c", ".h", ".cu", ".cuh", ".py", ".sh", ".toml", ".txt", ".json", ""}
+OUR_FILES = ("ci/requirements.py", "ci/documents.py")  # their own examples are not citations
 
 
 def test_files(root):
@@ -43,7 +47,7 @@ def test_files(root):
         names = sorted(str(p.relative_to(root)) for place in PLACES for p in (root / place).rglob("*"))
     for name in names:
         path = root / name
-        if path.suffix in SUFFIXES and name != THIS_FILE and path.is_file():
+        if path.suffix in SUFFIXES and name not in OUR_FILES and path.is_file():
             yield name, path
 
 
@@ -136,21 +140,71 @@ def self_test():
         good = problems == [] if expected is None else len(problems) == 1 and expected in problems[0]
         if not good:
             wrong.append(f"planted {name!r} = {content!r}: expected {expected!r}, got {problems!r}")
+    stale = self_test_of_documents(sound)
+    wrong += stale
     for line in wrong:
         print(f"self-test: {line}", file=sys.stderr)
-    print(f"requirements self-test: {len(cases) - len(wrong)} of {len(cases)} cases as expected")
+    print(f"requirements self-test: {len(cases) + 7 - len(wrong)} of {len(cases) + 7} cases as expected")
     return 1 if wrong else 0
+
+
+def write(root, wanted):
+    """Writes the documents."""
+    for name, text in wanted.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+
+
+def self_test_of_documents(sound):
+    """The documents say what the tests say; each change of the tests makes them stale. Returns what went otherwise."""
+    wrong = []
+
+    def expect(what, true):
+        if not true:
+            wrong.append(f"documents: {what}")
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+
+        def wanted():
+            _, places, not_built = examine(root)
+            return documents.documents(root, places, not_built)
+
+        feature = "@AAA-2 @slow\nFeature: two\n  Why.\n\n  @AAA-1\n  Scenario Outline: so <n>\n    Given <n>\n\n" \
+            "    Examples:\n      | n |\n      | 1 |\n      | 2 |\n"
+        tests = "#[test]\nfn inside() {\n    // covers: AAA-1\n}\n// covers: AAA-1\n#[test]\nfn below() {}\n"
+        for name, text in {**sound, "bdd/features/two.feature": feature, "tests/one.rs": tests}.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text, encoding="utf-8")
+        expect("missing ones are not found", len(list(documents.stale(root, wanted()))) == 2)
+        write(root, wanted())
+        expect("fresh ones are called stale", list(documents.stale(root, wanted())) == [])
+        table = (root / documents.COVERAGE).read_text(encoding="utf-8")
+        expect(f"tests are not named: {table}", "- [tests/one.rs](../tests/one.rs): `below`, `inside`\n" in table)
+        expect(f"a scenario is not named: {table}", '[bdd/features/two.feature](../bdd/features/two.feature): "so <n>"\n' in table)
+        expect(f"not built is not named: {table}", "### BBB-1\n\n- not built: later\n" in table)
+        listed = (root / documents.BEHAVIOURS).read_text(encoding="utf-8")
+        expect(f"the scenario is not listed: {listed}",
+               "| all | 1 | 2 |" in listed and "- so <n> (2 examples): AAA-1, AAA-2, slow\n" in listed)
+        (root / "bdd/features/two.feature").write_text(feature.replace("so <n>", "so"), encoding="utf-8")
+        expect("stale ones are not found", len(list(documents.stale(root, wanted()))) == 2)
+    return wrong
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
+    parser.add_argument("--write", action="store_true", help="write the documents anew")
     parser.add_argument("--table", action="store_true", help="print every id and the places that cover it")
     parser.add_argument("--self-test", action="store_true", help="check this script against planted defects")
     options = parser.parse_args()
     if options.self_test:
         return self_test()
     problems, places, not_built = examine(options.root)
+    wanted = documents.documents(options.root, places, not_built)
+    if options.write:
+        write(options.root, wanted)
+    problems += documents.stale(options.root, wanted)
     if options.table:
         for one, where in places.items():
             print(f"{one:8} {'not built: ' + not_built[one] if one in not_built else ' '.join(where) or '-'}")

@@ -182,7 +182,7 @@ impl Fault {
         self.times(u64::MAX)
     }
 
-    fn raw(self) -> RawFault {
+    pub(super) fn raw(self) -> RawFault {
         let raw = |kind, call: MockCall| RawFault {
             kind,
             call: call.number(),

@@ -259,3 +259,51 @@ fn threads_may_share_a_device() {
     assert_eq!((stats.live_allocations, stats.live_streams, stats.live_host_buffers), (0, 1, 0));
     assert_eq!(stats.runs(MockCall::Fill), 200);
 }
+
+const HEADER: &str = include_str!("../../../cuda/include/vram_mock.h");
+
+/// `#define VRAM_MOCK_<name> <number>u` of the header.
+fn number(name: &str) -> u32 {
+    let start = format!("#define VRAM_MOCK_{name} ");
+    let line = HEADER.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("no {name}"));
+    line.split('u').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn calls_and_lies_have_the_numbers_of_the_header() {
+    // covers: DEV-2
+    let calls = [
+        ("ANY", MockCall::Any),
+        ("ALLOC", MockCall::Alloc),
+        ("FREE", MockCall::Free),
+        ("COPY_TO_DEVICE", MockCall::CopyToDevice),
+        ("COPY_TO_HOST", MockCall::CopyToHost),
+        ("FILL", MockCall::Fill),
+        ("DIGEST", MockCall::Digest),
+        ("COUNT_NONZERO", MockCall::CountNonzero),
+        ("SYNCHRONIZE", MockCall::Synchronize),
+        ("MEMORY_INFO", MockCall::MemoryInfo),
+        ("RESIDENCY", MockCall::Residency),
+        ("STREAM", MockCall::Stream),
+        ("EVENT", MockCall::Event),
+        ("PROTECT", MockCall::Protect),
+        ("HOST_ALLOC", MockCall::HostAlloc),
+    ];
+    assert_eq!(HEADER.matches("#define VRAM_MOCK_CALL_").count(), calls.len());
+    for (name, call) in calls {
+        assert_eq!(number(&format!("CALL_{name}")), call.number(), "{name}");
+    }
+    let lies = [
+        ("HOST", ResidencyLie::Host),
+        ("MANAGED", ResidencyLie::Managed),
+        ("HOST_MAPPED", ResidencyLie::HostMapped),
+        ("EXPORTABLE", ResidencyLie::Exportable),
+        ("ORDINAL", ResidencyLie::WrongOrdinal),
+        ("ZEROS", ResidencyLie::AllZero),
+        ("SHORT_RANGE", ResidencyLie::ShortRange),
+    ];
+    assert_eq!(HEADER.matches("#define VRAM_MOCK_LIE_").count(), lies.len());
+    for (name, lie) in lies {
+        assert_eq!(u64::from(number(&format!("LIE_{name}"))), Fault::Residency(lie).raw().value, "{name}");
+    }
+}

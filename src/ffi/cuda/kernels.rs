@@ -95,7 +95,7 @@ macro_rules! layout {
 
 layout!(Region, 24, ptr = 0, bytes = 8, first_block = 16);
 layout!(LeavesArgs, 96, regions = 0, region_count = 8, first_block = 16, block_count = 24, hashes = 32, counters = 40);
-layout!(LeavesArgs, 96, start = 48, block_size = 80, message_bits = 84, one = 88);
+layout!(LeavesArgs, 96, start = 48, block_size = 80, message_bits = 84, one = 88, reserved = 92);
 layout!(NodesArgs, 80, hashes = 0, leaf_count = 8, table = 16, counters = 24);
 layout!(NodesArgs, 80, start = 32, block_size = 64, message_bits = 68, one = 72, single = 76);
 layout!(FinishArgs, 24, result = 0, counters = 8, nonce = 16);
@@ -217,3 +217,6 @@ impl Drop for Kernels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ use super::abi::{self, RawConfig, RawDigestJob, RawFault, RawResidency, RawSpan,
 
 const HEADER: &str = include_str!("../../../cuda/include/vram_mock.h");
 const MIRROR: &str = include_str!("abi.rs");
+/// What the library may export, one symbol a line, sorted.
+const EXPORTS: &str = include_str!("../../../cuda/mock/exports.txt");
 const SAFE: &str = include_str!("../mock.rs");
 
 macro_rules! layout {
@@ -98,6 +100,7 @@ fn both_sides_name_the_same_functions_and_all_are_used() {
     let declared = functions(HEADER);
     assert!(declared.len() > 30, "{declared:?}");
     assert_eq!(declared, functions(MIRROR));
+    assert_eq!(declared.iter().map(String::as_str).collect::<Vec<_>>(), EXPORTS.lines().collect::<Vec<_>>());
     for name in declared {
         assert!(SAFE.contains(&name) || name == "vram_mock_layout", "{name} is never called");
     }
