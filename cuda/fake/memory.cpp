@@ -105,7 +105,7 @@ FAKE_API Status cuMemCreate(uint64_t *out, size_t bytes, const Properties *wante
     if (bytes == 0 || bytes % on.setting("granularity") != 0 || flags != 0 || !is_ours(wanted)) {
         return INVALID_VALUE;
     }
-    if (bytes > on.setting("capacity") - on.used) {
+    if (bytes > on.setting("capacity") - on.used_on(current_device())) {
         return OUT_OF_MEMORY;
     }
     const int file = memfd_create("stand-in", MFD_CLOEXEC);
@@ -265,7 +265,7 @@ FAKE_API Status cuMemAlloc_v2(uint64_t *out, size_t bytes)
     if (bytes == 0) {
         return INVALID_VALUE;
     }
-    if (bytes > on.setting("capacity") - on.used) {
+    if (bytes > on.setting("capacity") - on.used_on(current_device())) {
         return OUT_OF_MEMORY;
     }
     void *raw = aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -338,6 +338,7 @@ FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, vo
             range = Range{entry.first, entry.second};
         }
     }
+    const bool managed = on.happens("managed"), silent = on.happens("no answer");
     for (uint32_t i = 0; i < count; i++) {
         uint64_t value = 0;
         size_t width = 8;
@@ -374,7 +375,10 @@ FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, vo
         if (on.lies.count(asked[i]) != 0) {
             value = on.lies[asked[i]];
         }
-        if (on.setting("lie_zeros") != 0) {
+        if (managed && asked[i] == 8) {
+            value = 1;
+        }
+        if (silent || on.setting("lie_zeros") != 0) {
             value = 0;
         }
         memcpy(out[i], &value, width);

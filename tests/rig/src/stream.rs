@@ -52,6 +52,14 @@ impl<'a> EngineStream<'a> {
         }
     }
 
+    /// Whether everything that was enqueued has run; `None` where the machine counts what has not.
+    pub fn is_idle(&self) -> Option<bool> {
+        match &self.0 {
+            Place::Gpu { raw, stream } if !raw.is_stand_in() => Some(raw.is_idle(*stream)),
+            _ => None,
+        }
+    }
+
     /// Blocks until everything that was enqueued has run.
     ///
     /// # Errors
