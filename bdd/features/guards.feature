@@ -229,7 +229,7 @@ Feature: Guards, batches, brackets and engine streams
     When I release part-0
     Then it succeeds
 
-  @VER-10
+  @VER-10 @late
   Scenario: A guard that does not know of the stream waits for nothing
     Given a manager
     And weights nines of 5000 bytes that are all 9
@@ -256,7 +256,7 @@ Feature: Guards, batches, brackets and engine streams
     Then it is an integrity failure of part-0 that covers byte 4999
     And the executions ended as: discarded
 
-  @VER-10 @VER-3
+  @VER-10 @VER-3 @late
   Scenario: A dropped guard keeps its shard until the engine's queue has run
     Given a manager
     And weights nines of 5000 bytes that are all 9
@@ -271,7 +271,7 @@ Feature: Guards, batches, brackets and engine streams
     And the engine has 0 operations to do
     And the executions ended as: abandoned
 
-  @VER-10 @VER-3
+  @VER-10 @VER-3 @faults @late
   Scenario: A guard whose wait failed gives no result, and its shard stays until the engine is done
     Given a manager
     And weights nines of 5000 bytes that are all 9
@@ -279,7 +279,7 @@ Feature: Guards, batches, brackets and engine streams
     And an engine's stream
     When I take a guard of part-0 on the engine's stream
     And the engine enqueues 9 over 5000 bytes at 0 of part-0
-    And the device will fail a synchronisation
+    And the device will fail a wait for the engine
     And the guard finishes
     Then it fails with CUDA_ERROR
     And the executions ended as: discarded

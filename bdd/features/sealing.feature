@@ -49,7 +49,7 @@ Feature: Sealing
     And the manager is ready
     And part-0 can be sealed from llama after all
 
-  @SEAL-1
+  @SEAL-1 @faults
   Scenario: An upload that arrives corrupted is noticed without an expected digest
     Given a manager
     And weights llama of 50000 bytes
