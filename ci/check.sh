@@ -17,6 +17,7 @@ steps=(
     deny
     advisories
     kernels
+    bdd_stand_in
     mock_sanitize
     sanitize
     fsverity_parity
@@ -133,6 +134,10 @@ step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crate
 }
 
 step_kernels() { bash ci/kernels.sh; } # nvcc compiles every kernel for every architecture, within its limits
+
+step_bdd_stand_in() { # every scenario that a CUDA device can run, over a stand-in for its driver's library
+    VRAM_TEST_DEVICE=stand-in cargo test --locked -p vram-residency-bdd --test bdd
+}
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
 
