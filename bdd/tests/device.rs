@@ -173,6 +173,7 @@ impl Device {
             assert_eq!(stats.live_host_buffers, 0, "{scenario}: host buffers are left");
         } else if let Some(stand_in) = self.stand_in() {
             assert_eq!(stand_in.get("violations"), 0, "{scenario}: the driver was misused");
+            assert_eq!(stand_in.get("unmet"), 0, "{scenario}: the device was told to misbehave and did not");
             if !left.unwipeable {
                 assert_eq!(self.live_bytes(), Some(0), "{scenario}: device memory is left");
             }

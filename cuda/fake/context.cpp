@@ -256,6 +256,13 @@ FAKE_API uint64_t fake_get(const char *name)
             sum += entry.second->ops.size();
         }
         return sum;
+    } else if (what == "unmet") { /* of what was ordered for so many times, not for good */
+        for (const auto *ordered : {&on.orders, &on.quirks}) {
+            for (const auto &entry : *ordered) {
+                sum += entry.second.times < UINT32_MAX ? entry.second.times : 0;
+            }
+        }
+        return sum;
     } else if (what == "work") { /* queued, without marks and waits */
         for (const auto &entry : on.streams) {
             for (const Op &op : entry.second->ops) {
