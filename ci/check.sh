@@ -24,6 +24,7 @@ steps=(
     model
     features
     package
+    bdd_stand_in
     mock_sanitize
     sanitize
     fuzz
@@ -160,6 +161,10 @@ step_model() { bash ci/model.sh; } # locks and atomics under chosen orders of th
 step_features() { bash ci/features.sh; } # each combination of features; a production build without a trace of the mock
 
 step_package() { bash ci/package.sh; } # the library as a package: contents, and that it builds on its own
+
+step_bdd_stand_in() { # every scenario that a CUDA device can run, over a stand-in for its driver's library
+    VRAM_TEST_DEVICE=stand-in cargo test --locked -p vram-residency-bdd --test bdd
+}
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
 

@@ -137,7 +137,7 @@ Feature: Adopted engine memory
     And the memory of candle is untouched
     And candle can take its memory back
 
-  @RES-9 @SCR-2
+  @RES-9 @SCR-2 @faults
   Scenario: An engine's memory that could not be wiped stays held
     Given a manager
     And weights llama of 5000 bytes
@@ -171,7 +171,7 @@ Feature: Adopted engine memory
     Then it succeeds
     And part-1 still verifies
 
-  @RES-9 @RES-2 @RES-6
+  @RES-9 @RES-2 @RES-6 @faults
   Scenario Outline: An adoption that may not be gives the memory back
     Given a manager
     And weights llama of 5000 bytes

@@ -1,7 +1,7 @@
 Feature: Several devices
   Each device has its own manager, ledger and fate. What one sealed the other refuses.
 
-  @RES-8 @RES-5
+  @RES-8 @RES-5 @two-devices
   Scenario: Two devices keep their own ledgers and serve their own shards
     Given a manager
     And a second manager on another device
@@ -20,7 +20,7 @@ Feature: Several devices
     Then it succeeds
     And used VRAM of the second manager is 0 bytes
 
-  @RES-8 @SEAL-4
+  @RES-8 @SEAL-4 @two-devices
   Scenario: A seal of one device neither executes nor releases on the other
     Given a manager
     And a second manager on another device
@@ -41,7 +41,7 @@ Feature: Several devices
     And the second manager is ready
     And part-0 still verifies
 
-  @RES-8 @VER-5
+  @RES-8 @VER-5 @two-devices
   Scenario: A change on one device does not stop the other
     Given a manager
     And a second manager on another device
@@ -58,11 +58,11 @@ Feature: Several devices
     And I execute part-0
     Then the work ran
 
-  @RES-8 @RES-6
+  @RES-8 @RES-6 @capacity @two-devices
   Scenario: A full device leaves the other its room
-    Given a manager on a device of 100000 bytes with 20000 bytes of headroom
+    Given a manager on a device of 20 units with 4 units of headroom
     And a second manager on another device
-    And weights llama of 60000 bytes
+    And weights llama of 12 units
     And the shard part-0 is sealed from llama
     When I seal part-1 from llama
     Then it fails with VRAM_OOM
@@ -73,7 +73,7 @@ Feature: Several devices
     When I seal part-2 from llama on the second manager
     Then it fails with VRAM_OOM
 
-  @RES-8 @DEV-5
+  @RES-8 @DEV-5 @two-devices @faults
   Scenario: Each device answers for its own memory
     Given a manager
     And a second manager on another device
@@ -84,7 +84,7 @@ Feature: Several devices
     Then the manager counts 0 write-protected shards
     And the second manager counts 1 write-protected shard
 
-  @RES-8 @SCR-3
+  @RES-8 @SCR-3 @two-devices
   Scenario: One device is shut down while the other serves
     Given a manager
     And a second manager on another device
@@ -101,11 +101,11 @@ Feature: Several devices
     Then the work ran
     And the second manager is ready
 
-  @RES-8 @RES-4
+  @RES-8 @RES-4 @capacity
   Scenario: Two managers on one device share its room
-    Given a manager on a device of 100000 bytes with 0 bytes of headroom
+    Given a manager on a device of 20 units with 0 units of headroom
     And a second manager on the same device
-    And weights llama of 60000 bytes
+    And weights llama of 12 units
     And the shard part-0 is sealed from llama on the second manager
     When I seal part-1 from llama
     Then it fails with VRAM_OOM

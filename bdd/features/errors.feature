@@ -39,7 +39,7 @@ Feature: Errors
     When I choose blocks of 65536 bytes and a salt of 32 bytes
     Then it succeeds
 
-  @ERR-2
+  @ERR-2 @faults
   Scenario: A failed device call names its operation and does not stop the manager
     Given a manager
     And weights llama of 5000 bytes
@@ -47,7 +47,7 @@ Feature: Errors
     And the device will fail a synchronisation
     When I execute part-0
     Then it fails with CUDA_ERROR
-    And the message contains "synchronize"
+    And the message names a wait
     And the message contains "999"
     And the work did not run
     And trying again may help

@@ -111,7 +111,7 @@ Feature: Freshness
     Then it is an integrity failure of part-0 that covers byte 40000
     And the work did not run
 
-  @SEAL-7 @AUD-5
+  @SEAL-7 @AUD-5 @faults
   Scenario: A seal that could not be renewed is as good as it was
     Given a manager whose policy requires an audit trail
     And weights llama of 5000 bytes

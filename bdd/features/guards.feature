@@ -176,7 +176,8 @@ Feature: Guards, batches, brackets and engine streams
     Then it is an integrity failure of part-1 that covers byte 40000
     And the executions ended as: finished, discarded
 
-  @DEV-5
+  # On a GPU it costs the context: see the device suite.
+  @DEV-5 @mock
   Scenario: A stray write to a sealed shard is stopped by the device and reported
     Given a manager
     And weights nines of 5000 bytes that are all 9
@@ -191,7 +192,7 @@ Feature: Guards, batches, brackets and engine streams
     And I execute part-0
     Then it read the weights nines
 
-  @VER-10 @DEV-5
+  @VER-10 @DEV-5 @writable
   Scenario: The check sees what the engine's stream has still to write
     Given a device that cannot map memory read-only
     And a manager that quarantines only the shard
@@ -204,7 +205,7 @@ Feature: Guards, batches, brackets and engine streams
     And there is no guard
     And the engine has 0 operations to do
 
-  @VER-10
+  @VER-10 @writable
   Scenario: A stream whose work leaves the bytes as they are is followed and served
     Given a device that cannot map memory read-only
     And a manager
@@ -216,7 +217,7 @@ Feature: Guards, batches, brackets and engine streams
     Then it succeeds
     And the engine has 0 operations to do
 
-  @VER-10 @VER-7
+  @VER-10 @VER-7 @writable
   Scenario: A batch follows the engine's stream too
     Given a device that cannot map memory read-only
     And a manager that quarantines only the shard
@@ -232,7 +233,7 @@ Feature: Guards, batches, brackets and engine streams
     Then it is an integrity failure of part-1 that covers byte 0
     And there is no guard
 
-  @VER-10
+  @VER-10 @writable
   Scenario: Finishing waits for what the engine enqueued
     Given a device that cannot map memory read-only
     And a manager
@@ -248,7 +249,7 @@ Feature: Guards, batches, brackets and engine streams
     When I release part-0
     Then it succeeds
 
-  @VER-10
+  @VER-10 @late @writable
   Scenario: A guard that does not know of the stream waits for nothing
     Given a device that cannot map memory read-only
     And a manager
@@ -264,7 +265,7 @@ Feature: Guards, batches, brackets and engine streams
     And I release part-0
     Then it succeeds
 
-  @VER-6 @VER-10
+  @VER-6 @VER-10 @writable
   Scenario: A bracket sees what the engine wrote during the work
     Given a device that cannot map memory read-only
     And a manager
@@ -277,7 +278,7 @@ Feature: Guards, batches, brackets and engine streams
     Then it is an integrity failure of part-0 that covers byte 4999
     And the executions ended as: discarded
 
-  @VER-10 @VER-3
+  @VER-10 @VER-3 @late @writable
   Scenario: A dropped guard keeps its shard until the engine's queue has run
     Given a device that cannot map memory read-only
     And a manager
@@ -293,7 +294,7 @@ Feature: Guards, batches, brackets and engine streams
     And the engine has 0 operations to do
     And the executions ended as: abandoned
 
-  @VER-10 @VER-3
+  @VER-10 @VER-3 @faults @late @writable
   Scenario: A guard whose wait failed gives no result, and its shard stays until the engine is done
     Given a device that cannot map memory read-only
     And a manager
@@ -302,7 +303,7 @@ Feature: Guards, batches, brackets and engine streams
     And an engine's stream
     When I take a guard of part-0 on the engine's stream
     And the engine enqueues 9 over 5000 bytes at 0 of part-0
-    And the device will fail a synchronisation
+    And the device will fail a wait for the engine
     And the guard finishes
     Then it fails with CUDA_ERROR
     And the executions ended as: discarded
@@ -378,7 +379,7 @@ Feature: Guards, batches, brackets and engine streams
     And I release part-0
     Then used VRAM is zero
 
-  @SCR-3 @VER-10
+  @SCR-3 @VER-10 @writable
   Scenario: A shutdown waits for the engine's work behind a dropped guard
     Given a device that cannot map memory read-only
     And a manager

@@ -1,6 +1,7 @@
 Feature: Policy
   Production demands; development says what it relaxes; neither is chosen by accident.
 
+  @mock
   Scenario: Production refuses the mock
     When I build a manager for production on the mock
     Then it fails with POLICY_VIOLATION
@@ -44,7 +45,7 @@ Feature: Policy
     Then it succeeds
     And the manager is ready
 
-  @RES-2
+  @RES-2 @faults
   Scenario: A violation on demand stops the manager
     Given a manager
     And weights llama of 5000 bytes

@@ -59,7 +59,7 @@ Feature: Presented seals
     When I present part-0 to the second manager
     Then the seal is refused as claims_other_epoch
 
-  @SEAL-4 @RES-8
+  @SEAL-4 @RES-8 @two-devices
   Scenario: A seal does not serve on another device
     Given a manager
     And a second manager on another device

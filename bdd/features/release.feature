@@ -35,7 +35,7 @@ Feature: Release and residue
     When I release the shard named part-0
     Then it fails with INVALID_PARAMS
 
-  @SCR-2
+  @SCR-2 @faults
   Scenario Outline: Memory that was not proven zero is kept out of the pool
     Given a manager
     And weights llama of 70000 bytes
@@ -54,7 +54,7 @@ Feature: Release and residue
       | skip a fill       |
       | skip a zero proof |
 
-  @SCR-2 @DEV-5
+  @SCR-2 @DEV-5 @faults
   Scenario Outline: Memory that does not become writable again is not wiped, and kept out of the pool
     Given a manager
     And weights llama of 70000 bytes
@@ -71,11 +71,16 @@ Feature: Release and residue
     Then the device has nothing left and freed nothing unwiped
 
     Examples:
+      | misbehave                   |
+      | refuse to switch the access |
+
+    # Elsewhere a fill of memory that is still read-only costs the context.
+    @mock
+    Examples:
       | misbehave                                        |
-      | refuse to switch the access                      |
       | confirm a switch of access that it does not make |
 
-  @SCR-2 @SCR-3
+  @SCR-2 @SCR-3 @faults
   Scenario: What can never be wiped is never freed
     Given a manager
     And weights llama of 70000 bytes
@@ -116,7 +121,7 @@ Feature: Release and residue
     When the manager is dropped
     Then the device has nothing left and freed nothing unwiped
 
-  @SCR-3
+  @SCR-3 @faults
   Scenario: A dead device stops the manager, and its memory is not called wiped
     Given a manager
     And weights llama of 70000 bytes

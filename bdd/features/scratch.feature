@@ -7,7 +7,7 @@ Feature: Working memory and the quarantine
     And an engine's stream
     When I allocate <bytes> bytes of scratch for <purpose>
     Then it succeeds
-    And used VRAM is <used> bytes
+    And used VRAM is <bytes> bytes and 32 bytes, each in whole units
     And the trail names it as scratch for <purpose>
     And the scratch holds 0 everywhere
     When the engine enqueues 119 over all of the scratch
@@ -19,28 +19,28 @@ Feature: Working memory and the quarantine
     And used VRAM is zero
     And the device has nothing left and freed nothing unwiped
 
-    # Each with 256 bytes for the proof of zeros.
+    # Each with 32 bytes for the proof of zeros.
     Examples:
-      | bytes  | purpose     | used   |
-      | 1      | kv_cache    | 512    |
-      | 257    | activations | 768    |
-      | 100000 | workspace   | 100352 |
+      | bytes  | purpose     |
+      | 1      | kv_cache    |
+      | 257    | activations |
+      | 100000 | workspace   |
 
-  @RES-10 @RES-6
+  @RES-10 @RES-6 @capacity
   Scenario Outline: Scratch that cannot be is refused and leaves nothing
-    Given a manager on a device of 100000 bytes with 0 bytes of headroom
-    When I allocate <bytes> bytes of scratch for workspace
+    Given a manager on a device of 20 units with 0 units of headroom
+    When I allocate <amount> of scratch for workspace
     Then it fails with <code>
     And used VRAM is zero
     When I go on
-    And I allocate 99000 bytes of scratch for workspace
+    And I allocate 18 units of scratch for workspace
     Then it succeeds
 
     Examples:
-      | bytes                | code           |
-      | 0                    | INVALID_PARAMS |
-      | 99900                | VRAM_OOM       |
-      | 18446744073709551615 | VRAM_OOM       |
+      | amount                     | code           |
+      | 0 bytes                    | INVALID_PARAMS |
+      | 20 units                   | VRAM_OOM       |
+      | 18446744073709551615 bytes | VRAM_OOM       |
 
   @RES-10
   Scenario: Scratch is no shard, whatever it is called
@@ -66,7 +66,7 @@ Feature: Working memory and the quarantine
     And used VRAM is zero
     And the device has nothing left and freed nothing unwiped
 
-  @RES-10 @SCR-2 @VER-10
+  @RES-10 @SCR-2 @VER-10 @faults @late
   Scenario: Scratch whose engine cannot be waited for is not freed
     Given a manager
     And an engine's stream
@@ -79,7 +79,7 @@ Feature: Working memory and the quarantine
     And its memory is quarantined as residue
     And the engine has 1 operation to do
 
-  @RES-10 @SCR-2
+  @RES-10 @SCR-2 @faults
   Scenario Outline: Scratch that was not proven zero is kept
     Given a manager
     And weights llama of 5000 bytes
@@ -122,12 +122,12 @@ Feature: Working memory and the quarantine
     When I allocate 1000 bytes of scratch for kv_cache
     And I shut down within 1000 ms
     Then the shutdown left what is in use
-    And used VRAM is 1280 bytes
+    And used VRAM is 1000 bytes and 32 bytes, each in whole units
     When the scratch is dropped
     Then used VRAM is zero
     And the device has nothing left and freed nothing unwiped
 
-  @SCR-2 @SCR-3
+  @SCR-2 @SCR-3 @faults
   Scenario: A shutdown that cannot wipe everything says what is left
     Given a manager
     And weights llama of 5000 bytes
@@ -138,9 +138,9 @@ Feature: Working memory and the quarantine
     Then the shutdown left residue and wiped the rest
     And the manager has stopped for shutdown
 
-  @SCR-2
+  @SCR-2 @faults
   Scenario: Residue within the limit of the quarantine does not stop the manager
-    Given a manager with a quarantine limit of 100000 bytes
+    Given a manager with a quarantine limit of one and a half shards of 70000 bytes
     And weights llama of 70000 bytes
     And the shard part-0 is sealed from llama
     And the shard part-1 is sealed from llama
@@ -151,9 +151,9 @@ Feature: Working memory and the quarantine
     And the manager is ready
     And part-1 still verifies
 
-  @SCR-2
+  @SCR-2 @faults
   Scenario: Residue beyond the limit of the quarantine stops the manager
-    Given a manager with a quarantine limit of 100000 bytes
+    Given a manager with a quarantine limit of one and a half shards of 70000 bytes
     And weights llama of 70000 bytes
     And the shard part-0 is sealed from llama
     And the shard part-1 is sealed from llama

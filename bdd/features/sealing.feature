@@ -49,7 +49,7 @@ Feature: Sealing
     And the manager is ready
     And part-0 can be sealed from llama after all
 
-  @SEAL-1
+  @SEAL-1 @faults
   Scenario: An upload that arrives corrupted is noticed without an expected digest
     Given a manager
     And weights llama of 50000 bytes
@@ -136,7 +136,7 @@ Feature: Sealing
     When I execute part-0
     Then it read the weights llama
 
-  @DEV-5 @AUD-1
+  @DEV-5 @AUD-1 @faults
   Scenario: What the driver does not confirm is not claimed
     Given a manager
     And weights llama of 70000 bytes
@@ -149,7 +149,7 @@ Feature: Sealing
     Then it succeeds
     And the device has nothing left and freed nothing unwiped
 
-  @DEV-5 @AUD-1
+  @DEV-5 @AUD-1 @writable
   Scenario: A device without read-only memory seals all the same, and the trail says so
     Given a device that cannot map memory read-only
     And a manager
@@ -160,7 +160,7 @@ Feature: Sealing
     When I execute part-0
     Then it read the weights llama
 
-  @DEV-5 @SEAL-1 @RES-6
+  @DEV-5 @SEAL-1 @RES-6 @faults
   Scenario: A switch to read-only that fails leaves nothing
     Given a manager
     And weights llama of 70000 bytes
@@ -170,7 +170,7 @@ Feature: Sealing
     And nothing was sealed and nothing is left of it
     And the manager is ready
 
-  @DEV-5 @SEAL-1
+  @DEV-5 @SEAL-1 @faults
   Scenario: Bytes that change with the switch are not signed
     Given a manager
     And weights llama of 70000 bytes

@@ -32,7 +32,7 @@ Feature: Sets of parts
       | part-0, part-0, part-2         | has part 0 twice |
       | part-0, part-1, part-2, part-2 | has part 2 twice |
 
-  @SEAL-8 @RES-8
+  @SEAL-8 @RES-8 @two-devices
   Scenario: A set spans devices
     Given a manager
     And a second manager on another device
@@ -42,7 +42,7 @@ Feature: Sets of parts
     When I check the set of part-0, part-1
     Then it succeeds
 
-  @SEAL-8 @SEAL-4 @RES-8
+  @SEAL-8 @SEAL-4 @RES-8 @two-devices
   Scenario: A part counts only with the manager that holds it
     Given a manager
     And a second manager on another device

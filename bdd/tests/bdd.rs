@@ -1,13 +1,19 @@
 //! The behaviour suite: every scenario in `features/` against a device, through the public API only.
 //!
-//! A scenario counts as failed when a step is undefined, ambiguous or skipped; a run without scenarios fails. The report goes
-//! to `bdd/junit.xml` in the target folder, which `CARGO_TARGET_DIR` names.
+//! `VRAM_TEST_DEVICE` names the device: `mock` (also when unset), `stand-in` or `cuda:ORDINAL`. A scenario counts as failed when
+//! a step is undefined, ambiguous or skipped; a run without scenarios fails. What the device cannot run is told by tags, and
+//! named at the end. The report goes to `bdd/junit-DEVICE.xml` in the target folder, which `CARGO_TARGET_DIR` names.
 // covers: ASR-1
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::needless_pass_by_value)]
 
+mod choice;
+mod device;
 mod engine;
+mod faults;
+mod holding;
+mod making;
 mod steps;
 mod world;
 
@@ -19,25 +25,28 @@ use cucumber::event::ScenarioFinished;
 use cucumber::writer::{self, Coloring, Verbosity};
 use cucumber::{World as _, WriterExt as _};
 
+use crate::choice::Choice;
 use crate::world::World;
 
 static PASSED: AtomicUsize = AtomicUsize::new(0);
 static FAILED: AtomicUsize = AtomicUsize::new(0);
 
 /// Where the report goes.
-fn report() -> PathBuf {
+fn report(choice: Choice) -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| package.join("../target"), PathBuf::from);
     let folder = target.join("bdd");
     std::fs::create_dir_all(&folder).expect("the report's folder");
-    folder.canonicalize().expect("the report's folder").join("junit.xml")
+    folder.canonicalize().expect("the report's folder").join(format!("junit-{}.xml", choice.file_name()))
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let device = world::device();
+    let choice = Choice::from_env();
+    let anchor = device::Anchor::new();
+    let device = anchor.describe();
     println!("device: {device}");
-    let path = report();
+    let path = report(choice);
     let file = std::fs::File::create(&path).expect("the report");
     let basic = writer::Basic::raw(std::io::stdout(), Coloring::Auto, Verbosity::Default);
     let features = Path::new(env!("CARGO_MANIFEST_DIR")).join("features");
@@ -61,11 +70,16 @@ async fn main() -> ExitCode {
                 }
             })
         })
-        .run(features)
+        .filter_run(features, move |feature, rule, scenario| choice.takes(feature, rule, scenario))
         .await;
     let (passed, failed) = (PASSED.load(Ordering::SeqCst), FAILED.load(Ordering::SeqCst));
+    choice::report_left_out();
     println!("device: {device}; report: {}", path.display());
     println!("{passed} passed, {failed} failed");
+    let lost = anchor.lost();
+    if let Some(bytes) = lost {
+        eprintln!("error: {bytes} bytes of the device are no longer free");
+    }
     let broken = cucumber::writer::Stats::<World>::execution_has_failed(&writer);
-    if broken || failed > 0 || passed == 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if broken || failed > 0 || passed == 0 || lost.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -1,50 +1,49 @@
 //! A make-believe engine: memory that it allocated itself, and streams that it works on.
 //!
-//! The memory is plain host bytes, which the mock takes for a device's. Every scenario keeps its engines until its managers are
-//! gone, so the memory outlives whatever was adopted.
+//! Every scenario keeps its engines until its managers are gone, so the memory outlives whatever was adopted.
 
 #![allow(unsafe_code, reason = "an engine vouches for its own addresses")]
 
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use vram_residency::{
-    AdoptError, Adopted, ExecuteOptions, MockStream, RawRegion, RawStream, Scratch, ShardSpec, VramManager,
-};
+use vram_residency::{AdoptError, Adopted, ExecuteOptions, RawRegion, RawStream, Scratch, ShardSpec, VramManager};
+use vram_residency_rig::{EngineStream, Machine, Memory};
 
 /// Bytes between the regions, which no shard covers. Odd, so that regions lie at any alignment.
 const GAP: usize = 13;
 
-/// An engine's memory. Cells, because the device may write them.
+/// An engine's memory.
 #[derive(Debug)]
 pub(crate) struct Arena {
-    cells: Box<[AtomicU8]>,
+    memory: Memory,
     /// First byte and length of each region.
     pub(crate) places: Vec<(usize, usize)>,
 }
 
 impl Arena {
     /// Cuts bytes into regions of these lengths, with gaps between them.
-    pub(crate) fn new(bytes: &[u8], lengths: &[usize]) -> Self {
+    pub(crate) fn new(machine: &Machine, bytes: &[u8], lengths: &[usize]) -> Self {
         assert_eq!(lengths.iter().sum::<usize>(), bytes.len(), "the regions hold all of the weights");
-        let (mut cells, mut places, mut rest) = (vec![0xEE; GAP], Vec::new(), bytes);
+        let (mut all, mut places, mut rest) = (vec![0xEE; GAP], Vec::new(), bytes);
         for length in lengths {
             let (region, others) = rest.split_at(*length);
-            places.push((cells.len(), *length));
-            cells.extend_from_slice(region);
-            cells.extend_from_slice(&[0xEE; GAP]);
+            places.push((all.len(), *length));
+            all.extend_from_slice(region);
+            all.extend_from_slice(&[0xEE; GAP]);
             rest = others;
         }
-        Self { cells: cells.into_iter().map(AtomicU8::new).collect(), places }
+        let memory = machine.alloc(all.len());
+        memory.write(0, &all);
+        Self { memory, places }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        self.cells.iter().map(|cell| cell.load(Ordering::SeqCst)).collect()
+        self.memory.read(0, self.memory.len())
     }
 
     pub(crate) fn flip(&self, at: usize) {
-        self.cells[at].fetch_xor(4, Ordering::SeqCst);
+        self.memory.flip(at, 2);
     }
 
     /// Where the byte of the regions lies that has this number when only they are counted.
@@ -60,12 +59,11 @@ impl Arena {
     }
 
     pub(crate) fn address(&self, at: usize) -> u64 {
-        self.cells.as_ptr().expose_provenance() as u64 + at as u64
+        self.memory.address(at)
     }
 
     pub(crate) fn region(&self, at: usize, length: usize) -> RawRegion {
-        assert!(at + length <= self.cells.len());
-        RawRegion::new(self.address(at), length as u64)
+        self.memory.region(at, length)
     }
 
     pub(crate) fn regions(&self) -> Vec<RawRegion> {
@@ -134,12 +132,12 @@ impl Engine {
         self.before = self.arena.bytes();
         let owner = Owner(Arc::clone(&self.arena));
         // SAFETY: every region is either refused before it is touched, or lies in the arena, which its owner keeps alive and
-        // which does not move; steps change its cells only between calls, when no check runs.
+        // which does not move; steps change its bytes only between calls, when no check runs.
         unsafe { manager.adopt(spec, owner, regions) }
     }
 }
 
-type Order = Box<dyn FnOnce(&MockStream<'_>) + Send>;
+type Order = Box<dyn FnOnce(&EngineStream<'_>) + Send>;
 
 /// An engine's stream on a thread of its own, which keeps the manager alive that the stream borrows.
 #[derive(Debug)]
@@ -150,20 +148,21 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    pub(crate) fn open(manager: &Arc<VramManager>) -> Self {
-        let manager = Arc::clone(manager);
+    pub(crate) fn open(machine: &Arc<Machine>, manager: &Arc<VramManager>) -> Self {
+        let (machine, manager) = (Arc::clone(machine), Arc::clone(manager));
         let ((opened, is_open), (orders, taken)) = (mpsc::channel(), mpsc::channel::<Order>());
         let thread = std::thread::spawn(move || {
-            let controls = manager.mock_controls().expect("this runs on the mock");
-            let stream = controls.engine_stream().expect("an engine's stream");
+            let stream = machine.stream(&manager);
             opened.send(stream.raw()).expect("somebody asked");
             taken.iter().for_each(|order| order(&stream));
+            // Memory goes when its stream has gone; a failure is that of a dead device.
+            let _ended = stream.synchronize();
         });
         Self { raw: is_open.recv().expect("the stream"), orders: Some(orders), thread: Some(thread) }
     }
 
     /// Does something with the stream, and gives what came of it.
-    pub(crate) fn ask<T: Send + 'static>(&self, order: impl FnOnce(&MockStream<'_>) -> T + Send + 'static) -> T {
+    pub(crate) fn ask<T: Send + 'static>(&self, order: impl FnOnce(&EngineStream<'_>) -> T + Send + 'static) -> T {
         let (answer, answered) = mpsc::channel();
         let order: Order = Box::new(move |stream| answer.send(order(stream)).expect("somebody asked"));
         self.orders.as_ref().expect("it is open").send(order).expect("the engine's thread");
@@ -172,13 +171,13 @@ impl Stream {
 
     /// Work that follows this stream.
     pub(crate) fn options(&self) -> ExecuteOptions {
-        // SAFETY: the stream is of the manager's own mock device; the world keeps it until every guard has ended.
+        // SAFETY: the stream is of the manager's own device; the world keeps it until every guard has ended.
         unsafe { ExecuteOptions::default().on_stream(self.raw) }
     }
 
     /// Names this stream as one that uses the memory.
     pub(crate) fn uses(&self, scratch: &mut Scratch) {
-        // SAFETY: the stream is of the memory's own mock device; the world lets go of it after all working memory.
+        // SAFETY: the stream is of the memory's own device; the world lets go of it after all working memory.
         unsafe { scratch.used_on(self.raw) };
     }
 }
@@ -192,11 +191,8 @@ impl Drop for Stream {
     }
 }
 
-/// The engine's view of its working memory.
-pub(crate) fn peek(scratch: &Scratch) -> Vec<u8> {
-    // SAFETY: the value lives, and the mock's device memory is host memory; the address is followed below only.
-    let address = unsafe { scratch.device_ptr() }.as_u64();
-    let at: *const u8 = std::ptr::with_exposed_provenance(address as usize);
-    // SAFETY: as many initialised bytes as the memory has, none of which is written while they are copied here.
-    unsafe { std::slice::from_raw_parts(at, scratch.byte_len() as usize) }.to_vec()
+/// Where working memory lies.
+pub(crate) fn address_of(scratch: &Scratch) -> u64 {
+    // SAFETY: the world keeps the memory while steps use the address, and lets its wipe wait for the stream or closes that first.
+    unsafe { scratch.device_ptr() }.as_u64()
 }

@@ -1,132 +1,33 @@
-//! What a scenario holds: a mock machine, managers on it, weights, seals, and how the last call ended.
+//! What a scenario holds: a device, managers on it, weights, seals, and how the last call ended.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use vram_residency::{
-    AuditRequirement, DeviceSelector, Digest, ErrorCode, EventKind, ExecuteOptions, ManagerState, MemorySink, MockCall,
-    MockConfig, OnIntegrityFailure, OwnedExecution, Policy, Scratch, SealedShard, ShardId, ShardSource, ShardSpec,
-    ShutdownReport, TreeParams, Verification, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
-    digest_bytes,
+    Digest, ErrorCode, EventKind, ManagerState, MemorySink, OwnedExecution, Scratch, SealedShard, ShardSource,
+    ShardSpec, ShutdownReport, VramError, VramManager, digest_bytes,
 };
+use vram_residency_rig::Machine;
 
+use crate::device::{Device, Left, first};
 use crate::engine::{Engine, Stream};
+use crate::holding::{Batch, Held, place};
+use crate::making::{Setup, builder};
 
-/// How a scenario's main manager is made.
+/// A second manager, with its device as an attacker there sees it.
 #[derive(Debug)]
-pub(crate) struct Setup {
-    pub(crate) capacity: u64,
-    pub(crate) headroom: Option<u64>,
-    pub(crate) worker: &'static str,
-    pub(crate) ordinal: u32,
-    pub(crate) policy: Policy,
-    pub(crate) on_failure: OnIntegrityFailure,
-    pub(crate) quarantine_limit: Option<u64>,
-    pub(crate) durable_sink: bool,
-    pub(crate) params: TreeParams,
-}
-
-impl Default for Setup {
-    fn default() -> Self {
-        Self {
-            capacity: 8 << 20,
-            headroom: Some(0),
-            worker: "worker-1",
-            ordinal: 0,
-            policy: Policy::development(),
-            on_failure: OnIntegrityFailure::Stop,
-            quarantine_limit: None,
-            durable_sink: false,
-            params: TreeParams::new(1024, b"").unwrap(),
-        }
-    }
-}
-
-impl Setup {
-    pub(crate) fn audited() -> Policy {
-        Policy::development().require_audit(AuditRequirement::Durable)
-    }
-}
-
-/// An execution that another thread holds open.
-#[derive(Debug)]
-pub(crate) struct Held {
-    end: mpsc::Sender<()>,
-    thread: JoinHandle<Result<Verification, VramError>>,
-}
-
-/// A batch of executions that another thread holds open, because its guards borrow the manager.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    end: mpsc::Sender<()>,
-    thread: JoinHandle<Vec<Result<Verification, VramError>>>,
-}
-
-impl Batch {
-    /// Begins one, and gives what its checks found.
-    pub(crate) fn begin(
-        manager: &Arc<VramManager>,
-        shards: Vec<SealedShard>,
-        options: ExecuteOptions,
-    ) -> Result<(Self, Vec<Verification>), VramError> {
-        let manager = Arc::clone(manager);
-        let ((begun, has_begun), (end, ended)) = (mpsc::channel(), mpsc::channel());
-        let thread = std::thread::spawn(move || {
-            let shards: Vec<&SealedShard> = shards.iter().collect();
-            let guards = match manager.begin_all(&shards, options) {
-                Ok(guards) => guards,
-                Err(error) => {
-                    begun.send(Err(error)).unwrap();
-                    return Vec::new();
-                }
-            };
-            begun.send(Ok(guards.iter().map(|guard| guard.verification().clone()).collect())).unwrap();
-            let _ = ended.recv();
-            guards.into_iter().map(|guard| guard.finish()).collect()
-        });
-        match has_begun.recv().expect("the batch's thread") {
-            Ok(verifications) => Ok((Self { end, thread }, verifications)),
-            Err(error) => {
-                thread.join().expect("the batch's thread"); // it lets go of the manager
-                Err(error)
-            }
-        }
-    }
-
-    pub(crate) fn finish(self) -> Vec<Result<Verification, VramError>> {
-        let _ = self.end.send(());
-        self.thread.join().expect("the batch's thread")
-    }
-}
-
-impl Held {
-    /// Opens one and waits until it is open.
-    pub(crate) fn begin(manager: &Arc<VramManager>, shard: &SealedShard) -> Self {
-        let (manager, shard) = (Arc::clone(manager), shard.clone());
-        let ((begun, has_begun), (end, ended)) = (mpsc::channel(), mpsc::channel());
-        let thread = std::thread::spawn(move || {
-            let run = manager.begin(&shard, ExecuteOptions::default())?;
-            begun.send(()).unwrap();
-            let _ = ended.recv();
-            run.finish()
-        });
-        has_begun.recv().expect("the execution began");
-        Self { end, thread }
-    }
-
-    pub(crate) fn finish(self) -> Result<Verification, VramError> {
-        let _ = self.end.send(());
-        self.thread.join().expect("the execution's thread")
-    }
+pub(crate) struct Second {
+    pub(crate) machine: Machine,
+    pub(crate) manager: Arc<VramManager>,
 }
 
 #[derive(Debug, Default, cucumber::World)]
 pub(crate) struct World {
-    pub(crate) config: MockConfig,
+    pub(crate) device: Option<Device>,
     pub(crate) sink: Arc<MemorySink>,
     pub(crate) manager: Option<Arc<VramManager>>,
-    pub(crate) second: Option<(MockConfig, Arc<VramManager>)>,
+    pub(crate) second: Option<Second>,
     pub(crate) weights: HashMap<String, Vec<u8>>,
     pub(crate) seals: HashMap<String, SealedShard>,
     /// Names of the seals that the second manager made.
@@ -151,6 +52,11 @@ pub(crate) struct World {
     pub(crate) mark: usize,
     /// The devices of this scenario do not map memory read-only.
     pub(crate) writable: bool,
+    /// Where images lie, as far as somebody asked.
+    places: HashMap<String, u64>,
+    pub(crate) sink_fails: bool,
+    /// Several checks overlapped, so the driver may have made itself more tables than it began with.
+    pub(crate) overlapped: bool,
     /// On a dead device nothing can be destroyed any more.
     pub(crate) dead: bool,
     /// A device that was told to misbehave for good is not held to what every scenario must leave.
@@ -160,14 +66,14 @@ pub(crate) struct World {
 impl World {
     /// Makes the scenario's manager, or gives the error.
     pub(crate) fn try_build(&mut self, setup: Setup) -> Result<(), VramError> {
-        self.config = MockConfig::new()
-            .devices(2)
-            .capacity_bytes(setup.capacity)
-            .ordinal(setup.ordinal)
-            .read_only(!self.writable);
+        let device = Device::new(setup.units, !self.writable);
         self.sink = Arc::new(if setup.durable_sink { MemorySink::claiming_durable() } else { MemorySink::default() });
         let sink = Arc::clone(&self.sink);
-        let manager = builder(&self.config, &setup).audit(sink).build()?;
+        let selector = device.machine.selector_of(first() + setup.ordinal);
+        let built = builder(selector, device.unit, &setup).audit(sink).build();
+        let device = self.device.insert(device);
+        let manager = built?;
+        device.note_manager(0);
         self.manager = Some(Arc::new(manager));
         Ok(())
     }
@@ -188,7 +94,11 @@ impl World {
     }
 
     pub(crate) fn second(&self) -> &Arc<VramManager> {
-        self.second.as_ref().map(|(_, manager)| manager).expect("the scenario has a second manager")
+        self.second.as_ref().map(|second| &second.manager).expect("the scenario has a second manager")
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        self.device.as_ref().expect("the scenario has a device")
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -199,9 +109,38 @@ impl World {
         self.engines.get_mut(name).unwrap_or_else(|| panic!("the scenario has an engine {name:?}"))
     }
 
-    /// Digest kernels that have run.
-    pub(crate) fn digests(&self) -> u64 {
-        self.config.stats().runs(MockCall::Digest)
+    /// So many digests have run since the device counted `before`, as far as it counts them.
+    #[track_caller]
+    pub(crate) fn assert_digests_since(&self, before: Option<u64>, wanted: u64, why: &str) {
+        assert_eq!(self.device().digests(), before.map(|before| before + wanted), "{why}");
+    }
+
+    /// Where the image of a shard lies. It takes an execution to learn that, unless one is under way.
+    pub(crate) fn place_of(&mut self, name: &str) -> u64 {
+        if let Some(known) = self.places.get(name) {
+            return *known;
+        }
+        let (seal, manager) = (self.seal_of(name), self.holder(name));
+        let guard = self.guards.iter().find(|guard| &guard.verification().shard == seal.id());
+        let guarded = guard.map(|guard| place(&guard.regions()));
+        let guarded = guarded.or_else(|| self.batch.as_ref().and_then(|batch| batch.place_of(seal.id())));
+        let place = guarded.unwrap_or_else(|| {
+            // Whoever attacks does not depend on the trail.
+            self.sink.failing(false);
+            let found = manager.execute(seal, |verified| place(&verified.regions())).expect("the shard is as it was");
+            self.sink.failing(self.sink_fails);
+            found
+        });
+        self.places.insert(name.to_owned(), place);
+        place
+    }
+
+    /// The machine that holds a shard, as an attacker there sees it.
+    pub(crate) fn machine_of(&self, name: &str) -> &Machine {
+        match &self.second {
+            Some(second) if self.elsewhere.contains(name) => &second.machine,
+            _ => &self.device().machine,
+        }
     }
 
     pub(crate) fn weights(&self, name: &str) -> &[u8] {
@@ -239,6 +178,7 @@ impl World {
         self.before_call();
         let sealed = self.manager().seal_model(spec, ShardSource::bytes(self.weights(weights)));
         if let Some(seal) = self.note(sealed) {
+            self.places.remove(name);
             self.seals.insert(name.to_owned(), seal);
         }
     }
@@ -262,15 +202,27 @@ impl World {
         self.sink.names().split_off(self.mark)
     }
 
-    /// The ledger against the driver's count.
+    /// The ledgers against the driver's count: exactly what they say, and what the driver keeps for itself.
+    #[track_caller]
     pub(crate) fn assert_recount(&self) {
-        let mut used = self.manager.as_ref().map_or(0, |manager| manager.used_vram());
-        if let Some((config, second)) = &self.second {
-            let other = second.used_vram();
-            assert_eq!(config.stats().live_bytes, used + other, "both ledgers against the machine they share");
-            used += other;
+        let Some(device) = &self.device else { return };
+        let own = self.manager.as_ref().map_or(0, |manager| manager.used_vram());
+        let Some(live) = device.live_bytes() else {
+            return device.assert_taken(own);
+        };
+        let used = own + self.second.as_ref().map_or(0, |second| second.manager.used_vram());
+        let kept = live.checked_sub(used).unwrap_or_else(|| panic!("{live} bytes live, the ledger says {used}"));
+        if self.overlapped {
+            assert!(device.may_keep(kept), "the ledger says {used}, {live} bytes live");
+        } else {
+            assert_eq!(kept, self.keeps(), "the ledger says {used}, {live} bytes live");
         }
-        assert_eq!(self.config.stats().live_bytes, used, "the ledger against the driver's count");
+    }
+
+    /// Bytes that the driver has for itself while a manager lives.
+    pub(crate) fn keeps(&self) -> u64 {
+        let lives = self.manager.is_some() || self.second.is_some() || !self.guards.is_empty();
+        if lives { self.device().keeps } else { 0 }
     }
 
     /// Ends what may still be open, streams last: guards and working memory may follow them.
@@ -299,70 +251,15 @@ impl World {
         if let Some(manager) = self.manager.take() {
             Arc::into_inner(manager).unwrap_or_else(|| panic!("{scenario}: someone still holds the manager"));
         }
-        let stats = self.config.stats();
-        assert_eq!(stats.live_foreign, 0, "{scenario}: the device still knows an engine's memory");
         for (name, engine) in &mut self.engines {
             (engine.adopted, engine.returned) = (None, None);
             assert!(!engine.is_held(), "{scenario}: somebody still holds the memory of {name}");
         }
-        if !self.unwipeable {
-            assert_eq!((stats.live_bytes, stats.live_allocations), (0, 0), "{scenario}: device memory is left");
-        }
-        if !self.dead {
-            assert_eq!((stats.live_streams, stats.live_events), (0, 0), "{scenario}: streams or events are left");
-        }
-        assert_eq!(stats.live_host_buffers, 0, "{scenario}: host buffers are left");
-        assert_eq!(stats.unwiped_host_bytes_freed, 0, "{scenario}: staging was freed unwiped");
-        if allocated {
-            // Memory that could not be allocated whole never held weights.
-            assert_eq!(stats.unwiped_bytes_freed, 0, "{scenario}: memory was freed unwiped");
+        if let Some(device) = &self.device {
+            device.assert_left(scenario, &Left { dead: self.dead, unwipeable: self.unwipeable, allocated });
         }
         let events = self.sink.events();
         let refused = events.iter().any(|event| matches!(event.kind, EventKind::SealRefused { suppressed: 1.., .. }));
         assert!(!refused, "{scenario}: refusals were suppressed");
     }
-}
-
-pub(crate) fn builder(config: &MockConfig, setup: &Setup) -> VramManagerBuilder {
-    let worker = WorkerId::new(setup.worker).unwrap();
-    let begun = VramManager::builder(worker, WorkerSecret::from_bytes(&[7; 32]).unwrap())
-        .device(DeviceSelector::Mock(config.clone()))
-        .policy(setup.policy.clone())
-        .tree_params(setup.params.clone())
-        .staging(64 << 10)
-        .digest_threads(1)
-        .on_integrity_failure(setup.on_failure);
-    let begun = match setup.headroom {
-        Some(bytes) => begun.headroom(bytes),
-        None => begun,
-    };
-    match setup.quarantine_limit {
-        Some(bytes) => begun.quarantine_limit(bytes),
-        None => begun,
-    }
-}
-
-pub(crate) fn spec(name: &str) -> ShardSpec {
-    ShardSpec::new(ShardId::new(name).unwrap())
-}
-
-/// Bytes that look like weights; the same for the same name.
-pub(crate) fn noise(bytes: usize, name: &str) -> Vec<u8> {
-    let mut state = name
-        .bytes()
-        .fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    })
-    .take(bytes)
-    .collect()
-}
-
-/// The device that the suite runs on, in words.
-pub(crate) fn device() -> String {
-    let manager = builder(&MockConfig::new().devices(2), &Setup::default()).build().unwrap();
-    format!("{} ({}, {})", manager.device_kind(), manager.device_name(), manager.device_uuid())
 }

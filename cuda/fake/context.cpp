@@ -183,7 +183,7 @@ FAKE_API Status cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     ENTER(cuMemGetInfo_v2, true);
     *total = on.setting("capacity");
-    *free_bytes = *total - on.used;
+    *free_bytes = on.happens("nothing free") ? 0 : *total - on.used_on(current_device());
     return OK;
 }
 
@@ -206,6 +206,7 @@ FAKE_API void fake_tell_the_truth(void)
     std::lock_guard<std::recursive_mutex> guard(state().lock);
     state().lies.clear();
     state().orders.clear();
+    state().quirks.clear();
 }
 
 FAKE_API void fake_order(const char *call, uint32_t code, uint64_t nth, uint64_t times)
@@ -225,6 +226,14 @@ FAKE_API uint64_t fake_trace(char *out, uint64_t room)
         trace.clear();
     }
     return bytes;
+}
+
+/* From the `nth` occasion on, `times` times: "fill skipped", "kernel skipped", "kernel faults", "half hashed", "half claimed",
+ * "upload corrupted", "stream wait fails", "event wait fails", "nothing free", "managed", "no answer". */
+FAKE_API void fake_quirk(const char *name, uint64_t nth, uint64_t times)
+{
+    std::lock_guard<std::recursive_mutex> guard(state().lock);
+    state().quirks[name] = Order{0, nth, times};
 }
 
 FAKE_API uint64_t fake_get(const char *name)
@@ -259,6 +268,20 @@ FAKE_API uint64_t fake_get(const char *name)
     } else if (what == "pending") {
         for (const auto &entry : on.streams) {
             sum += entry.second->ops.size();
+        }
+        return sum;
+    } else if (what == "unmet") { /* of what was ordered for so many times, not for good */
+        for (const auto *ordered : {&on.orders, &on.quirks}) {
+            for (const auto &entry : *ordered) {
+                sum += entry.second.times < UINT32_MAX ? entry.second.times : 0;
+            }
+        }
+        return sum;
+    } else if (what == "work") { /* queued, without marks and waits */
+        for (const auto &entry : on.streams) {
+            for (const Op &op : entry.second->ops) {
+                sum += op.run ? 1u : 0u;
+            }
         }
         return sum;
     }

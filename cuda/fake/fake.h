@@ -33,6 +33,7 @@ enum : Status {
     NOT_FOUND = 500,
     NOT_READY = 600,
     ILLEGAL_ADDRESS = 700,
+    UNKNOWN = 999,
 };
 
 /* As in cuda.h. */
@@ -124,6 +125,7 @@ struct State {
     std::map<std::string, uint64_t> counts;
     std::string trace; /* the names of the calls since it was last taken, a line each */
     std::map<std::string, Order> orders;
+    std::map<std::string, Order> quirks; /* what goes wrong without a call failing, by name */
     std::map<uint64_t, Reservation> reservations;
     std::map<uint64_t, Physical> physical;
     std::map<uint64_t, uint64_t> engines;
@@ -141,6 +143,31 @@ struct State {
     uint64_t setting(const char *name)
     {
         return settings[name];
+    }
+
+    /* Whether a quirk was ordered for this occasion. Counts the occasion. */
+    bool happens(const char *name)
+    {
+        auto found = quirks.find(name);
+        if (found == quirks.end()) {
+            return false;
+        }
+        Order &what = found->second;
+        if (what.nth > 1) {
+            what.nth--;
+            return false;
+        }
+        return what.times > 0 && what.times-- > 0;
+    }
+
+    /* Bytes of physical memory of one device. */
+    uint64_t used_on(int32_t device)
+    {
+        uint64_t sum = 0;
+        for (const auto &entry : physical) {
+            sum += entry.second.properties.location.id == device ? entry.second.bytes : 0;
+        }
+        return sum;
     }
 };
 

@@ -105,7 +105,7 @@ FAKE_API Status cuMemCreate(uint64_t *out, size_t bytes, const Properties *wante
     if (bytes == 0 || bytes % on.setting("granularity") != 0 || flags != 0 || !is_ours(wanted)) {
         return INVALID_VALUE;
     }
-    if (bytes > on.setting("capacity") - on.used) {
+    if (bytes > on.setting("capacity") - on.used_on(current_device())) {
         return OUT_OF_MEMORY;
     }
     const int file = memfd_create("stand-in", MFD_CLOEXEC);
@@ -200,6 +200,13 @@ FAKE_API Status cuMemSetAccess(uint64_t ptr, size_t bytes, const AccessDesc *wan
         wanted->location.kind != 1 || wanted->location.id != current_device()) {
         return INVALID_VALUE;
     }
+    /* Memory gets its first access when it is allocated; later calls switch it. */
+    if (place->second.access != 0 && on.happens("switch fails")) {
+        return UNKNOWN;
+    }
+    if (place->second.access != 0 && on.happens("switch flips")) {
+        at(ptr)[on.setting("flip_on_switch")] ^= 4;
+    }
     if (wanted->flags == 1 && on.setting("refuse_read_only") != 0) {
         return (Status)on.setting("refuse_read_only");
     }
@@ -217,7 +224,7 @@ FAKE_API Status cuMemGetAccess(uint64_t *out, const Location *location, uint64_t
     if (place == on.reservations.end() || location->kind != 1 || location->id != current_device()) {
         return INVALID_VALUE;
     }
-    *out = on.setting("unconfirmed") != 0 ? 3u : place->second.access;
+    *out = on.setting("unconfirmed") != 0 || on.happens("switch unconfirmed") ? 3u : place->second.access;
     return OK;
 }
 
@@ -268,7 +275,7 @@ FAKE_API Status cuMemAlloc_v2(uint64_t *out, size_t bytes)
     if (bytes == 0) {
         return INVALID_VALUE;
     }
-    if (bytes > on.setting("capacity") - on.used) {
+    if (bytes > on.setting("capacity") - on.used_on(current_device())) {
         return OUT_OF_MEMORY;
     }
     void *raw = aligned_alloc(256, (bytes + 255) / 256 * 256);
@@ -341,6 +348,7 @@ FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, vo
             range = Range{entry.first, entry.second};
         }
     }
+    const bool managed = on.happens("managed"), silent = on.happens("no answer");
     for (uint32_t i = 0; i < count; i++) {
         uint64_t value = 0;
         size_t width = 8;
@@ -377,7 +385,10 @@ FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, vo
         if (on.lies.count(asked[i]) != 0) {
             value = on.lies[asked[i]];
         }
-        if (on.setting("lie_zeros") != 0) {
+        if (managed && asked[i] == 8) {
+            value = 1;
+        }
+        if (silent || on.setting("lie_zeros") != 0) {
             value = 0;
         }
         memcpy(out[i], &value, width);

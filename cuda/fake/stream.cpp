@@ -99,12 +99,25 @@ FAKE_API Status cuStreamDestroy_v2(uint64_t handle)
 FAKE_API Status cuStreamSynchronize(uint64_t handle)
 {
     ENTER(cuStreamSynchronize, true);
+    if (on.happens("stream wait fails")) {
+        return UNKNOWN;
+    }
     Stream *stream = find_stream(handle);
     if (stream == nullptr) {
         return INVALID_HANDLE;
     }
     run_all(stream);
     return on.sticky;
+}
+
+FAKE_API Status cuStreamQuery(uint64_t handle)
+{
+    ENTER(cuStreamQuery, true);
+    Stream *stream = find_stream(handle);
+    if (stream == nullptr) {
+        return INVALID_HANDLE;
+    }
+    return stream->ops.empty() ? on.sticky : NOT_READY;
 }
 
 static std::shared_ptr<Event> find_event(uint64_t handle)
@@ -174,6 +187,9 @@ static Stream *still(Stream *stream)
 FAKE_API Status cuEventSynchronize(uint64_t handle)
 {
     ENTER(cuEventSynchronize, true);
+    if (on.happens("event wait fails")) {
+        return UNKNOWN;
+    }
     const auto event = find_event(handle);
     if (event == nullptr) {
         return INVALID_HANDLE;
@@ -208,6 +224,7 @@ static Status copy(uint64_t stream_handle, uint64_t device, uint64_t host, uint6
     if (!accessible(range, false)) {
         return INVALID_VALUE;
     }
+    const bool corrupted = to_device && bytes > 0 && state().happens("upload corrupted");
     Op op;
     op.uses = {range, Range{host, bytes}};
     op.run = [=] {
@@ -215,6 +232,7 @@ static Status copy(uint64_t stream_handle, uint64_t device, uint64_t host, uint6
             fault();
         } else if (to_device) {
             memcpy(at(device), at(host), bytes);
+            at(device)[bytes / 2] ^= corrupted ? 2u : 0u;
         } else {
             memcpy(at(host), at(device), bytes);
         }
@@ -246,7 +264,7 @@ FAKE_API Status cuMemsetD8Async(uint64_t ptr, uint8_t value, size_t bytes, uint6
     if (!accessible(range, false)) {
         return INVALID_VALUE;
     }
-    const bool skipped = on.setting("skip_fills") != 0;
+    const bool skipped = on.happens("fill skipped") || on.setting("skip_fills") != 0;
     Op op;
     op.uses = {range};
     op.run = [=] {
@@ -358,6 +376,18 @@ static bool needs_of(const std::string &name, const uint8_t *args, std::vector<N
     return true;
 }
 
+/* Makes the kernel hash half of its blocks, if that was ordered. Returns how many blocks it is to claim besides. */
+static uint64_t halved(State &on, uint8_t *args)
+{
+    const bool half = on.happens("half hashed"), claims = on.happens("half claimed");
+    vram_leaves_args a;
+    memcpy(&a, args, sizeof a);
+    const uint64_t left_out = half || claims ? a.block_count / 2 : 0;
+    a.block_count -= left_out;
+    memcpy(args, &a, sizeof a);
+    return claims ? left_out : 0;
+}
+
 FAKE_API Status cuLaunchKernel(uint64_t function, uint32_t grid, uint32_t grid_y, uint32_t grid_z, uint32_t block,
                                uint32_t block_y, uint32_t block_z, uint32_t shared, uint64_t stream_handle,
                                void **parameters, void **extra)
@@ -373,8 +403,10 @@ FAKE_API Status cuLaunchKernel(uint64_t function, uint32_t grid, uint32_t grid_y
     }
     const std::string name = found->second->name;
     const uint8_t *first = (const uint8_t *)parameters[0];
-    const std::vector<uint8_t> args(first, first + args_bytes(name.c_str()));
-    const bool skipped = on.setting("skip_kernels") != 0, faulty = on.setting("fault_kernels") != 0;
+    std::vector<uint8_t> args(first, first + args_bytes(name.c_str()));
+    const bool skipped = on.happens("kernel skipped") || on.setting("skip_kernels") != 0;
+    const bool faulty = on.happens("kernel faults") || on.setting("fault_kernels") != 0;
+    const uint64_t claimed = name == VRAM_LEAVES ? halved(on, args.data()) : 0;
     const uint32_t backwards = (uint32_t)on.setting("backwards");
     Op op;
     std::vector<Need> needs;
@@ -386,6 +418,7 @@ FAKE_API Status cuLaunchKernel(uint64_t function, uint32_t grid, uint32_t grid_y
     }
     op.run = [=] {
         std::vector<Need> used;
+        state().counts["ran " + name]++;
         if (faulty) {
             fault();
         } else if (!skipped && needs_of(name, args.data(), used, true)) {
@@ -394,6 +427,10 @@ FAKE_API Status cuLaunchKernel(uint64_t function, uint32_t grid, uint32_t grid_y
                                          : engine_host_launch(name.c_str(), args.data(), grid, block);
             if (status != 0) {
                 state().sticky = 719;
+            } else if (claimed != 0) {
+                vram_leaves_args a;
+                memcpy(&a, args.data(), sizeof a);
+                ((vram_counters *)at(a.counters))->covered += claimed;
             }
         }
     };

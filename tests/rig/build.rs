@@ -38,8 +38,10 @@ const FLAGS: &[&str] = &[
 const ARCHITECTURES: &[u32] = &[80, 86, 89, 90, 100, 120];
 
 fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = command.output();
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = output.unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A compiler without the flags that cargo's profile would add: the library is for tests, and the same in every profile.

@@ -4,12 +4,14 @@ use cucumber::{given, then, when};
 use vram_residency::{Digest, RawRegion, ShardSpec, digest_bytes};
 
 use crate::engine::{Arena, Engine};
-use crate::world::{World, spec};
+use crate::making::spec;
+use crate::world::World;
 
 #[given(expr = "an engine {word} that holds {word} in regions of {} bytes")]
 fn an_engine(world: &mut World, name: String, weights: String, lengths: String) {
     let lengths: Vec<usize> = lengths.split(',').map(|length| length.trim().parse().unwrap()).collect();
-    let engine = Engine::new(Arena::new(world.weights(&weights), &lengths));
+    let machine = world.device().machine.clone();
+    let engine = Engine::new(Arena::new(&machine, world.weights(&weights), &lengths));
     assert_eq!((engine.arena.regions().len(), engine.is_held()), (lengths.len(), false));
     world.engines.insert(name, engine);
 }
@@ -18,7 +20,7 @@ fn an_engine(world: &mut World, name: String, weights: String, lengths: String) 
 fn adopt(world: &mut World, engine: &str, spec: ShardSpec, name: &str, regions: &[RawRegion]) {
     world.before_call();
     let manager = world.manager().clone();
-    let (adopted_before, known_before) = (manager.adopted_vram(), world.config.stats().live_foreign);
+    let (adopted_before, known_before) = (manager.adopted_vram(), world.device().foreign());
     let asked = world.engine(engine);
     asked.returned = None;
     match asked.hand_over(&manager, spec, regions) {
@@ -35,7 +37,7 @@ fn adopt(world: &mut World, engine: &str, spec: ShardSpec, name: &str, regions: 
         Err(refused) => {
             asked.returned = Some(refused.owner);
             assert_eq!(manager.adopted_vram(), adopted_before);
-            assert_eq!(world.config.stats().live_foreign, known_before, "the device knows no more memory than before");
+            assert_eq!(world.device().foreign(), known_before, "the device knows no more memory than before");
             world.outcome = Some(Err(refused.error));
         }
     }
@@ -142,7 +144,7 @@ fn read_memory(world: &mut World, engine: String) {
 #[then(expr = "adopted VRAM is {int} bytes")]
 fn adopted_is(world: &mut World, bytes: u64) {
     assert_eq!(world.manager().adopted_vram(), bytes);
-    assert_eq!(world.config.stats().live_foreign > 0, bytes > 0);
+    assert!(world.device().foreign().is_none_or(|known| (known > 0) == (bytes > 0)));
     world.assert_recount();
 }
 

@@ -7,11 +7,13 @@ use crate::world::World;
 
 #[given("the audit sink fails")]
 fn sink_fails(world: &mut World) {
+    world.sink_fails = true;
     world.sink.failing(true);
 }
 
 #[when("the audit sink works again")]
 fn sink_works(world: &mut World) {
+    world.sink_fails = false;
     world.sink.failing(false);
     world.outcome = None;
 }

@@ -3,18 +3,20 @@
 use cucumber::{then, when};
 use vram_residency::{ExecuteOptions, SealedShard};
 
-use crate::world::{Batch, World};
+use crate::holding::Batch;
+use crate::world::World;
 
 fn begin(world: &mut World, names: &str, options: ExecuteOptions) {
     let shards: Vec<SealedShard> = names.split(',').map(|name| world.seal_of(name.trim()).clone()).collect();
     assert!(world.batch.is_none());
     world.before_call();
-    let digests = world.digests();
+    world.overlapped = true;
+    let digests = world.device().digests();
     let begun = Batch::begin(world.manager(), shards.clone(), options);
     let started = world.new_events().iter().filter(|event| **event == "execute_started").count();
     assert_eq!(started, if begun.is_ok() { shards.len() } else { 0 }, "all begin, or none");
     if let Some((batch, verifications)) = world.note(begun) {
-        assert_eq!(world.digests() - digests, shards.len() as u64, "one launch each");
+        world.assert_digests_since(digests, shards.len() as u64, "one launch each");
         for (verification, shard) in verifications.iter().zip(&shards) {
             assert_eq!((&verification.shard, verification.digest), (shard.id(), shard.digest()), "in order");
         }

@@ -3,7 +3,8 @@
 use cucumber::{given, then, when};
 use vram_residency::{ManagerState, ShardSource, StopReason};
 
-use crate::world::{World, spec};
+use crate::making::spec;
+use crate::world::World;
 
 #[given(expr = "the shard {word} is sealed from {word} on the second manager")]
 fn sealed_elsewhere(world: &mut World, name: String, weights: String) {

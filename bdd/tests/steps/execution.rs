@@ -4,7 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cucumber::{given, then, when};
 
-use crate::world::{Held, World};
+use crate::holding::Held;
+use crate::world::World;
 
 #[when(expr = "I execute {word}")]
 fn execute(world: &mut World, name: String) {

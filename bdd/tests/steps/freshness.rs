@@ -5,7 +5,8 @@ use std::time::Duration;
 use cucumber::{given, then, when};
 use vram_residency::{ExecuteOptions, VramError};
 
-use crate::world::{World, spec};
+use crate::making::spec;
+use crate::world::World;
 
 #[given(expr = "the shard {word} is sealed from {word} for {int} ms")]
 fn sealed_for(world: &mut World, name: String, weights: String, most: u64) {
@@ -17,12 +18,12 @@ fn sealed_for(world: &mut World, name: String, weights: String, most: u64) {
 #[when(expr = "I reseal {word}")]
 fn reseal(world: &mut World, name: String) {
     world.before_call();
-    let (old, digests) = (world.seal_of(&name).clone(), world.digests());
+    let (old, digests) = (world.seal_of(&name).clone(), world.device().digests());
     let renewed = world.manager().reseal(&old);
     assert_eq!(world.manager().used_vram(), world.used_before, "nothing is allocated and nothing given back");
     assert_eq!(world.new_events().contains(&"vram_sealed"), renewed.is_ok(), "a seal is announced if it exists");
     if let Some(renewed) = world.note(renewed) {
-        assert_eq!(world.digests() - digests, 1, "the shard was verified in full");
+        world.assert_digests_since(digests, 1, "the shard was verified in full");
         assert_eq!((renewed.id(), renewed.digest(), renewed.byte_len()), (old.id(), old.digest(), old.byte_len()));
         assert_eq!((renewed.origin(), renewed.is_adopted()), (old.origin(), old.is_adopted()));
         assert!(renewed.sealed_at() > old.sealed_at());

@@ -5,7 +5,9 @@ use vram_residency::{
     DeviceKind, DeviceSelector, ManagerState, Policy, StopReason, VramManager, WorkerId, WorkerSecret,
 };
 
-use crate::world::{Setup, World};
+use crate::device::first;
+use crate::making::Setup;
+use crate::world::World;
 
 #[then("it succeeds")]
 fn succeeds(world: &mut World) {
@@ -22,6 +24,13 @@ fn message_contains(world: &mut World, text: String) {
     let message = world.error().to_string();
     assert!(message.contains(&text), "{message:?}");
     assert!(message.len() < 700 && !message.contains('\n') && !message.contains('\0'), "{message:?}");
+}
+
+#[then("the message names a wait")]
+fn message_names_a_wait(world: &mut World) {
+    let message = world.error().to_string();
+    // The mock says `synchronize`, a driver names its function: `cuStreamSynchronize`.
+    assert!(message.to_lowercase().contains("synchronize"), "{message:?}");
 }
 
 #[then("trying again may help")]
@@ -73,7 +82,7 @@ fn stored_secret(world: &mut World) {
 
 #[when("I build a manager on a device that is not there")]
 fn missing_device(world: &mut World) {
-    let built = world.try_build(Setup { ordinal: 9, ..Setup::default() });
+    let built = world.try_build(Setup { ordinal: 9 - first(), ..Setup::default() });
     world.note(built);
 }
 

@@ -51,9 +51,8 @@ fn extended(world: &mut World, name: String, bytes: usize) {
 fn present_elsewhere(world: &mut World, name: String) {
     let seal = world.seal_of(&name).clone();
     world.before_call();
-    let (_, second) = world.second.as_ref().expect("the scenario has a second manager");
     let mut ran = false;
-    let outcome = second.execute(&seal, |_| ran = true);
+    let outcome = world.second().execute(&seal, |_| ran = true);
     world.ran = ran;
     world.note(outcome);
 }

@@ -56,10 +56,16 @@ fn dropped(world: &mut World) {
 
 #[then("the device has nothing left and freed nothing unwiped")]
 fn nothing_left(world: &mut World) {
-    let stats = world.config.stats();
-    assert_eq!((stats.live_allocations, stats.live_bytes), (0, 0));
-    assert_eq!((stats.unwiped_bytes_freed, stats.unwiped_host_bytes_freed), (0, 0));
-    assert!(stats.runs(vram_residency::MockCall::CountNonzero) > 0, "zero was proven on the device");
+    let (device, keeps) = (world.device(), world.keeps());
+    assert!(
+        device.live_bytes().is_none_or(|live| live == keeps),
+        "{:?} bytes, {keeps} of the driver",
+        device.live_bytes()
+    );
+    device.assert_staging_wiped();
+    device.assert_wiped(keeps > 0);
+    assert!(device.zero_proofs().is_none_or(|proofs| proofs > 0), "zero was proven on the device");
+    assert!(world.sink.names().contains(&"vram_wiped"), "and the trail says so");
 }
 
 #[then(expr = "its memory is quarantined as residue")]

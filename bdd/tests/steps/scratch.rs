@@ -3,7 +3,7 @@
 use cucumber::{then, when};
 use vram_residency::{Purpose, ShardId};
 
-use crate::engine::peek;
+use crate::engine::address_of;
 use crate::world::World;
 
 #[when(expr = "I allocate {int} bytes of scratch for {word}")]
@@ -25,6 +25,12 @@ fn allocate(world: &mut World, bytes: u64, purpose: String) {
         assert_eq!(world.manager().used_vram(), world.used_before);
         world.assert_recount();
     }
+}
+
+#[when(expr = "I allocate {int} units of scratch for {word}")]
+fn allocate_units(world: &mut World, units: u64, purpose: String) {
+    let bytes = units * world.device().unit;
+    allocate(world, bytes, purpose);
 }
 
 #[when("I release the scratch")]
@@ -65,7 +71,9 @@ fn named(world: &mut World, purpose: String) {
 
 #[then(expr = "the scratch holds {int} everywhere")]
 fn holds(world: &mut World, value: u8) {
-    let bytes = peek(world.scratch.last().expect("the scenario has scratch"));
+    let scratch = world.scratch.last().expect("the scenario has scratch");
+    let bytes = usize::try_from(scratch.byte_len()).unwrap();
+    let bytes = world.device().machine.peek(world.manager(), address_of(scratch), bytes);
     assert!(!bytes.is_empty() && bytes.iter().all(|byte| *byte == value));
 }
 

@@ -5,7 +5,8 @@ use std::io::Read;
 use cucumber::{then, when};
 use vram_residency::{ErrorCode, EventKind, ModelRef, Origin, ShardId, ShardSource, TreeParams};
 
-use crate::world::{World, spec};
+use crate::making::spec;
+use crate::world::World;
 
 #[when(expr = "I seal {word} from {word}")]
 fn seal(world: &mut World, name: String, weights: String) {
@@ -121,7 +122,7 @@ fn nothing_sealed(world: &mut World) {
     assert_eq!(world.manager().used_vram(), world.used_before, "the ledger is as before");
     assert!(!world.new_events().contains(&"vram_sealed"));
     world.assert_recount();
-    assert_eq!(world.config.stats().unwiped_host_bytes_freed, 0);
+    world.device().assert_staging_wiped();
 }
 
 #[then(expr = "{word} can be sealed from {word} after all")]

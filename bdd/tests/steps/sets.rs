@@ -3,7 +3,8 @@
 use cucumber::{given, then, when};
 use vram_residency::{ModelRef, SealedShard, SetId, ShardSource, VramManager, check_set};
 
-use crate::world::{World, noise, spec};
+use crate::making::{noise, spec};
+use crate::world::World;
 
 /// The id of a set that the scenario calls by name.
 fn set_id(name: &str) -> SetId {
@@ -50,12 +51,12 @@ fn seal_part(world: &mut World, name: String, weights: String, index: u32, count
 fn check(world: &mut World, names: &str, holder: impl for<'w> Fn(&'w World, &str) -> &'w VramManager) {
     let names: Vec<&str> = if names == "nothing" { Vec::new() } else { names.split(',').map(str::trim).collect() };
     world.before_call();
-    let digests = world.digests();
+    let digests = world.device().digests();
     let parts: Vec<(&VramManager, &SealedShard)> =
         names.iter().map(|name| (holder(world, name), world.seal_of(name))).collect();
     let checked = check_set(&parts);
     let bytes: u64 = parts.iter().map(|(_, seal)| seal.byte_len()).sum();
-    assert_eq!(world.digests(), digests, "the check reads no VRAM");
+    world.assert_digests_since(digests, 0, "the check reads no VRAM");
     if let Some(found) = world.note(checked) {
         assert_eq!(found.parts.iter().map(|part| part.as_str()).collect::<Vec<_>>(), names);
         assert_eq!(found.bytes, bytes);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use cucumber::given;
 use vram_residency::{OnIntegrityFailure, Policy, TreeParams};
 
-use crate::world::{Setup, World, builder, noise, spec};
+use crate::device::first;
+use crate::making::{Setup, builder, check_space, noise, spec, taken};
+use crate::world::{Second, World};
 
 #[given("a device that cannot map memory read-only")]
 fn a_writable_device(world: &mut World) {
@@ -23,8 +25,10 @@ fn a_lenient_manager(world: &mut World) {
     world.build(Setup { on_failure: OnIntegrityFailure::QuarantineShard, ..Setup::default() });
 }
 
-#[given(expr = "a manager with a quarantine limit of {int} bytes")]
-fn a_limited_manager(world: &mut World, limit: u64) {
+#[given(expr = "a manager with a quarantine limit of one and a half shards of {int} bytes")]
+fn a_limited_manager(world: &mut World, bytes: u64) {
+    world.build(Setup::default());
+    let limit = taken(world.device().unit, &[bytes, check_space(bytes)]) * 3 / 2;
     world.build(Setup { quarantine_limit: Some(limit), ..Setup::default() });
 }
 
@@ -34,16 +38,17 @@ fn a_lenient_limited_manager(world: &mut World, limit: u64) {
     world.build(Setup { on_failure, quarantine_limit: Some(limit), ..Setup::default() });
 }
 
-#[given(expr = "a manager on a device of {int} bytes with {int} bytes of headroom")]
-fn a_small_manager(world: &mut World, capacity: u64, headroom: u64) {
-    world.build(Setup { capacity, headroom: Some(headroom), ..Setup::default() });
-    assert_eq!(world.manager().total_vram(), capacity);
-    assert_eq!(world.manager().available_vram(), capacity - headroom);
+#[given(expr = "a manager on a device of {int} units with {int} units of headroom")]
+fn a_small_manager(world: &mut World, units: u64, headroom: u64) {
+    world.build(Setup { units: Some(units), headroom: Some(headroom), ..Setup::default() });
+    let unit = world.device().unit;
+    assert_eq!(world.manager().total_vram(), units * unit);
+    assert_eq!(world.manager().available_vram(), (units - headroom) * unit);
 }
 
-#[given(expr = "a manager on a device of {int} bytes with the default headroom")]
-fn a_default_manager(world: &mut World, capacity: u64) {
-    world.build(Setup { capacity, headroom: None, ..Setup::default() });
+#[given("a manager with the default headroom")]
+fn a_default_manager(world: &mut World) {
+    world.build(Setup { headroom: None, ..Setup::default() });
 }
 
 #[given(expr = "a manager with blocks of {int} bytes and the salt {string}")]
@@ -79,11 +84,21 @@ fn a_manager_of_another(world: &mut World) {
 }
 
 fn a_second(world: &mut World, setup: Setup) {
-    let config = world.config.clone().ordinal(setup.ordinal);
-    let manager = builder(&config, &setup).build().unwrap();
+    let device = world.device();
+    let ordinal = first() + setup.ordinal;
+    let manager = builder(device.machine.selector_of(ordinal), device.unit, &setup).build().unwrap();
     let same = manager.device_uuid() == world.manager().device_uuid();
     assert_eq!(same, setup.ordinal == 0, "devices are told apart");
-    world.second = Some((config, Arc::new(manager)));
+    let machine = device.machine.beside(ordinal);
+    let used = world.manager().used_vram();
+    world.device.as_mut().unwrap().note_manager(used);
+    world.second = Some(Second { machine, manager: Arc::new(manager) });
+}
+
+#[given(expr = "weights {word} of {int} units")]
+fn weights_in_units(world: &mut World, name: String, units: usize) {
+    let unit = usize::try_from(world.device().unit).unwrap();
+    weights(world, name, units * unit);
 }
 
 #[given(expr = "weights {word} of {int} bytes")]

@@ -22,12 +22,12 @@ fn digest(world: &mut World, name: String) {
 
 #[when(expr = "bit {int} of byte {int} of {word} flips in VRAM")]
 fn flip(world: &mut World, bit: u8, byte: u64, name: String) {
-    let controls = world.holder(&name).mock_controls().expect("this runs on the mock");
-    let (mut before, mut after) = ([0], [0]);
-    controls.peek(world.seal_of(&name), byte, &mut before).unwrap();
-    controls.flip_bit(world.seal_of(&name), byte, bit).unwrap();
-    controls.peek(world.seal_of(&name), byte, &mut after).unwrap();
-    assert_eq!(before[0] ^ after[0], 1 << bit);
+    assert!(byte < world.seal_of(&name).byte_len());
+    let at = world.place_of(&name) + byte;
+    let (machine, manager) = (world.machine_of(&name), world.holder(&name));
+    let before = machine.peek(manager, at, 1)[0];
+    machine.flip(manager, at, bit);
+    assert_eq!(before ^ machine.peek(manager, at, 1)[0], 1 << bit);
 }
 
 #[then(expr = "the digest is that of {word}")]

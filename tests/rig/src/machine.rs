@@ -1,5 +1,7 @@
 //! Which machine a suite runs on.
 
+mod beside;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,7 +53,7 @@ pub struct Gpu {
     /// The driver as an engine calls it. Dropped before the stand-in.
     pub raw: Arc<Raw>,
     /// Its controls, where it is the stand-in.
-    pub stand_in: Option<StandIn>,
+    pub stand_in: Option<Arc<StandIn>>,
     library: PathBuf,
     ordinal: u32,
 }
@@ -70,7 +72,7 @@ impl Machine {
                 stand_in.set("capacity", capacity);
                 let library = stand_in.path().to_path_buf();
                 let raw = Raw::open(&library, 0, true).unwrap();
-                Self::Gpu(Gpu { raw, stand_in: Some(stand_in), library, ordinal: 0 })
+                Self::Gpu(Gpu { raw, stand_in: Some(Arc::new(stand_in)), library, ordinal: 0 })
             }
             Kind::Cuda(ordinal) => {
                 let library = PathBuf::from("libcuda.so.1");

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use libloading::{Library, Symbol};
 
+mod ask;
+
 mod engine {
     include!(concat!(env!("OUT_DIR"), "/engine.rs"));
 }

@@ -93,6 +93,14 @@ impl StandIn {
         unsafe { call(name.as_ptr().cast(), code, nth, times) }
     }
 
+    /// Something goes wrong without a call failing, from the `nth` occasion on and `times` times; `fake_quirk` names what can.
+    pub fn quirk(&self, name: &str, nth: u64, times: u64) {
+        let name = CString::new(name).unwrap();
+        let call: Symbol<'_, unsafe extern "C" fn(*const i8, u64, u64)> = self.find("fake_quirk");
+        // SAFETY: declared so in context.cpp; it copies the zero-terminated name.
+        unsafe { call(name.as_ptr().cast(), nth, times) }
+    }
+
     pub fn get(&self, name: &str) -> u64 {
         let name = CString::new(name).unwrap();
         let call: Symbol<'_, unsafe extern "C" fn(*const i8) -> u64> = self.find("fake_get");

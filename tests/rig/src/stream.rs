@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vram_residency::{MockControls, MockStream, RawStream};
+use vram_residency::{MockControls, MockStream, RawStream, VramError};
 
 use crate::Raw;
 
@@ -42,6 +42,17 @@ impl<'a> EngineStream<'a> {
         }
     }
 
+    /// Enqueues a fill, which the mock refuses where memory is read-only. On a GPU it would cost the context.
+    ///
+    /// # Errors
+    /// The mock's.
+    pub fn try_fill(&self, address: u64, bytes: usize, value: u8) -> Result<(), VramError> {
+        match &self.0 {
+            Place::Mock(stream) => stream.enqueue_fill(address, bytes as u64, value),
+            Place::Gpu { .. } => panic!("a fill that may be refused is for the mock"),
+        }
+    }
+
     /// Enqueues a fill.
     pub fn fill(&self, address: u64, bytes: usize, value: u8) {
         match &self.0 {
@@ -49,6 +60,14 @@ impl<'a> EngineStream<'a> {
             Place::Gpu { raw, stream } => {
                 raw.fill(*stream, address, value, bytes).unwrap_or_else(|code| panic!("cuMemsetD8Async: {code}"));
             }
+        }
+    }
+
+    /// Whether everything that was enqueued has run; `None` where the machine counts what has not.
+    pub fn is_idle(&self) -> Option<bool> {
+        match &self.0 {
+            Place::Gpu { raw, stream } if !raw.is_stand_in() => Some(raw.is_idle(*stream)),
+            _ => None,
         }
     }
 

@@ -1,0 +1,101 @@
+//! Which scenarios a device can run. What it cannot is named at the end, and counts neither as passed nor as failed.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use cucumber::gherkin::{Feature, Rule, Scenario};
+use vram_residency_rig::{Kind, Machine};
+
+/// What a scenario's tag asks of the device, and the reason that is given where the device does not have it.
+const NEEDS: &[(&str, Need, &str)] = &[
+    ("mock", Need::Mock, "it is about the mock itself"),
+    ("faults", Need::Orders, "a GPU does not fail or lie to order"),
+    ("capacity", Need::Orders, "a GPU's size cannot be chosen"),
+    ("writable", Need::Orders, "whether a GPU maps memory read-only cannot be chosen"),
+    ("late", Need::Orders, "a GPU runs what is enqueued as soon as it can"),
+    ("two-devices", Need::TwoDevices, "there is no second device"),
+];
+
+#[derive(Clone, Copy)]
+enum Need {
+    Mock,
+    /// A device that takes orders: the mock or the stand-in.
+    Orders,
+    TwoDevices,
+}
+
+/// What the device of this run has.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    kind: Kind,
+    second: bool,
+}
+
+/// Scenarios that are not run, by reason.
+static LEFT_OUT: Mutex<BTreeMap<&'static str, Vec<String>>> = Mutex::new(BTreeMap::new());
+
+impl Choice {
+    pub(crate) fn from_env() -> Self {
+        let kind = Kind::from_env();
+        let second = match kind {
+            Kind::Mock | Kind::StandIn => true,
+            // The second device is the one after the first.
+            Kind::Cuda(ordinal) => Machine::new(kind, 0).devices().is_some_and(|devices| ordinal + 1 < devices),
+        };
+        Self { kind, second }
+    }
+
+    fn has(self, need: Need) -> bool {
+        match need {
+            Need::Mock => self.kind == Kind::Mock,
+            Need::Orders => !matches!(self.kind, Kind::Cuda(_)),
+            Need::TwoDevices => self.second,
+        }
+    }
+
+    /// The device in file names.
+    pub(crate) fn file_name(self) -> String {
+        match self.kind {
+            Kind::Cuda(ordinal) => format!("cuda-{ordinal}"),
+            kind => kind.as_str().to_owned(),
+        }
+    }
+
+    /// Whether this device can run the scenario. Keeps the names of those that it cannot.
+    pub(crate) fn takes(self, feature: &Feature, rule: Option<&Rule>, scenario: &Scenario) -> bool {
+        let tags = feature.tags.iter().chain(rule.iter().flat_map(|rule| &rule.tags)).chain(&scenario.tags);
+        for tag in tags.filter(|tag| tag.starts_with(|first: char| first.is_ascii_lowercase())) {
+            let need = NEEDS.iter().find(|(name, ..)| name == tag);
+            let (_, need, reason) = need.unwrap_or_else(|| panic!("{}: no such tag: @{tag}", scenario.name));
+            if !self.has(*need) {
+                let mut left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
+                left_out.entry(reason).or_default().push(format!("{}: {}", feature.name, scenario.name));
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// Prints what was not run, and gives how many scenarios that are.
+pub(crate) fn report_left_out() -> usize {
+    let left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sum = 0;
+    for (reason, names) in &*left_out {
+        println!("not run on this device: {}, because {reason}:", names.len());
+        sum += names.len();
+        let mut counted: Vec<(&String, usize)> = Vec::new();
+        for name in names {
+            match counted.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, times)) => *times += 1,
+                None => counted.push((name, 1)),
+            }
+        }
+        for (name, times) in counted {
+            let examples = if times > 1 { format!(" ({times} examples)") } else { String::new() };
+            println!("  {name}{examples}");
+        }
+    }
+    println!("not run on this device: {sum} in all");
+    sum
+}

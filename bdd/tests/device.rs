@@ -1,0 +1,226 @@
+//! The device of a scenario, and what can be counted on it.
+
+use std::sync::Arc;
+
+use vram_residency::{MockCall, MockConfig, MockStats};
+use vram_residency_rig::{Kind, Machine, StandIn};
+
+use crate::making::{Setup, builder};
+
+/// Bytes of a mock or a stand-in whose size no scenario chose.
+const MOCK_BYTES: u64 = 8 << 20;
+/// The mock's unit where a scenario counts in units: so large that a few of them hold what every device is asked first.
+const MOCK_UNIT: u64 = 128 << 10;
+/// CUDA_ERROR_NOT_SUPPORTED.
+const NOT_SUPPORTED: u64 = 801;
+const STAND_IN_BYTES: u64 = 64 << 20;
+/// The most tables of regions that a CUDA driver keeps, each in a unit of its own.
+const MOST_TABLES: u64 = 8;
+/// More than the tables' addresses and lengths, which are freed as they are, have bytes that are not zero.
+const TABLE_BYTES: u64 = 1024;
+
+/// A device that nobody else uses, but for a GPU's, of which there is one.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) machine: Arc<Machine>,
+    /// In which it gives out memory, in bytes.
+    pub(crate) unit: u64,
+    /// Bytes that the driver took for itself when managers were made.
+    pub(crate) keeps: u64,
+    managers: u64,
+    /// Free on a GPU before there was a manager.
+    free: u64,
+}
+
+/// What a scenario may leave behind.
+pub(crate) struct Left {
+    /// The device died: nothing on it can be destroyed any more.
+    pub(crate) dead: bool,
+    /// It was told not to wipe, for good.
+    pub(crate) unwipeable: bool,
+    /// All memory was allocated whole; what was not never held weights.
+    pub(crate) allocated: bool,
+}
+
+/// The ordinal of the device that the suite was told to use.
+pub(crate) fn first() -> u32 {
+    match Kind::from_env() {
+        Kind::Cuda(ordinal) => ordinal,
+        Kind::Mock | Kind::StandIn => 0,
+    }
+}
+
+impl Device {
+    /// A device of so many units, where that can be chosen, and with or without read-only memory, where that can.
+    pub(crate) fn new(units: Option<u64>, read_only: bool) -> Self {
+        let kind = Kind::from_env();
+        let machine = match kind {
+            Kind::Mock => Machine::Mock(MockConfig::new().devices(2)),
+            _ => Machine::new(kind, STAND_IN_BYTES),
+        };
+        let unit = match (&machine, units) {
+            (Machine::Mock(_), Some(_)) => MOCK_UNIT,
+            _ => machine.granularity(),
+        };
+        let bytes = units.map(|units| units * unit);
+        let machine = match machine {
+            Machine::Mock(config) => {
+                Machine::Mock(config.granularity(unit).capacity_bytes(bytes.unwrap_or(MOCK_BYTES)).read_only(read_only))
+            }
+            Machine::Gpu(gpu) => {
+                match &gpu.stand_in {
+                    _ if read_only => {}
+                    Some(stand_in) => stand_in.set("refuse_read_only", NOT_SUPPORTED),
+                    None => panic!("a GPU maps as it does; the scenario needs the tag @writable"),
+                }
+                match (&gpu.stand_in, bytes) {
+                    (Some(stand_in), Some(bytes)) => stand_in.set("capacity", bytes),
+                    (None, Some(_)) => panic!("a GPU's size cannot be chosen; the scenario needs the tag @capacity"),
+                    (_, None) => {}
+                }
+                Machine::Gpu(gpu)
+            }
+        };
+        let free = machine.gpu().map_or(0, |gpu| gpu.raw.memory_info().0);
+        Self { machine: Arc::new(machine), unit, keeps: 0, managers: 0, free }
+    }
+
+    fn stats(&self) -> Option<MockStats> {
+        match &*self.machine {
+            Machine::Mock(config) => Some(config.stats()),
+            Machine::Gpu(_) => None,
+        }
+    }
+
+    pub(crate) fn stand_in(&self) -> Option<&StandIn> {
+        self.machine.gpu().and_then(|gpu| gpu.stand_in.as_deref())
+    }
+
+    /// What the mock or the stand-in counts; a GPU counts nothing for us.
+    fn count(&self, mock: impl Fn(&MockStats) -> u64, stand_in: &str) -> Option<u64> {
+        self.stats().map(|stats| mock(&stats)).or_else(|| self.stand_in().map(|counts| counts.get(stand_in)))
+    }
+
+    /// Allocated bytes, the driver's own among them.
+    pub(crate) fn live_bytes(&self) -> Option<u64> {
+        self.machine.live_bytes()
+    }
+
+    /// A manager was made, when all managers before it used so many bytes: what the driver took for itself is its own.
+    pub(crate) fn note_manager(&mut self, used: u64) {
+        self.managers += 1;
+        let Some(live) = self.live_bytes() else { return };
+        self.keeps = live - used;
+        let tables = if self.stand_in().is_some() { self.managers * self.unit } else { 0 };
+        assert_eq!(self.keeps, tables, "the driver takes a table for itself, and nothing more");
+    }
+
+    /// Whether so many bytes may be the driver's own when checks overlapped: each of them takes a table.
+    pub(crate) fn may_keep(&self, bytes: u64) -> bool {
+        bytes.is_multiple_of(self.unit.max(1)) && (self.keeps..=self.keeps * MOST_TABLES).contains(&bytes)
+    }
+
+    /// A GPU's driver says no more than how much is free: at least what the ledger says is taken.
+    #[track_caller]
+    pub(crate) fn assert_taken(&self, used: u64) {
+        let free = self.machine.gpu().expect("a GPU").raw.memory_info().0;
+        assert!(free + used <= self.free, "{free} bytes are free, {} were, the ledger says {used}", self.free);
+    }
+
+    /// Digests that were taken.
+    pub(crate) fn digests(&self) -> Option<u64> {
+        self.count(|stats| stats.runs(MockCall::Digest), "ran vram_verity_leaves")
+    }
+
+    /// Proofs of zeros that were made.
+    pub(crate) fn zero_proofs(&self) -> Option<u64> {
+        self.count(|stats| stats.runs(MockCall::CountNonzero), "ran vram_count_nonzero")
+    }
+
+    /// Operations that were enqueued and have not run.
+    pub(crate) fn pending(&self) -> Option<u64> {
+        self.count(|stats| stats.pending_operations, "work")
+    }
+
+    /// Stretches of an engine's memory that the mock knows of. Other drivers know their own memory.
+    pub(crate) fn foreign(&self) -> Option<u64> {
+        self.stats().map(|stats| stats.live_foreign)
+    }
+
+    /// Nothing that was staged was freed unwiped.
+    #[track_caller]
+    pub(crate) fn assert_staging_wiped(&self) {
+        let unwiped = self.count(|stats| stats.unwiped_host_bytes_freed, "unwiped host");
+        assert_eq!(unwiped.unwrap_or(0), 0, "staging was freed unwiped");
+    }
+
+    /// Nothing on the device was freed unwiped; when managers are gone, their tables were freed as they are.
+    #[track_caller]
+    pub(crate) fn assert_wiped(&self, managers_live: bool) {
+        let unwiped = self.count(|stats| stats.unwiped_bytes_freed, "unwiped").unwrap_or(0);
+        let tables = if managers_live { 0 } else { self.managers * TABLE_BYTES };
+        let most = if self.stand_in().is_some() { tables } else { 0 };
+        assert!(unwiped <= most, "{unwiped} bytes of device memory were freed unwiped");
+    }
+
+    /// What must hold when all managers are gone.
+    #[track_caller]
+    pub(crate) fn assert_left(&self, scenario: &str, left: &Left) {
+        if !(left.dead || left.unwipeable) && left.allocated {
+            self.machine.assert_clean();
+        }
+        if let Some(stats) = self.stats() {
+            assert_eq!(stats.live_foreign, 0, "{scenario}: the device still knows an engine's memory");
+            if !left.unwipeable {
+                assert_eq!((stats.live_bytes, stats.live_allocations), (0, 0), "{scenario}: device memory is left");
+            }
+            if !left.dead {
+                assert_eq!((stats.live_streams, stats.live_events), (0, 0), "{scenario}: streams or events are left");
+            }
+            assert_eq!(stats.live_host_buffers, 0, "{scenario}: host buffers are left");
+        } else if let Some(stand_in) = self.stand_in() {
+            assert_eq!(stand_in.get("violations"), 0, "{scenario}: the driver was misused");
+            assert_eq!(stand_in.get("unmet"), 0, "{scenario}: the device was told to misbehave and did not");
+            if !left.unwipeable {
+                assert_eq!(self.live_bytes(), Some(0), "{scenario}: device memory is left");
+            }
+            if !left.dead {
+                let left = (stand_in.get("streams"), stand_in.get("events"), stand_in.get("pinned"));
+                assert_eq!(left, (0, 0, 0), "{scenario}: streams, events or host buffers are left");
+            }
+        }
+        self.assert_staging_wiped();
+        if left.allocated {
+            self.assert_wiped(false);
+        }
+    }
+}
+
+/// What the driver may hold on to on a GPU, for the code and the local memory of kernels: less than a run that leaks loses.
+const SLACK: u64 = 64 << 20;
+
+/// The device for the whole run: on a GPU it keeps the context, which each scenario would make anew.
+#[derive(Debug)]
+pub(crate) struct Anchor(Device);
+
+impl Anchor {
+    pub(crate) fn new() -> Self {
+        Self(Device::new(None, true))
+    }
+
+    /// In words.
+    pub(crate) fn describe(&self) -> String {
+        let Self(device) = self;
+        let selector = device.machine.selector_of(first());
+        let manager = builder(selector, device.unit, &Setup::default()).build().unwrap();
+        let kind = device.machine.kind().as_str();
+        format!("{kind} ({}, {})", manager.device_name(), manager.device_uuid())
+    }
+
+    /// Bytes of a GPU that were free when the run began and are not at its end, when no manager lives any more.
+    pub(crate) fn lost(&self) -> Option<u64> {
+        let Self(device) = self;
+        let gpu = device.machine.gpu().filter(|gpu| gpu.stand_in.is_none())?;
+        Some(device.free.saturating_sub(gpu.raw.memory_info().0)).filter(|lost| *lost > SLACK)
+    }
+}
