@@ -97,6 +97,17 @@ impl Machine {
         }
     }
 
+    /// As [`selector`](Self::selector), for another device of the same machine.
+    pub fn selector_of(&self, ordinal: u32) -> DeviceSelector {
+        match self {
+            Self::Mock(config) => DeviceSelector::Mock(config.clone().ordinal(ordinal)),
+            Self::Gpu(Gpu { stand_in: Some(_), library, .. }) => {
+                DeviceSelector::StandIn { library: library.clone(), ordinal }
+            }
+            Self::Gpu(_) => DeviceSelector::Cuda(ordinal),
+        }
+    }
+
     pub fn gpu(&self) -> Option<&Gpu> {
         match self {
             Self::Mock(_) => None,
@@ -124,7 +135,19 @@ impl Machine {
     pub fn flip(&self, manager: &VramManager, address: u64, bit: u8) {
         match self {
             Self::Mock(_) => manager.mock_controls().unwrap().flip_address(address, bit).unwrap(),
-            Self::Gpu(gpu) => gpu.flip(address, bit),
+            Self::Gpu(gpu) => gpu.write(address, &[gpu.raw.read(address, 1)[0] ^ (1 << bit)]),
+        }
+    }
+
+    /// Writes sealed or adopted memory past every protection.
+    pub fn tamper(&self, manager: &VramManager, address: u64, bytes: &[u8]) {
+        match self {
+            Self::Mock(_) => {
+                for (at, (old, new)) in (address..).zip(self.peek(manager, address, bytes.len()).iter().zip(bytes)) {
+                    (0..8).filter(|bit| ((old ^ new) >> bit) & 1 == 1).for_each(|bit| self.flip(manager, at, bit));
+                }
+            }
+            Self::Gpu(gpu) => gpu.write(address, bytes),
         }
     }
 
@@ -177,13 +200,15 @@ impl Gpu {
         &self.library
     }
 
-    fn flip(&self, address: u64, bit: u8) {
-        let byte = self.raw.read(address, 1)[0];
-        if self.raw.try_write(address, &[byte ^ (1 << bit)]).is_err() {
-            // Read-only through this address: through another one, then.
-            self.raw.alias(address).unwrap().flip(address, bit);
+    /// Through another mapping, where there can be one: the first may be read-only, and a GPU may take a write there for a fault
+    /// that ends every context of the process.
+    fn write(&self, address: u64, bytes: &[u8]) {
+        match self.raw.alias(address) {
+            Ok(alias) => alias.write(address, bytes),
+            // An engine's own allocation.
+            Err(_) => self.raw.write(address, bytes),
         }
-        assert_eq!(self.raw.read(address, 1)[0], byte ^ (1 << bit), "the bit did not flip");
+        assert_eq!(self.raw.read(address, bytes.len()), bytes, "the bytes were not written");
     }
 
     #[track_caller]
