@@ -124,9 +124,8 @@ fn out_of_memory_leaves_nothing_behind() {
     // covers: RES-6 RES-3
     const ROOM: u64 = 96 << 20;
     let machine = machine();
-    // On a GPU, all but so much stays free for others.
-    let headroom = machine.gpu().map_or(CAPACITY_LESS_ROOM, |gpu| gpu.raw.memory_info().1 - ROOM);
-    let bench = Bench::on(machine, |builder| builder.headroom(headroom));
+    let total = builder(&machine).build().unwrap().total_vram();
+    let bench = Bench::on(machine, |builder| builder.headroom(total - ROOM));
     let bytes = noise(8 << 20, 5);
     let kept = bench.seal("kept", &bytes);
     let (before, _) = in_use(&bench.machine);
@@ -150,9 +149,6 @@ fn out_of_memory_leaves_nothing_behind() {
     bench.manager.release(&smaller).unwrap();
     bench.close();
 }
-
-/// Headroom of a mock or stand-in, of which the case may use the rest.
-const CAPACITY_LESS_ROOM: u64 = (256 - 96) << 20;
 
 fn working_memory_is_zeroed() {
     // covers: RES-10

@@ -2,9 +2,8 @@
 //! `cuda:ORDINAL`; the mock when unset).
 //!
 //! A runner of its own, with libtest's arguments, because a case that cannot be asked of a device is reported as ignored, with
-//! the reason. On a GPU the cases run one after the other. A suite of which no case ran on the device has failed.
-//!
-//! No case provokes a fault of the device: a fault ends every context of the process, and with it all later cases.
+//! the reason. On a GPU the cases run one after the other, each in a process of its own. A suite of which no case ran on the
+//! device has failed.
 
 #![allow(missing_docs, unsafe_code)]
 #![allow(
@@ -17,6 +16,7 @@
 )]
 
 mod adopted;
+mod apart;
 mod bench;
 mod digests;
 mod engine;
@@ -62,16 +62,20 @@ fn main() -> ExitCode {
     if matches!(kind, Kind::Cuda(_)) {
         arguments.test_threads.get_or_insert(1);
     }
+    let apart = apart::wanted(kind);
     let trials = TOPICS.iter().flat_map(|(topic, cases)| cases.iter().map(move |case| (topic, *case)));
     let trials = trials.map(|(topic, (name, unless, run))| {
-        Trial::ignorable_test(format!("{topic}::{name}"), move || {
-            Ok(match unless(kind) {
-                Some(reason) => Completion::ignored_with(reason),
-                None => {
-                    run();
-                    Completion::Completed
-                }
-            })
+        let name = format!("{topic}::{name}");
+        Trial::ignorable_test(name.clone(), move || {
+            if let Some(reason) = unless(kind) {
+                return Ok(Completion::ignored_with(reason));
+            }
+            if apart {
+                apart::run(&name)?;
+            } else {
+                run();
+            }
+            Ok(Completion::Completed)
         })
         .with_kind(kind.as_str())
     });

@@ -42,7 +42,7 @@ fn the_device_is_the_one_asked_for() {
     assert_eq!((bench.manager.device_kind(), bench.manager.device_ordinal()), (kind, ordinal));
     assert!(!bench.manager.device_name().is_empty() && bench.manager.total_vram() > 0);
     let info = bench.manager.memory_info().unwrap();
-    assert!(info.free <= info.total && bench.manager.total_vram() <= info.total, "{info:?}");
+    assert!(info.free <= info.total, "{info:?}");
     // Its identity is in every seal, and the same each time.
     let again = builder(&bench.machine).build().unwrap();
     assert_eq!(again.device_uuid(), bench.manager.device_uuid());

@@ -44,10 +44,18 @@ impl<'a> EngineStream<'a> {
 
     /// Enqueues a fill.
     pub fn fill(&self, address: u64, bytes: usize, value: u8) {
+        self.try_fill(address, bytes, value).unwrap();
+    }
+
+    /// Enqueues a fill that the device may refuse.
+    ///
+    /// # Errors
+    /// In words, when it does.
+    pub fn try_fill(&self, address: u64, bytes: usize, value: u8) -> Result<(), String> {
         match &self.0 {
-            Place::Mock(stream) => stream.enqueue_fill(address, bytes as u64, value).unwrap(),
+            Place::Mock(stream) => stream.enqueue_fill(address, bytes as u64, value).map_err(|error| error.to_string()),
             Place::Gpu { raw, stream } => {
-                raw.fill(*stream, address, value, bytes).unwrap_or_else(|code| panic!("cuMemsetD8Async: {code}"));
+                raw.fill(*stream, address, value, bytes).map_err(|code| format!("cuMemsetD8Async: driver error {code}"))
             }
         }
     }
