@@ -45,6 +45,12 @@ pub(crate) fn gpu(kind: Kind) -> Option<&'static str> {
     (!matches!(kind, Kind::Cuda(_))).then_some("only CUDA devices of the system's driver are found by UUID")
 }
 
+/// A case that takes more memory and time than a device has for every run.
+pub(crate) fn large(_kind: Kind) -> Option<&'static str> {
+    let asked = std::env::var_os("VRAM_TEST_LARGE").is_some_and(|value| value == "1");
+    (!asked).then_some("an image of more than 1 GiB, which VRAM_TEST_LARGE=1 asks for")
+}
+
 /// A case that looks up where memory is mapped.
 pub(crate) fn stand_in(kind: Kind) -> Option<&'static str> {
     (kind != Kind::StandIn).then_some("only the stand-in lists its mappings")

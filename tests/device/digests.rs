@@ -1,10 +1,10 @@
 //! The digest that a device computes is the one that the host computes, whatever the shape of the image.
 // covers: DIG-1 DIG-3
 
-use vram_residency::{ErrorCode, ShardSource, TreeParams, digest_bytes};
-use vram_residency_rig::Kind;
+use vram_residency::{ErrorCode, ShardSource, TreeParams, digest_bytes, digest_reader};
+use vram_residency_rig::{Kind, Machine};
 
-use crate::bench::{Bench, Dice, adopt, everywhere, image, memory, noise, spec};
+use crate::bench::{Bench, Dice, adopt, everywhere, image, large, memory, noise, spec};
 
 crate::cases! {
     everywhere:
@@ -18,7 +18,9 @@ crate::cases! {
         salts_enter_every_block,
         tiny_shards,
         batches_of_adopted_regions,
-        a_batch_of_shards
+        a_batch_of_shards;
+    large:
+        an_image_beyond_one_chunk
 }
 
 /// The largest image, in bytes: kernels take their time on a CPU.
@@ -189,5 +191,39 @@ fn a_batch_of_shards() {
     bench.flip(address + 3, 1);
     let refused = bench.manager.begin_all(&all, vram_residency::ExecuteOptions::default());
     assert_eq!(refused.map(drop).unwrap_err().code(), ErrorCode::SealVerificationFailed);
+    bench.close();
+}
+
+/// The device hashes 1 GiB of leaves at a time.
+fn an_image_beyond_one_chunk() {
+    const BYTES: u64 = (1 << 30) + 5 * 4096 + 17;
+    /// Noise again and again, in steps that are no multiple of a block.
+    struct Cycle(Vec<u8>, usize);
+    impl std::io::Read for Cycle {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            let most = out.len().min(self.0.len() - self.1);
+            out[..most].copy_from_slice(&self.0[self.1..self.1 + most]);
+            self.1 = (self.1 + most) % self.0.len();
+            Ok(most)
+        }
+    }
+    let cycle = || std::io::Read::take(Cycle(noise(1_000_003, 11), 0), BYTES);
+    let bench = Bench::on(Machine::from_env(2 << 30), |builder| builder);
+    let threads = std::thread::available_parallelism().unwrap();
+    let (digest, bytes) = digest_reader(bench.manager.tree_params(), threads, cycle()).unwrap();
+    assert_eq!(bytes, BYTES);
+    let source = || ShardSource::reader(BYTES, cycle());
+    let shard = bench.manager.seal_model(spec("large").expect_digest(digest), source()).unwrap();
+    let address = bench.address(&shard);
+    // The last byte of the first chunk, and the last of all.
+    for (place, bit) in [((1 << 30) - 1, 0), (BYTES - 1, 7)] {
+        bench.flip(address + place, bit);
+        assert_ne!(bench.manager.compute_vram_digest(&shard).unwrap(), digest, "byte {place}");
+        bench.flip(address + place, bit);
+        assert_eq!(bench.manager.compute_vram_digest(&shard).unwrap(), digest, "byte {place}");
+    }
+    bench.flip(address + (1 << 30), 3);
+    let (offset, bytes) = bench.assert_refused(&shard);
+    assert!((offset..offset + bytes).contains(&(1 << 30)), "{bytes} bytes from {offset}");
     bench.close();
 }

@@ -14,16 +14,16 @@
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "a suite that overflows fails")]
 #![allow(clippy::missing_panics_doc, missing_docs, reason = "for the project's own suites")]
 
-mod alias;
 mod machine;
 mod memory;
 mod raw;
 mod stand_in;
 mod stream;
 
-pub use alias::{Alias, Foreign};
 pub use machine::{Gpu, Kind, Machine};
 pub use memory::Memory;
-pub use raw::{EngineKernels, Raw};
+pub use raw::{Alias, EngineKernels, Raw};
 pub use stand_in::StandIn;
 pub use stream::EngineStream;
+
+pub use raw::Foreign;

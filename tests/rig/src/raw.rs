@@ -10,6 +10,10 @@ use std::sync::Arc;
 
 use libloading::{Library, Symbol};
 
+mod foreign;
+
+pub use foreign::Foreign;
+
 mod engine {
     include!(concat!(env!("OUT_DIR"), "/engine.rs"));
 }
@@ -23,13 +27,39 @@ const RANGE_SIZE: u32 = 12;
 const MAJOR: u32 = 75;
 const MINOR: u32 = 76;
 
+/// CUmemLocation.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Location {
+    kind: u32,
+    id: i32,
+}
+
+/// CUmemAccessDesc.
+#[repr(C)]
+struct AccessDesc {
+    location: Location,
+    flags: u32,
+}
+
 /// The driver's library, started, with the primary context of one device retained.
 #[derive(Debug)]
 pub struct Raw {
     library: Library,
-    pub(crate) device: i32,
+    device: i32,
     context: usize,
     stand_in: bool,
+}
+
+/// A second mapping of memory that somebody else allocated, writable whatever the first one allows. It outlives the first.
+#[derive(Debug)]
+pub struct Alias {
+    raw: Arc<Raw>,
+    handle: u64,
+    /// Where the alias begins, and where what it is an alias of does.
+    place: u64,
+    original: u64,
+    bytes: usize,
 }
 
 /// The engine's kernels, loaded.
@@ -65,13 +95,13 @@ impl Raw {
         Ok(Arc::new(raw))
     }
 
-    pub(crate) fn find<T>(&self, name: &str) -> Symbol<'_, T> {
+    fn find<T>(&self, name: &str) -> Symbol<'_, T> {
         // SAFETY: every caller names the type of the function's declaration in cuda.h.
         unsafe { self.library.get(name.as_bytes()) }.unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     /// Runs `call` with the context current on this thread.
-    pub(crate) fn inside<T>(&self, call: impl FnOnce() -> T) -> T {
+    fn inside<T>(&self, call: impl FnOnce() -> T) -> T {
         let push: Symbol<'_, unsafe extern "C" fn(usize) -> u32> = self.find("cuCtxPushCurrent_v2");
         let pop: Symbol<'_, unsafe extern "C" fn(*mut usize) -> u32> = self.find("cuCtxPopCurrent_v2");
         // SAFETY: the context is retained while `self` lives.
@@ -147,7 +177,7 @@ impl Raw {
         assert!(code == 0 || std::thread::panicking(), "cuMemFree: {code}");
     }
 
-    /// Writes device memory. Blocks until the bytes are there: streams that do not synchronise with the default one see them.
+    /// Writes device memory. Blocks.
     ///
     /// # Errors
     /// The driver's number, for one where the memory is read-only.
@@ -155,7 +185,7 @@ impl Raw {
         let call: Symbol<'_, unsafe extern "C" fn(u64, *const u8, usize) -> u32> = self.find("cuMemcpyHtoD_v2");
         // SAFETY: the driver reads as many bytes as the slice has, and checks the device range.
         match self.inside(|| unsafe { call(to, bytes.as_ptr(), bytes.len()) }) {
-            // From pageable memory the call returns when the bytes have been taken, not when they have arrived.
+            // The driver may return when it has read the slice, and write later; other streams do not wait for that.
             0 => self.synchronize(0),
             code => Err(code),
         }
@@ -231,6 +261,33 @@ impl Raw {
         (start, bytes)
     }
 
+    /// Maps memory of the virtual-memory API a second time.
+    ///
+    /// # Errors
+    /// The driver's call and number, where it does not allow that.
+    pub fn alias(self: &Arc<Self>, ptr: u64) -> Result<Alias, String> {
+        let (original, bytes) = self.range(ptr);
+        let retain: Symbol<'_, unsafe extern "C" fn(*mut u64, u64) -> u32> = self.find("cuMemRetainAllocationHandle");
+        let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
+            self.find("cuMemAddressReserve");
+        let map: Symbol<'_, unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32> = self.find("cuMemMap");
+        let access: Symbol<'_, unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32> =
+            self.find("cuMemSetAccess");
+        let (mut handle, mut place) = (0, 0);
+        let wanted = AccessDesc { location: Location { kind: 1, id: self.device }, flags: 3 };
+        self.inside(|| {
+            // SAFETY: the driver writes one handle to the local.
+            check("cuMemRetainAllocationHandle", unsafe { retain(&raw mut handle, original) })?;
+            // SAFETY: the driver writes one address to the local.
+            check("cuMemAddressReserve", unsafe { reserve(&raw mut place, bytes, 0, 0, 0) })?;
+            // SAFETY: takes numbers that the driver checks.
+            check("cuMemMap", unsafe { map(place, bytes, 0, handle, 0) })?;
+            // SAFETY: one description, of the type that the driver reads.
+            check("cuMemSetAccess", unsafe { access(place, bytes, &raw const wanted, 1) })
+        })?;
+        Ok(Alias { raw: Arc::clone(self), handle, place, original, bytes })
+    }
+
     /// The engine's kernels for this device; `None` when none were built for it.
     pub fn engine_kernels(self: &Arc<Self>) -> Option<EngineKernels> {
         #[repr(align(64))]
@@ -261,6 +318,47 @@ impl Drop for Raw {
         let release: Symbol<'_, unsafe extern "C" fn(i32) -> u32> = self.find("cuDevicePrimaryCtxRelease_v2");
         // SAFETY: retained once in `open`.
         let _ = unsafe { release(self.device) };
+    }
+}
+
+impl Alias {
+    /// Where the alias of an address lies.
+    pub fn of(&self, ptr: u64) -> u64 {
+        assert!(ptr >= self.original && ptr - self.original < self.bytes as u64, "outside of what the alias shows");
+        self.place + (ptr - self.original)
+    }
+
+    /// Bytes of the whole allocation.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All of it, as it is now.
+    pub fn read(&self) -> Vec<u8> {
+        self.raw.read(self.place, self.bytes)
+    }
+
+    /// Flips a bit of the byte at the original's address `ptr`.
+    pub fn flip(&self, ptr: u64, bit: u8) {
+        let at = self.of(ptr);
+        let byte = self.raw.read(at, 1)[0];
+        self.raw.write(at, &[byte ^ (1 << bit)]);
+    }
+}
+
+impl Drop for Alias {
+    fn drop(&mut self) {
+        let unmap: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemUnmap");
+        let free: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemAddressFree");
+        let release: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.raw.find("cuMemRelease");
+        self.raw.inside(|| {
+            // SAFETY: mapped, reserved and retained once in `alias`.
+            let _ = unsafe { unmap(self.place, self.bytes) };
+            // SAFETY: as above.
+            let _ = unsafe { free(self.place, self.bytes) };
+            // SAFETY: as above.
+            let _ = unsafe { release(self.handle) };
+        });
     }
 }
 
@@ -334,6 +432,6 @@ impl Drop for EngineKernels {
     }
 }
 
-pub(crate) fn check(call: &str, code: u32) -> Result<(), String> {
+fn check(call: &str, code: u32) -> Result<(), String> {
     if code == 0 { Ok(()) } else { Err(format!("{call}: driver error {code}")) }
 }

@@ -1,30 +1,14 @@
-//! Memory of the virtual-memory API, as attackers and careless engines use it: mapped twice, or made for export. And memory that is
-//! not device memory at all.
+//! Memory that no manager may take for its device's own, and writes through a second mapping.
 
 use std::ffi::c_void;
 use std::sync::Arc;
 
 use libloading::Symbol;
 
-use crate::raw::{Raw, check};
+use super::{AccessDesc, Alias, Location, Raw, check};
 
 /// A handle type that other processes can be given: a file descriptor.
 const EXPORTABLE: u32 = 1;
-
-/// CUmemLocation.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Location {
-    kind: u32,
-    id: i32,
-}
-
-/// CUmemAccessDesc.
-#[repr(C)]
-struct AccessDesc {
-    location: Location,
-    flags: u32,
-}
 
 /// CUmemAllocationProp.
 #[repr(C)]
@@ -34,17 +18,6 @@ struct Properties {
     location: Location,
     win32: *mut c_void,
     flags: [u8; 8],
-}
-
-/// A second mapping of memory that somebody else allocated, writable whatever the first one allows. It outlives the first.
-#[derive(Debug)]
-pub struct Alias {
-    raw: Arc<Raw>,
-    handle: u64,
-    /// Where the alias begins, and where what it is an alias of does.
-    place: u64,
-    original: u64,
-    bytes: usize,
 }
 
 /// Memory that no manager may take for the device's own. Given back when dropped.
@@ -72,22 +45,6 @@ impl Foreign {
 }
 
 impl Raw {
-    /// Maps memory of the virtual-memory API a second time.
-    ///
-    /// # Errors
-    /// The driver's call and number, where it does not allow that.
-    pub fn alias(self: &Arc<Self>, ptr: u64) -> Result<Alias, String> {
-        let (original, bytes) = self.range(ptr);
-        let retain: Symbol<'_, unsafe extern "C" fn(*mut u64, u64) -> u32> = self.find("cuMemRetainAllocationHandle");
-        let mut handle = 0;
-        let place = self.inside(|| {
-            // SAFETY: the driver writes one handle to the local.
-            check("cuMemRetainAllocationHandle", unsafe { retain(&raw mut handle, original) })?;
-            self.map(handle, bytes).inspect_err(|_| self.let_go(handle))
-        })?;
-        Ok(Alias { raw: Arc::clone(self), handle, place, original, bytes })
-    }
-
     /// Device memory that was made so that other processes can be given it.
     ///
     /// # Errors
@@ -132,7 +89,7 @@ impl Raw {
     ///
     /// # Errors
     /// The driver's call and number, where it cannot make such.
-    pub fn pinned(self: &Arc<Self>, bytes: usize) -> Result<Foreign, String> {
+    pub fn page_locked(self: &Arc<Self>, bytes: usize) -> Result<Foreign, String> {
         let call: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, u32) -> u32> = self.find("cuMemHostAlloc");
         let mut place = 0;
         // SAFETY: the driver writes one address to the local; 1 is CU_MEMHOSTALLOC_PORTABLE.
@@ -177,6 +134,16 @@ impl Raw {
     }
 }
 
+impl Alias {
+    /// Writes from the original's address `ptr` on.
+    pub fn write(&self, ptr: u64, bytes: &[u8]) {
+        if let Some(last) = bytes.len().checked_sub(1) {
+            self.of(ptr + last as u64);
+            self.raw.write(self.of(ptr), bytes);
+        }
+    }
+}
+
 impl Drop for Foreign {
     fn drop(&mut self) {
         let free = |name: &str| {
@@ -189,47 +156,5 @@ impl Drop for Foreign {
             What::Managed => free("cuMemFree_v2"),
             What::Pinned => free("cuMemFreeHost"),
         }
-    }
-}
-
-impl Alias {
-    /// Where the alias of an address lies.
-    pub fn of(&self, ptr: u64) -> u64 {
-        assert!(ptr >= self.original && ptr - self.original < self.bytes as u64, "outside of what the alias shows");
-        self.place + (ptr - self.original)
-    }
-
-    /// Bytes of the whole allocation.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// All of it, as it is now.
-    pub fn read(&self) -> Vec<u8> {
-        self.raw.read(self.place, self.bytes)
-    }
-
-    /// Flips a bit of the byte at the original's address `ptr`.
-    pub fn flip(&self, ptr: u64, bit: u8) {
-        let at = self.of(ptr);
-        let byte = self.raw.read(at, 1)[0];
-        self.raw.write(at, &[byte ^ (1 << bit)]);
-    }
-
-    /// Writes from the original's address `ptr` on.
-    pub fn write(&self, ptr: u64, bytes: &[u8]) {
-        if let Some(last) = bytes.len().checked_sub(1) {
-            self.of(ptr + last as u64);
-            self.raw.write(self.of(ptr), bytes);
-        }
-    }
-}
-
-impl Drop for Alias {
-    fn drop(&mut self) {
-        self.raw.inside(|| {
-            self.raw.unmap(self.place, self.bytes);
-            self.raw.let_go(self.handle);
-        });
     }
 }
