@@ -27,7 +27,7 @@ pub(crate) use check::{CheckSizes, DigestFailure};
 pub(crate) use event::Event;
 pub(crate) use image::ImageMap;
 pub(crate) use memory::{Retired, ShardMemory};
-pub(crate) use region::Unallocated;
+pub(crate) use region::{Protection, Unallocated};
 pub(crate) use scratch::ScratchMemory;
 use staging::Staging;
 pub(crate) use staging::{DEFAULT_STAGING_BYTES, UploadFailed};

@@ -293,7 +293,9 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     unsafe fn register(&self, span: Span) -> Result<(), DriverError>;
     /// The reverse of [`register`](Self::register).
     fn unregister(&self, span: Span) -> Result<(), DriverError>;
-    /// Switches a whole allocation; `Ok(true)` when the driver confirms the new access, `Ok(false)` when it cannot.
+    /// Switches a whole allocation; `Ok(true)` when the driver confirms the new access, `Ok(false)` when it cannot. Where it says
+    /// [`NotSupported`](DriverErrorKind::NotSupported) nothing was switched; after any other error the access is not known. A
+    /// switch to read-write that does not happen is an error: writing all the same may cost the whole context.
     fn protect(&self, span: Span, access: Access) -> Result<bool, DriverError>;
     /// Allocates host staging memory, zeroed.
     fn host_buffer(&self, bytes: usize) -> Result<HostBuffer, DriverError>;

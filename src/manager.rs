@@ -83,8 +83,8 @@ impl VramManager {
         VramManagerBuilder::new(worker, secret)
     }
 
-    /// Loads a shard into device memory and seals it there: reserve, allocate, upload, digest in VRAM, compare, sign. Blocks;
-    /// O(bytes).
+    /// Loads a shard into device memory and seals it there: reserve, allocate, upload, digest in VRAM, compare, map read-only,
+    /// digest again, sign. Blocks; O(bytes), with two digests on the device where the memory could be mapped read-only.
     ///
     /// # Errors
     /// `INVALID_PARAMS`, `POLICY_VIOLATION`, `VRAM_OOM`, `MODEL_LOAD_FAILED` (unreadable, or not the expected digest),
@@ -258,16 +258,14 @@ impl VramManager {
 
     /// Refuses new work, waits up to `deadline` for executions to end, then stops and wipes every shard that nobody uses.
     ///
-    /// What engines had enqueued under executions that were dropped without `finish` is waited for before that, however long it
-    /// takes: a stream that never ends holds the shutdown up.
+    /// An execution that was dropped without `finish` has ended once what its engine had enqueued has run.
     ///
     /// # Errors
     /// None today; device failures are in the report and in the trail.
     pub fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, VramError> {
         self.core.state.drain();
-        self.core.reap_all();
         // A deadline beyond the clock is none.
-        let drained = self.core.residents.wait_unpinned(Instant::now().checked_add(deadline));
+        let drained = self.core.wait_idle(Instant::now().checked_add(deadline));
         let mut report = ShutdownReport { drained, wiped_bytes: 0, residue_bytes: 0, busy_bytes: 0 };
         self.core.stop(StopReason::Shutdown);
         let (idle, busy_bytes) = self.core.residents.close();

@@ -74,7 +74,7 @@ fn events_carry_their_fields() {
         panic!()
     };
     assert_eq!((&id, digest, length, origin), (shard.id(), shard.digest(), 70_000, Origin::Measured));
-    assert!(!write_protected && duration > Duration::ZERO);
+    assert!(write_protected && duration > Duration::ZERO);
     rig.execute(&shard).0.unwrap();
     let EventKind::SealVerified { digest, bytes: length, coverage, duration, .. } =
         event_named(&rig, "seal_verified").kind

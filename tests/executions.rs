@@ -296,7 +296,7 @@ fn a_bracket_that_the_device_cannot_make_discards_too() {
 #[test]
 fn a_write_that_the_engine_has_queued_is_seen_by_the_check() {
     // covers: VER-10 RES-9
-    let rig = Rig::lenient();
+    let rig = Rig::lenient_writable();
     let arena = Arc::new(Arena::new(20_000, 3));
     let all = [arena.region(5, 9000), arena.region(10_001, 5000)];
     for (offset, bytes) in [(0, 1), (8999, 1), (9216, 5000), (9216 + 4999, 1)] {
@@ -337,7 +337,7 @@ fn a_write_that_the_engine_has_queued_is_seen_by_the_check() {
 #[test]
 fn a_batch_follows_the_stream_too() {
     // covers: VER-10 VER-7
-    let rig = Rig::lenient();
+    let rig = Rig::lenient_writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shards: Vec<SealedShard> = (0..3).map(|at| rig.seal(&format!("s{at}"), &[at; 3000])).collect();
     let all: Vec<&SealedShard> = shards.iter().collect();
@@ -354,7 +354,7 @@ fn a_batch_follows_the_stream_too() {
 #[test]
 fn finish_waits_for_what_the_engine_enqueued() {
     // covers: VER-10
-    let rig = Rig::new();
+    let rig = Rig::writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
@@ -378,7 +378,7 @@ fn finish_waits_for_what_the_engine_enqueued() {
 #[test]
 fn a_bracket_sees_what_the_engine_enqueued_during_the_work() {
     // covers: VER-6 VER-10
-    let rig = Rig::lenient();
+    let rig = Rig::lenient_writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream).bracket(true)).unwrap();
@@ -396,7 +396,7 @@ fn a_bracket_sees_what_the_engine_enqueued_during_the_work() {
 fn a_dropped_guard_keeps_its_shard_until_the_engines_queue_has_run() {
     // covers: VER-10 VER-3
     for owned in [false, true] {
-        let rig = Rig::new();
+        let rig = Rig::writable();
         let stream = rig.controls().engine_stream().unwrap();
         let shard = rig.seal("a", &[9; 5000]);
         let begin = || {
@@ -432,7 +432,7 @@ fn a_dropped_guard_keeps_its_shard_until_the_engines_queue_has_run() {
 #[test]
 fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
     // covers: VER-10 SCR-3
-    let rig = Rig::new();
+    let rig = Rig::writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
@@ -446,7 +446,7 @@ fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
     drop(stream);
     rig.close_clean();
 
-    let rig = Rig::new();
+    let rig = Rig::writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
@@ -459,9 +459,50 @@ fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
     assert_eq!((stats.pending_operations, stats.live_bytes, stats.unwiped_bytes_freed), (0, 0, 0));
 }
 
+#[test]
+fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
+    // covers: VER-10 SCR-3
+    let rig = Rig::new();
+    let stream = rig.controls().engine_stream().unwrap();
+    let shard = rig.seal("a", &[9; 5000]);
+    let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
+    stream.enqueue_write(&shard, 0, 5000, 7).unwrap();
+    drop(guard);
+    let report = rig.manager.shutdown(Duration::ZERO).unwrap();
+    assert!(!report.drained && report.busy_bytes >= 5000, "{report:?}");
+    assert_eq!((report.wiped_bytes, pending(&rig)), (0, 1), "nothing is wiped under the engine's work");
+    // Given time, the next one waits for it.
+    let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
+    assert!(report.drained, "{report:?}");
+    drop(stream);
+    rig.close_clean();
+}
+
+#[test]
+fn a_guard_that_is_dropped_while_a_shutdown_waits_lets_it_end() {
+    // covers: VER-10 SCR-3
+    let rig = Rig::new();
+    let stream = rig.controls().engine_stream().unwrap();
+    let shard = rig.seal("a", &[9; 5000]);
+    let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
+    std::thread::scope(|scope| {
+        let ending = scope.spawn(|| rig.manager.shutdown(Duration::from_secs(60)).unwrap());
+        while rig.manager.state() == ManagerState::Ready {
+            std::thread::yield_now();
+        }
+        stream.enqueue_write(&shard, 0, 5000, 7).unwrap();
+        drop(guard);
+        let report = ending.join().unwrap();
+        assert!(report.drained && report.busy_bytes == 0, "{report:?}");
+    });
+    assert_eq!(pending(&rig), 0);
+    drop(stream);
+    rig.close_clean();
+}
+
 /// Enqueues engine work, ends the guard while calls of this kind fail, and asserts that the shard stays until the work is done.
 fn a_failing_wait(call: MockCall, times: u64, finish: bool, by_shutdown: bool) {
-    let rig = Rig::new();
+    let rig = Rig::writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use support::{Arena, Dice, Drops, Rig, adopt, image, name, noise, offset, regions, scatter, small, spec};
 use vram_residency::{
-    ExecuteOptions, Fault, ManagerState, MockCall, ModelRef, OnIntegrityFailure, OwnedExecution, Purpose, Scratch,
-    SealedShard, SetId, ShardSource, VramError, check_set, digest_bytes,
+    ExecuteOptions, Fault, ManagerState, MockCall, MockConfig, ModelRef, OnIntegrityFailure, OwnedExecution, Purpose,
+    Scratch, SealedShard, SetId, ShardSource, VramError, check_set, digest_bytes,
 };
 
 /// A thousand cases; what failed once is tried again first (`proptest-regressions/properties_engine.txt`).
@@ -29,9 +29,14 @@ thread_local! {
 
 /// Runs a case on a manager that the cases of one property share: the known questions are asked once. Leaves nothing behind.
 fn on_rig<T>(case: impl FnOnce(&Rig) -> T) -> T {
+    on_rig_of(small(), case)
+}
+
+/// The same on a machine of the property's own choice.
+fn on_rig_of<T>(config: MockConfig, case: impl FnOnce(&Rig) -> T) -> T {
     RIG.with_borrow_mut(|rig| {
         let rig = rig.get_or_insert_with(|| {
-            Rig::with(small().poison(false), |b| {
+            Rig::with(config.poison(false), |b| {
                 b.on_integrity_failure(OnIntegrityFailure::QuarantineShard).quarantine_limit(u64::MAX)
             })
         });
@@ -254,7 +259,7 @@ proptest! {
     fn checks_and_brackets_follow_the_engines_stream(
         bytes in 1_usize..4000, before in writes(), during in writes(), finish in any::<bool>(),
     ) {
-        on_rig(|rig| {
+        on_rig_of(small().read_only(false), |rig| {
             let stream = rig.controls().engine_stream().unwrap();
             let sealed = vec![1_u8; bytes];
             let shard = rig.seal("case", &sealed);

@@ -436,7 +436,9 @@ impl Worker<'_> {
 
 /// One manager's life under stress. Gives how many steps were taken.
 fn life(choice: OnIntegrityFailure, seed: u64, seconds: Duration) -> (u64, u64) {
-    let (config, judge) = (small().capacity_bytes(3 << 20).poison(false), Arc::new(Judge::default()));
+    // Where sealed memory cannot be mapped read-only the engines' writes to it are queued; elsewhere they are refused.
+    let config = small().capacity_bytes(3 << 20).poison(false).read_only(seed.is_multiple_of(2));
+    let judge = Arc::new(Judge::default());
     let built =
         builder(&config).audit(judge.clone()).on_integrity_failure(choice).quarantine_limit(u64::MAX).build().unwrap();
     let manager = Arc::new(built);

@@ -73,6 +73,17 @@ Feature: Several devices
     When I seal part-2 from llama on the second manager
     Then it fails with VRAM_OOM
 
+  @RES-8 @DEV-5
+  Scenario: Each device answers for its own memory
+    Given a manager
+    And a second manager on another device
+    And weights llama of 5000 bytes
+    And the device will not confirm a switch of access
+    And the shard part-0 is sealed from llama
+    And the shard part-1 is sealed from llama on the second manager
+    Then the manager counts 0 write-protected shards
+    And the second manager counts 1 write-protected shard
+
   @RES-8 @SCR-3
   Scenario: One device is shut down while the other serves
     Given a manager

@@ -176,9 +176,25 @@ Feature: Guards, batches, brackets and engine streams
     Then it is an integrity failure of part-1 that covers byte 40000
     And the executions ended as: finished, discarded
 
-  @VER-10
+  @DEV-5
+  Scenario: A stray write to a sealed shard is stopped by the device and reported
+    Given a manager
+    And weights nines of 5000 bytes that are all 9
+    And the shard part-0 is sealed from nines
+    And an engine's stream
+    When the engine tries to enqueue 8 over 1 byte at 4999 of part-0
+    Then it fails with CUDA_ERROR
+    And the message contains "read_only"
+    And the engine has 0 operations to do
+    And the manager is ready
+    When I go on
+    And I execute part-0
+    Then it read the weights nines
+
+  @VER-10 @DEV-5
   Scenario: The check sees what the engine's stream has still to write
-    Given a manager that quarantines only the shard
+    Given a device that cannot map memory read-only
+    And a manager that quarantines only the shard
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And an engine's stream
@@ -190,7 +206,8 @@ Feature: Guards, batches, brackets and engine streams
 
   @VER-10
   Scenario: A stream whose work leaves the bytes as they are is followed and served
-    Given a manager
+    Given a device that cannot map memory read-only
+    And a manager
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And an engine's stream
@@ -201,7 +218,8 @@ Feature: Guards, batches, brackets and engine streams
 
   @VER-10 @VER-7
   Scenario: A batch follows the engine's stream too
-    Given a manager that quarantines only the shard
+    Given a device that cannot map memory read-only
+    And a manager that quarantines only the shard
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And the shard part-1 is sealed from nines
@@ -216,7 +234,8 @@ Feature: Guards, batches, brackets and engine streams
 
   @VER-10
   Scenario: Finishing waits for what the engine enqueued
-    Given a manager
+    Given a device that cannot map memory read-only
+    And a manager
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And an engine's stream
@@ -231,7 +250,8 @@ Feature: Guards, batches, brackets and engine streams
 
   @VER-10
   Scenario: A guard that does not know of the stream waits for nothing
-    Given a manager
+    Given a device that cannot map memory read-only
+    And a manager
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And an engine's stream
@@ -246,7 +266,8 @@ Feature: Guards, batches, brackets and engine streams
 
   @VER-6 @VER-10
   Scenario: A bracket sees what the engine wrote during the work
-    Given a manager
+    Given a device that cannot map memory read-only
+    And a manager
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And an engine's stream
@@ -258,7 +279,8 @@ Feature: Guards, batches, brackets and engine streams
 
   @VER-10 @VER-3
   Scenario: A dropped guard keeps its shard until the engine's queue has run
-    Given a manager
+    Given a device that cannot map memory read-only
+    And a manager
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And an engine's stream
@@ -273,7 +295,8 @@ Feature: Guards, batches, brackets and engine streams
 
   @VER-10 @VER-3
   Scenario: A guard whose wait failed gives no result, and its shard stays until the engine is done
-    Given a manager
+    Given a device that cannot map memory read-only
+    And a manager
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And an engine's stream
@@ -357,7 +380,8 @@ Feature: Guards, batches, brackets and engine streams
 
   @SCR-3 @VER-10
   Scenario: A shutdown waits for the engine's work behind a dropped guard
-    Given a manager
+    Given a device that cannot map memory read-only
+    And a manager
     And weights nines of 5000 bytes that are all 9
     And the shard part-0 is sealed from nines
     And an engine's stream

@@ -54,6 +54,27 @@ Feature: Release and residue
       | skip a fill       |
       | skip a zero proof |
 
+  @SCR-2 @DEV-5
+  Scenario Outline: Memory that does not become writable again is not wiped, and kept out of the pool
+    Given a manager
+    And weights llama of 70000 bytes
+    And the shard part-0 is sealed from llama
+    And the shard part-1 is sealed from llama
+    And the device will <misbehave>
+    When I release part-0
+    Then it fails with CUDA_ERROR
+    And its memory is quarantined as residue
+    And the manager is ready
+    And part-1 still verifies
+    When I go on
+    And the manager is dropped
+    Then the device has nothing left and freed nothing unwiped
+
+    Examples:
+      | misbehave                                        |
+      | refuse to switch the access                      |
+      | confirm a switch of access that it does not make |
+
   @SCR-2 @SCR-3
   Scenario: What can never be wiped is never freed
     Given a manager

@@ -124,3 +124,58 @@ Feature: Sealing
     When I seal part-0 from llama as a part of the model llama-8b.r3
     Then it succeeds
     And the seal part-0 names the model llama-8b.r3
+
+  @DEV-5 @AUD-1
+  Scenario: Sealed memory is mapped read-only, and the trail says so
+    Given a manager
+    And weights llama of 70000 bytes
+    When I seal part-0 from llama
+    Then it succeeds
+    And the trail says whether part-0 is write-protected: true
+    And the manager counts 1 write-protected shard
+    When I execute part-0
+    Then it read the weights llama
+
+  @DEV-5 @AUD-1
+  Scenario: What the driver does not confirm is not claimed
+    Given a manager
+    And weights llama of 70000 bytes
+    And the device will not confirm a switch of access
+    When I seal part-0 from llama
+    Then it succeeds
+    And the trail says whether part-0 is write-protected: false
+    And the manager counts 0 write-protected shards
+    When I release part-0
+    Then it succeeds
+    And the device has nothing left and freed nothing unwiped
+
+  @DEV-5 @AUD-1
+  Scenario: A device without read-only memory seals all the same, and the trail says so
+    Given a device that cannot map memory read-only
+    And a manager
+    And weights llama of 70000 bytes
+    When I seal part-0 from llama
+    Then it succeeds
+    And the trail says whether part-0 is write-protected: false
+    When I execute part-0
+    Then it read the weights llama
+
+  @DEV-5 @SEAL-1 @RES-6
+  Scenario: A switch to read-only that fails leaves nothing
+    Given a manager
+    And weights llama of 70000 bytes
+    And the device will refuse to switch the access
+    When I seal part-0 from llama
+    Then it fails with CUDA_ERROR
+    And nothing was sealed and nothing is left of it
+    And the manager is ready
+
+  @DEV-5 @SEAL-1
+  Scenario: Bytes that change with the switch are not signed
+    Given a manager
+    And weights llama of 70000 bytes
+    And the device will change byte 4321 with a switch of access
+    When I seal part-0 from llama expecting the digest of llama
+    Then it fails with MODEL_LOAD_FAILED
+    And nothing was sealed and nothing is left of it
+    And the manager is ready

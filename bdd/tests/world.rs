@@ -149,6 +149,8 @@ pub(crate) struct World {
     pub(crate) digest: Option<Digest>,
     pub(crate) used_before: u64,
     pub(crate) mark: usize,
+    /// The devices of this scenario do not map memory read-only.
+    pub(crate) writable: bool,
     /// On a dead device nothing can be destroyed any more.
     pub(crate) dead: bool,
     /// A device that was told to misbehave for good is not held to what every scenario must leave.
@@ -158,7 +160,11 @@ pub(crate) struct World {
 impl World {
     /// Makes the scenario's manager, or gives the error.
     pub(crate) fn try_build(&mut self, setup: Setup) -> Result<(), VramError> {
-        self.config = MockConfig::new().devices(2).capacity_bytes(setup.capacity).ordinal(setup.ordinal);
+        self.config = MockConfig::new()
+            .devices(2)
+            .capacity_bytes(setup.capacity)
+            .ordinal(setup.ordinal)
+            .read_only(!self.writable);
         self.sink = Arc::new(if setup.durable_sink { MemorySink::claiming_durable() } else { MemorySink::default() });
         let sink = Arc::clone(&self.sink);
         let manager = builder(&self.config, &setup).audit(sink).build()?;

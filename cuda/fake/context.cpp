@@ -33,6 +33,7 @@ Status entered(const char *call, bool needs_context)
 {
     State &on = state();
     on.counts[std::string("calls ") + call]++;
+    on.trace += std::string(call) + "\n";
     auto order = on.orders.find(call);
     if (order != on.orders.end()) {
         Order &what = order->second;
@@ -211,6 +212,19 @@ FAKE_API void fake_order(const char *call, uint32_t code, uint64_t nth, uint64_t
 {
     std::lock_guard<std::recursive_mutex> guard(state().lock);
     state().orders[call] = Order{code, nth, times};
+}
+
+/* Takes the names of the calls made since the last time. Without room for them they stay; returns their length. */
+FAKE_API uint64_t fake_trace(char *out, uint64_t room)
+{
+    std::lock_guard<std::recursive_mutex> guard(state().lock);
+    std::string &trace = state().trace;
+    const uint64_t bytes = trace.size();
+    if (bytes <= room) {
+        memcpy(out, trace.data(), bytes);
+        trace.clear();
+    }
+    return bytes;
 }
 
 FAKE_API uint64_t fake_get(const char *name)

@@ -119,10 +119,11 @@ struct State {
         {"devices", 2},     {"version", 13000},       {"capacity", 1ull << 32}, {"granularity", 2u << 20},
         {"major", 9},       {"minor", 0},             {"virtual_memory", 1},    {"late", 1},
         {"backwards", 1},   {"refuse_read_only", 0},  {"unconfirmed", 0},       {"lie_zeros", 0},
-        {"skip_kernels", 0}, {"fault_kernels", 0},    {"skip_fills", 0},
+        {"skip_kernels", 0}, {"fault_kernels", 0},    {"skip_fills", 0},      {"flip_on_read_only", 0},
     };
     std::map<uint32_t, uint64_t> lies; /* attribute to answer */
     std::map<std::string, uint64_t> counts;
+    std::string trace; /* the names of the calls since it was last taken, a line each */
     std::map<std::string, Order> orders;
     std::map<uint64_t, Reservation> reservations;
     std::map<uint64_t, Physical> physical;

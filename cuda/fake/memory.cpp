@@ -204,6 +204,9 @@ FAKE_API Status cuMemSetAccess(uint64_t ptr, size_t bytes, const AccessDesc *wan
     if (wanted->flags == 1 && on.setting("refuse_read_only") != 0) {
         return (Status)on.setting("refuse_read_only");
     }
+    if (wanted->flags == 1 && on.setting("flip_on_read_only") != 0) {
+        at(ptr)[on.setting("flip_on_read_only")] ^= 1;
+    }
     place->second.access = wanted->flags;
     return OK;
 }
@@ -472,6 +475,14 @@ FAKE_API uint64_t fake_mapping(uint64_t n, uint64_t *bytes)
         }
     }
     return 0;
+}
+
+/* What the mapping at this address allows: 0 nothing, 1 reading, 3 reading and writing. */
+FAKE_API uint32_t fake_access(uint64_t ptr)
+{
+    std::lock_guard<std::recursive_mutex> guard(state().lock);
+    auto found = mapping_of(state(), ptr);
+    return found == state().reservations.end() ? 0 : found->second.access;
 }
 
 FAKE_API uint64_t fake_engine_alloc(uint64_t bytes)

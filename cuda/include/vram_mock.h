@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /* Changes with every change of this file that a caller could notice. */
-#define VRAM_MOCK_ABI_VERSION 1u
+#define VRAM_MOCK_ABI_VERSION 2u
 
 /* Statuses. Where CUDA has a number for the same thing, it is CUDA's. */
 typedef uint32_t vram_mock_status;
@@ -52,7 +52,7 @@ typedef uint32_t vram_mock_status;
 
 /* Faults: what goes wrong. */
 #define VRAM_MOCK_FAULT_FAIL 1u                /* the call returns `code` and does nothing */
-#define VRAM_MOCK_FAULT_CORRUPT 2u             /* a copy flips bit `value` (modulo its length) of what it writes */
+#define VRAM_MOCK_FAULT_CORRUPT 2u             /* a copy, or protect, flips bit `value` (modulo its length) of its memory */
 #define VRAM_MOCK_FAULT_SKIP 3u                /* the call succeeds and nothing happens */
 #define VRAM_MOCK_FAULT_HALF 4u                /* a fill stops after half of its bytes */
 #define VRAM_MOCK_FAULT_DIGEST_SHORT 5u        /* covers half of the blocks, and says so */
@@ -89,6 +89,8 @@ typedef struct vram_mock_config {
     uint64_t granularity;    /* a power of two from 256 */
     uint32_t late_streams;
     uint32_t poison;
+    uint32_t read_only; /* 0: protect refuses to map memory read-only, as not supported */
+    uint32_t reserved;
     uint8_t seed[16]; /* tells the machines of one process apart */
 } vram_mock_config;
 
@@ -146,11 +148,11 @@ typedef struct vram_mock_stats {
 #define VRAM_MOCK_LAYOUT(type, field, offset) \
     _Static_assert(offsetof(type, field) == (offset), #type "." #field " has moved")
 _Static_assert(sizeof(void *) == 8, "the mock needs 64-bit addresses");
-_Static_assert(sizeof(vram_mock_config) == 48, "vram_mock_config");
+_Static_assert(sizeof(vram_mock_config) == 56, "vram_mock_config");
 VRAM_MOCK_LAYOUT(vram_mock_config, capacity_bytes, 8);
 VRAM_MOCK_LAYOUT(vram_mock_config, granularity, 16);
 VRAM_MOCK_LAYOUT(vram_mock_config, late_streams, 24);
-VRAM_MOCK_LAYOUT(vram_mock_config, seed, 32);
+VRAM_MOCK_LAYOUT(vram_mock_config, seed, 40);
 _Static_assert(sizeof(vram_mock_span) == 16, "vram_mock_span");
 _Static_assert(sizeof(vram_mock_residency) == 40, "vram_mock_residency");
 VRAM_MOCK_LAYOUT(vram_mock_residency, range, 24);

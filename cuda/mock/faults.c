@@ -10,7 +10,8 @@ static bool fault_fits(const vram_mock_fault *order)
     case VRAM_MOCK_FAULT_STICKY:
         return call < VRAM_MOCK_CALLS && order->code != VRAM_MOCK_OK;
     case VRAM_MOCK_FAULT_CORRUPT:
-        return call == VRAM_MOCK_CALL_COPY_TO_DEVICE || call == VRAM_MOCK_CALL_COPY_TO_HOST;
+        return call == VRAM_MOCK_CALL_COPY_TO_DEVICE || call == VRAM_MOCK_CALL_COPY_TO_HOST ||
+               call == VRAM_MOCK_CALL_PROTECT;
     case VRAM_MOCK_FAULT_SKIP:
         return (call >= VRAM_MOCK_CALL_COPY_TO_DEVICE && call <= VRAM_MOCK_CALL_COUNT_NONZERO) ||
                call == VRAM_MOCK_CALL_PROTECT;

@@ -288,6 +288,13 @@ status vram_mock_residency_of(vram_mock_machine *machine, uint32_t ordinal, uint
     return leave(on, VRAM_MOCK_CALL_RESIDENCY, VRAM_MOCK_OK);
 }
 
+/* A change at rest: no access stands in its way. */
+static void flip(allocation *in, uint64_t ptr, uint32_t bit)
+{
+    *address(ptr) = (uint8_t)(*address(ptr) ^ (1u << bit));
+    written(in, ptr, 1);
+}
+
 /* Foreign memory is not ours to map: its access never changes, and that is not confirmed. */
 status vram_mock_protect(vram_mock_machine *machine, uint32_t ordinal, span over, uint32_t read_only, uint32_t *confirmed)
 {
@@ -300,6 +307,12 @@ status vram_mock_protect(vram_mock_machine *machine, uint32_t ordinal, span over
     allocation *in = table_find(&on->allocations, over.ptr);
     if (in == NULL || in->bytes != over.bytes) {
         return leave(on, VRAM_MOCK_CALL_PROTECT, VRAM_MOCK_INVALID_VALUE);
+    }
+    if (read_only != 0 && on->machine->config.read_only == 0) {
+        return leave(on, VRAM_MOCK_CALL_PROTECT, VRAM_MOCK_NOT_SUPPORTED);
+    }
+    if (what.kind == VRAM_MOCK_FAULT_CORRUPT) {
+        flip(in, in->base + (what.value / 8) % in->bytes, (uint32_t)(what.value % 8));
     }
     if (!in->foreign && what.kind != VRAM_MOCK_FAULT_SKIP) {
         in->read_only = read_only != 0;
@@ -319,9 +332,7 @@ status vram_mock_flip_bit(vram_mock_machine *machine, uint32_t ordinal, uint64_t
     if (in == NULL || bit > 7) {
         result = VRAM_MOCK_INVALID_VALUE;
     } else {
-        uint8_t *at = address(ptr);
-        *at = (uint8_t)(*at ^ (1u << bit));
-        written(in, ptr, 1);
+        flip(in, ptr, bit);
     }
     return leave(on, VRAM_MOCK_CALL_ANY, result);
 }

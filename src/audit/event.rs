@@ -173,7 +173,7 @@ pub enum EventKind {
         bytes: u64,
         /// Whose word the digest rests on.
         origin: Origin,
-        /// Whether the driver confirmed that this process can only read the memory now.
+        /// Whether the driver confirmed that the memory is mapped read-only, so that nothing can write to it through its address.
         write_protected: bool,
         /// How long it took.
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]

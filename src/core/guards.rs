@@ -13,6 +13,9 @@ use crate::driver::{DriverError, StreamId};
 use crate::names::ShardId;
 use crate::residents::Pinned;
 
+/// How long a shutdown waits before it looks for work that has ended.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
 /// A pin that goes once its event has passed.
 #[derive(Debug)]
 pub(super) struct Reapable {
@@ -31,9 +34,9 @@ impl Reapable {
         }
     }
 
-    /// Whether the work is done.
+    /// Whether the work is done. On a dead device none is done any more.
     fn has_passed(&mut self, device: &Device) -> bool {
-        matches!(self.event(device).and_then(Event::has_passed), Ok(true))
+        self.event(device).and_then(Event::has_passed).unwrap_or_else(|error| super::is_sticky(&error))
     }
 }
 
@@ -75,6 +78,23 @@ impl Core {
         }
         drop(done);
         self.report_overheld();
+    }
+
+    /// Waits until no execution is under way and the work of the dropped ones is done; `false` when the deadline comes first.
+    /// Blocks.
+    pub(crate) fn wait_idle(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            // Work ends without a word, and executions may be dropped while this waits.
+            self.reap();
+            let look_again = Instant::now().checked_add(BETWEEN_LOOKS);
+            let until = deadline.into_iter().chain(look_again).min();
+            if self.residents.wait_unpinned(until) {
+                return true;
+            }
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return false;
+            }
+        }
     }
 
     /// Waits for the work of every dropped execution, then lets go of their pins. One that cannot be waited for stays pinned,

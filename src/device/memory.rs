@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::check::{CheckSizes, CheckSpace, DigestFailure};
 use super::image::ImageMap;
-use super::region::{Region, Unallocated};
+use super::region::{Protection, Region, Unallocated};
 use super::{Device, DeviceFailure, Stream};
 use crate::digest::TreeDigest;
 use crate::driver::{DevicePtr, DriverError, EventId, HostBuffer, LaunchResult, Span};
@@ -224,9 +224,29 @@ impl ShardMemory {
         self.collect_digest()
     }
 
+    /// Maps an owned image read-only, where the driver can. The check space stays writable, for kernels write to it; an engine's
+    /// memory is not ours to map. Nothing may be on its way into the image.
+    ///
+    /// # Errors
+    /// The driver's; the memory can still be wiped.
+    pub(crate) fn write_protect(&mut self) -> Result<Protection, DeviceFailure> {
+        match &mut self.holding {
+            Holding::Owned(region) => Ok(region.write_protect()?),
+            Holding::Adopted { .. } => Ok(Protection::Writable),
+        }
+    }
+
+    /// Whether the driver confirmed that the image is mapped read-only.
+    pub(crate) fn is_write_protected(&self) -> bool {
+        matches!(&self.holding, Holding::Owned(region) if region.protection() == Protection::ReadOnly)
+    }
+
     /// Zeroes what may be zeroed and is still there, and proves it. Returns how many bytes.
     fn wipe(&mut self) -> Result<u64, DeviceFailure> {
         let Some(check) = self.check.unfreed() else { return Ok(0) };
+        if let Holding::Owned(region) = &mut self.holding {
+            region.make_writable()?; // a write to read-only memory would cost the context, and every other shard's wipe
+        }
         let spans: Vec<Span> = match &self.holding {
             Holding::Owned(region) => region.unfreed().into_iter().collect(),
             Holding::Adopted { wipe: true, .. } => self.image.spans().collect(),
@@ -245,7 +265,7 @@ impl ShardMemory {
         self.check.free()
     }
 
-    /// Wipes, proves zero, and gives back.
+    /// Makes writable, wipes, proves zero, and gives back.
     ///
     /// # Errors
     /// The memory itself, with the reason, when it could not be proven zero, or the driver did not take it back.

@@ -3,11 +3,11 @@
 //! Owns [`Region`]. A region exists only after the driver's own answers placed all of it on this device and nowhere else. It
 //! never frees itself: whoever proved it wiped calls [`Region::free`], and a region that is merely dropped stays allocated, for
 //! bytes that may hold weights must not go back to the pool. What the driver does not take back is
-//! never forgotten.
+//! never forgotten, nor is that a region may be mapped read-only: it is made writable before anything writes to it again.
 
 use std::sync::Arc;
 
-use crate::driver::{Driver, DriverError, MemoryKind, Residency, Span};
+use crate::driver::{Access, Driver, DriverError, DriverErrorKind, MemoryKind, Residency, Span};
 use crate::error::VramError;
 
 /// One owned allocation.
@@ -15,7 +15,19 @@ use crate::error::VramError;
 pub(crate) struct Region {
     driver: Arc<dyn Driver>,
     span: Span,
+    protection: Protection,
     freed: bool,
+}
+
+/// What is known of a region's mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protection {
+    /// Writable, as every region is born, or because the driver does not offer anything else.
+    Writable,
+    /// A switch was asked for: the memory may be read-only, or not.
+    Unconfirmed,
+    /// Read-only: the driver made the switch and, asked again, said so.
+    ReadOnly,
 }
 
 /// An allocation that failed, and whether the driver kept some of it: what it kept stays counted.
@@ -50,7 +62,7 @@ impl Region {
     /// Allocates `bytes` (a multiple of the granularity) and proves where they lie. Nothing stays allocated on failure.
     pub(super) fn allocate(driver: &Arc<dyn Driver>, bytes: u64) -> Result<Self, Unallocated> {
         let span = Span { ptr: driver.alloc(bytes)?, bytes };
-        let region = Self { span, driver: Arc::clone(driver), freed: false };
+        let region = Self { span, driver: Arc::clone(driver), protection: Protection::Writable, freed: false };
         match region.prove_residency() {
             Ok(()) => Ok(region),
             Err(error) => Err(Unallocated::from(error).after(vec![region])),
@@ -65,6 +77,37 @@ impl Region {
     /// Its place.
     pub(super) const fn span(&self) -> Span {
         self.span
+    }
+
+    /// Asks the driver to map it read-only. Nothing writes to it any more, nor is anything on its way that will.
+    ///
+    /// # Errors
+    /// The driver's; then the memory may be read-only. That the driver does not offer it is none.
+    pub(super) fn write_protect(&mut self) -> Result<Protection, DriverError> {
+        self.protection = Protection::Unconfirmed; // also where the call fails: it may have switched all the same
+        self.protection = match self.driver.protect(self.span, Access::ReadOnly) {
+            Ok(true) => Protection::ReadOnly,
+            Ok(false) => Protection::Unconfirmed,
+            Err(DriverError { kind: DriverErrorKind::NotSupported, .. }) => Protection::Writable,
+            Err(error) => return Err(error),
+        };
+        Ok(self.protection)
+    }
+
+    /// Makes it writable again, unless it always was. A switch that the driver made and cannot confirm is no failure: what is
+    /// written next must prove itself anyway. What was switched once is switched back before every wipe, so that a wipe that
+    /// is tried again does not rest on what the driver said the last time.
+    pub(super) fn make_writable(&mut self) -> Result<(), DriverError> {
+        if self.protection != Protection::Writable && !self.freed {
+            self.protection = Protection::Unconfirmed;
+            self.driver.protect(self.span, Access::ReadWrite)?;
+        }
+        Ok(())
+    }
+
+    /// What is known of its mapping.
+    pub(super) const fn protection(&self) -> Protection {
+        self.protection
     }
 
     /// Gives the memory back to the driver, unless that has happened. The caller proved it wiped, or never wrote to it.

@@ -153,10 +153,7 @@ impl Driver for CudaDriver {
         // A kernel that still writes would fault on memory that has become read-only, and kill the context.
         self.wait_for_users(span.ptr)?;
         let switched = self.books.with_mapping(span, |mapping| mapping.protect(access == Access::ReadOnly));
-        match switched.ok_or_else(|| failure("cuMemSetAccess", INVALID_VALUE))? {
-            Err(DriverError { kind: DriverErrorKind::NotSupported | DriverErrorKind::InvalidValue, .. }) => Ok(false),
-            other => other,
-        }
+        switched.ok_or_else(|| failure("cuMemSetAccess", INVALID_VALUE))?
     }
 
     fn host_buffer(&self, bytes: usize) -> Result<HostBuffer, DriverError> {

@@ -70,6 +70,7 @@ pub(crate) struct MachineSettings {
     pub(crate) granularity: u64,
     pub(crate) late_streams: bool,
     pub(crate) poison: bool,
+    pub(crate) read_only: bool,
 }
 
 /// A machine with its devices.
@@ -97,6 +98,8 @@ impl Machine {
             granularity: settings.granularity,
             late_streams: u32::from(settings.late_streams),
             poison: u32::from(settings.poison),
+            read_only: u32::from(settings.read_only),
+            reserved: 0,
             seed,
         };
         let mut raw = std::ptr::null_mut();

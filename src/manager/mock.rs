@@ -33,7 +33,9 @@ impl MockStream<'_> {
     /// Enqueues that the engine writes `value` over bytes of a shard.
     ///
     /// # Errors
-    /// `INVALID_PARAMS` when the range leaves the shard's region; those of a seal that is not live.
+    /// `CUDA_ERROR` (740, `read_only`) when the memory is mapped read-only, as sealed memory of our own is unless the device was
+    /// made with [`MockConfig::read_only`](crate::MockConfig::read_only)`(false)`; `INVALID_PARAMS` when the range leaves the
+    /// shard's region; those of a seal that is not live.
     pub fn enqueue_write(&self, shard: &SealedShard, offset: u64, bytes: u64, value: u8) -> Result<(), VramError> {
         let record = self.controls.manager.core.admit(shard)?;
         let at = record.image.address(offset).ok_or_else(|| VramError::InvalidParams {

@@ -19,6 +19,8 @@ pub struct Posture {
     pub device_uuid: DeviceUuid,
     /// Live shards whose memory the driver again placed on this device and nowhere else.
     pub resident_shards: u64,
+    /// Those of them whose memory the driver confirmed to be mapped read-only when they were sealed.
+    pub write_protected_shards: u64,
 }
 
 impl VramManager {
@@ -40,11 +42,13 @@ impl VramManager {
         let core = &self.core;
         core.policy.admit_device(core.identity.kind)?;
         core.policy.admit_environment(&policy::injection_variables_set())?;
-        let mut resident_shards: u64 = 0;
+        let (mut resident_shards, mut write_protected_shards): (u64, u64) = (0, 0);
         for record in core.residents.pin_all() {
             if let Some(resident) = record.lock().as_ref() {
                 resident.memory.prove_residency()?;
                 resident_shards = resident_shards.saturating_add(1);
+                let protected = u64::from(resident.memory.is_write_protected());
+                write_protected_shards = write_protected_shards.saturating_add(protected);
             }
         }
         Ok(Posture {
@@ -53,6 +57,7 @@ impl VramManager {
             device_kind: core.identity.kind,
             device_uuid: core.identity.uuid,
             resident_shards,
+            write_protected_shards,
         })
     }
 }

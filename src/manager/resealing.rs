@@ -25,13 +25,15 @@ impl Core {
         if records.iter().any(|record| self.residents.is_shared(record)) {
             return Err(self.absent(sealed, Absent::Busy)); // before a seal is announced that will not be
         }
+        let write_protected =
+            records.iter().all(|record| record.lock().as_ref().is_some_and(|live| live.memory.is_write_protected()));
         drop(records);
         let old = sealed.message();
         let next = self.residents.next_generation()?;
         let message = SealMessage { generation: next, sealed_at: self.clock.unix_nanos(), ..old.clone() };
         let renewed = SealedShard::sign(&self.key, message)?;
         self.permit()?; // another shard may have failed meanwhile
-        self.announce(&renewed, started)?;
+        self.announce(&renewed, write_protected, started)?;
         let renewal = self.residents.renew(old.slot, old.generation, next, |record| {
             Some(Record {
                 id: record.id.clone(),

@@ -6,11 +6,11 @@ use super::ShardSpec;
 use crate::audit::{EventKind, VerificationFailure};
 use crate::capacity::Reservation;
 use crate::core::{Core, WipeReport};
-use crate::device::{CheckSizes, ShardMemory, Unallocated, UploadFailed};
+use crate::device::{CheckSizes, Protection, ShardMemory, Unallocated, UploadFailed};
 use crate::digest::layout::Layout;
-use crate::digest::{Digest, TreeDigest};
+use crate::digest::{Digest, TreeDigest, first_difference};
 use crate::driver::{DriverError, DriverErrorKind};
-use crate::error::VramError;
+use crate::error::{BadRange, VramError};
 use crate::names::ShardId;
 use crate::residents::{Claim, Record, Resident};
 use crate::seal::{SealMessage, SealedShard};
@@ -127,10 +127,10 @@ impl Core {
             adopted: memory.is_adopted(),
             sealed_at: self.clock.unix_nanos(),
         };
-        let image = memory.image().clone();
+        let (image, write_protected) = (memory.image().clone(), memory.is_write_protected());
         let shard = SealedShard::sign(&self.key, message)?;
         self.permit()?; // another shard may have failed meanwhile
-        self.announce(&shard, started)?;
+        self.announce(&shard, write_protected, started)?;
         let (memory, reservation) = held.memory.take().ok_or(GIVEN_AWAY)?;
         let published = claim.publish(Record {
             id: spec.id.clone(),
@@ -160,13 +160,18 @@ impl Core {
     }
 
     /// Puts a seal into the trail before it is given out.
-    pub(crate) fn announce(&self, shard: &SealedShard, started: Instant) -> Result<(), VramError> {
+    pub(crate) fn announce(
+        &self,
+        shard: &SealedShard,
+        write_protected: bool,
+        started: Instant,
+    ) -> Result<(), VramError> {
         self.trail.require(EventKind::VramSealed {
             shard: shard.id().clone(),
             digest: shard.digest(),
             bytes: shard.byte_len(),
             origin: shard.origin(),
-            write_protected: false,
+            write_protected,
             duration: started.elapsed(),
         })
     }
@@ -241,7 +246,8 @@ impl Core {
         self.report_violation(error);
     }
 
-    /// Uploads, digests in VRAM, and compares with the source or the expected digest.
+    /// Uploads, digests in VRAM, compares with the source or the expected digest, and protects. Blocks; O(bytes), of which the
+    /// device reads each twice.
     fn load(
         &self,
         memory: &mut ShardMemory,
@@ -254,7 +260,36 @@ impl Core {
         })?;
         let expected = spec.expected.or(read.map(|read| read.digest));
         let expected = expected.ok_or(VramError::Internal { what: "the source was not measured" })?;
-        self.expect(memory, spec, Some(expected))
+        let sealed = self.expect(memory, spec, Some(expected))?;
+        self.protect(memory, spec, sealed)
+    }
+
+    /// Maps the image read-only where the driver can, and digests it again behind the switch: what is signed are the bytes that
+    /// nobody can write any more through this address. Where nothing was switched the first digest stands; where something may
+    /// have been, it is not trusted to have left the bytes alone.
+    fn protect(&self, memory: &mut ShardMemory, spec: &ShardSpec, sealed: TreeDigest) -> Result<TreeDigest, VramError> {
+        let protection = memory.write_protect()?;
+        if protection != Protection::ReadOnly {
+            tracing::warn!(shard = %spec.id, "the driver did not confirm that sealed memory is read-only");
+        }
+        if protection == Protection::Writable {
+            return Ok(sealed);
+        }
+        let again = memory.digest()?;
+        if again == sealed {
+            return Ok(again);
+        }
+        let image_bytes = again.image_bytes;
+        let first_bad = first_difference(self.device.params(), image_bytes, &sealed.table, &again.table)
+            .map(|(offset, bytes)| BadRange { offset, bytes, tensor: None });
+        self.trail.emit(EventKind::SealVerificationFailed {
+            shard: spec.id.clone(),
+            reason: VerificationFailure::DigestMismatch,
+            expected: sealed.digest,
+            actual: Some(again.digest),
+            first_bad,
+        });
+        Err(VramError::DigestMismatch { shard: spec.id.clone(), expected: sealed.digest, actual: again.digest })
     }
 
     /// Digests what VRAM holds, and compares it with what is expected, if anything is.

@@ -66,6 +66,18 @@ impl Rig {
         Self::with(small(), |builder| builder.on_integrity_failure(OnIntegrityFailure::QuarantineShard))
     }
 
+    /// An engine can write over the shards of this one: its device does not map memory read-only.
+    pub(crate) fn writable() -> Self {
+        Self::with(small().read_only(false), |builder| builder)
+    }
+
+    /// Writable, and lenient too.
+    pub(crate) fn lenient_writable() -> Self {
+        Self::with(small().read_only(false), |builder| {
+            builder.on_integrity_failure(OnIntegrityFailure::QuarantineShard)
+        })
+    }
+
     pub(crate) fn with(config: MockConfig, choose: impl FnOnce(VramManagerBuilder) -> VramManagerBuilder) -> Self {
         Self::on(config, Arc::new(MemorySink::default()), choose)
     }

@@ -47,6 +47,11 @@ fn release_elsewhere(world: &mut World, name: String) {
     world.note(released);
 }
 
+#[then(expr = "the second manager counts {int} write-protected shard(s)")]
+fn write_protected(world: &mut World, shards: u64) {
+    assert_eq!(world.second().enforce_vram_only_policy().unwrap().write_protected_shards, shards);
+}
+
 #[then("the second manager is ready")]
 fn ready(world: &mut World) {
     assert_eq!(world.second().state(), ManagerState::Ready);

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use cucumber::{then, when};
-use vram_residency::{ErrorCode, ModelRef, Origin, ShardId, ShardSource, TreeParams};
+use vram_residency::{ErrorCode, EventKind, ModelRef, Origin, ShardId, ShardSource, TreeParams};
 
 use crate::world::{World, spec};
 
@@ -78,6 +78,20 @@ fn choose_params(world: &mut World, block: u32, salt: usize) {
     world.before_call();
     let chosen = TreeParams::new(block, &vec![1; salt]).map(drop);
     world.note(chosen);
+}
+
+#[then(expr = "the trail says whether {word} is write-protected: {word}")]
+fn trail_says_write_protected(world: &mut World, name: String, wanted: bool) {
+    let said = world.sink.events().into_iter().rev().find_map(|event| match event.kind {
+        EventKind::VramSealed { shard, write_protected, .. } if shard.as_str() == name => Some(write_protected),
+        _ => None,
+    });
+    assert_eq!(said, Some(wanted));
+}
+
+#[then(expr = "the manager counts {int} write-protected shard(s)")]
+fn counts_write_protected(world: &mut World, shards: u64) {
+    assert_eq!(world.manager().enforce_vram_only_policy().unwrap().write_protected_shards, shards);
 }
 
 #[then(expr = "the seal {word} speaks of {int} bytes with the digest of {word}")]

@@ -7,6 +7,12 @@ use vram_residency::{OnIntegrityFailure, Policy, TreeParams};
 
 use crate::world::{Setup, World, builder, noise, spec};
 
+#[given("a device that cannot map memory read-only")]
+fn a_writable_device(world: &mut World) {
+    assert!(world.manager.is_none(), "the device comes first");
+    world.writable = true;
+}
+
 #[given("a manager")]
 fn a_manager(world: &mut World) {
     world.build(Setup::default());

@@ -26,6 +26,14 @@ fn enqueue(world: &mut World, value: u8, bytes: u64, offset: u64, name: String) 
     assert_eq!(pending(world), before + 1, "the stream is late");
 }
 
+#[when(expr = "the engine tries to enqueue {int} over {int} byte(s) at {int} of {word}")]
+fn try_to_enqueue(world: &mut World, value: u8, bytes: u64, offset: u64, name: String) {
+    world.before_call();
+    let shard = world.seal_of(&name).clone();
+    let enqueued = world.stream().ask(move |stream| stream.enqueue_write(&shard, offset, bytes, value));
+    world.note(enqueued);
+}
+
 #[when(expr = "the engine enqueues {int} over all of the scratch")]
 fn enqueue_scratch(world: &mut World, value: u8) {
     let (scratch, before) = (world.scratch.pop().expect("the scenario has scratch"), pending(world));

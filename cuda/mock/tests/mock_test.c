@@ -27,7 +27,7 @@ static unsigned failed;
 
 static vram_mock_machine *machine(uint64_t capacity, uint32_t late, uint32_t poison)
 {
-    const vram_mock_config config = {VRAM_MOCK_ABI_VERSION, 2, capacity, 256, late, poison, {1, 2, 3}};
+    const vram_mock_config config = {VRAM_MOCK_ABI_VERSION, 2, capacity, 256, late, poison, 1, 0, {1, 2, 3}};
     vram_mock_machine *made = NULL;
     return vram_mock_create(&config, &made) == VRAM_MOCK_OK ? made : NULL;
 }

@@ -6,6 +6,7 @@ mod contract;
 mod digests;
 mod life;
 mod opening;
+mod sealed;
 
 use std::sync::Arc;
 

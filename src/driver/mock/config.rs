@@ -29,11 +29,17 @@ pub struct MockConfig {
 }
 
 impl MockConfig {
-    /// One device of 1 GiB, 256-byte granularity, late streams, poison on.
+    /// One device of 1 GiB, 256-byte granularity, late streams, poison on, which can map memory read-only.
     #[must_use]
     pub fn new() -> Self {
-        let settings =
-            MachineSettings { devices: 1, capacity_bytes: 1 << 30, granularity: 256, late_streams: true, poison: true };
+        let settings = MachineSettings {
+            devices: 1,
+            capacity_bytes: 1 << 30,
+            granularity: 256,
+            late_streams: true,
+            poison: true,
+            read_only: true,
+        };
         Self { settings, ordinal: 0, machine: Arc::default() }
     }
 
@@ -76,6 +82,14 @@ impl MockConfig {
     #[must_use]
     pub fn poison(mut self, poison: bool) -> Self {
         self.settings.poison = poison;
+        self
+    }
+
+    /// Whether memory can be mapped read-only (the default). Without it sealed memory stays writable, as it does under a
+    /// driver that refuses, and a stray write is found by the next check only.
+    #[must_use]
+    pub fn read_only(mut self, offered: bool) -> Self {
+        self.settings.read_only = offered;
         self
     }
 
@@ -183,6 +197,7 @@ impl fmt::Debug for MockConfig {
             .field("late_streams", &self.settings.late_streams)
             .field("granularity", &self.settings.granularity)
             .field("poison", &self.settings.poison)
+            .field("read_only", &self.settings.read_only)
             .finish_non_exhaustive()
     }
 }

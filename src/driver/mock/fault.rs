@@ -148,6 +148,11 @@ pub enum Fault {
     ProtectUnconfirmed,
     /// A change of access is confirmed, but does not take effect.
     ProtectSkipped,
+    /// Memory changes in one bit while its access is changed.
+    ProtectCorrupts {
+        /// Which bit, modulo the length of the allocation.
+        bit: u64,
+    },
     /// This call, and every later one on the device, fails: the context is dead. No queued operation runs any more.
     Sticky,
 }
@@ -219,6 +224,7 @@ impl Fault {
             }
             Self::ProtectUnconfirmed => raw(fault::UNCONFIRMED, MockCall::Protect),
             Self::ProtectSkipped => raw(fault::SKIP, MockCall::Protect),
+            Self::ProtectCorrupts { bit } => RawFault { value: bit, ..raw(fault::CORRUPT, MockCall::Protect) },
             Self::Sticky => RawFault { code: 719, ..raw(fault::STICKY, MockCall::Any) },
         }
     }

@@ -75,7 +75,12 @@ fn clones_share_one_machine_and_only_the_ordinal_may_differ() {
     assert_eq!((config.stats().live_allocations, config.stats().live_bytes), (2, 768));
     assert_eq!(second.memory_info().unwrap().free, (1 << 20) - 256);
     assert_eq!(kind(second.free(ptr)), DriverErrorKind::InvalidValue);
-    for changed in [config.clone().devices(3), config.clone().poison(false), config.granularity(512)] {
+    for changed in [
+        config.clone().devices(3),
+        config.clone().poison(false),
+        config.clone().read_only(false),
+        config.granularity(512),
+    ] {
         assert!(matches!(changed.open(), Err(VramError::Config { .. })));
     }
 }

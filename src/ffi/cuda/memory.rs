@@ -10,7 +10,7 @@ use super::types::{
     HANDLE_TYPE_NONE, LOCATION_DEVICE, MemLocation, POINTER_ATTRIBUTES,
 };
 use super::{native, wide};
-use crate::driver::{DevicePtr, DriverError, Span};
+use crate::driver::{DevicePtr, DriverError, DriverErrorKind, Span};
 
 /// The driver's answers about an address. All of them zero: it does not know the address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,17 +161,23 @@ impl Mapping {
         self.span
     }
 
-    /// Switches all of it, and asks the driver what it allows now. `Ok(false)`: the driver cannot say, or says otherwise.
+    /// Switches all of it, and asks the driver what it allows now. `Ok(false)`: the driver cannot say, says otherwise, or does not
+    /// offer read-only memory. Being refused read and write is an error.
     pub(crate) fn protect(&self, read_only: bool) -> Result<bool, DriverError> {
         let wanted = if read_only { ACCESS_READ } else { ACCESS_READ_WRITE };
         let _current = self.context.enter()?;
-        self.set_access(wanted)?;
+        match self.set_access(wanted) {
+            Err(error) if read_only && not_offered(&error) => return Ok(false),
+            switched => switched?,
+        }
         let Some(get_access) = self.context.table().get_access else { return Ok(false) };
         let (mut flags, location) = (0_u64, self.context.location());
         // SAFETY: the driver writes 64 bits of flags and reads one CUmemLocation (layout asserted in types.rs), both locals.
         let status = unsafe { get_access(&raw mut flags, &raw const location, self.span.ptr.0) };
-        status.check("cuMemGetAccess")?;
-        Ok(flags == u64::from(wanted))
+        match status.check("cuMemGetAccess") {
+            Err(error) if not_offered(&error) => Ok(false),
+            asked => asked.map(|()| flags == u64::from(wanted)),
+        }
     }
 
     /// For this device alone; no other was ever given access.
@@ -206,6 +212,11 @@ impl Mapping {
             Err(error) => Unmapped::Leaked(error),
         }
     }
+}
+
+/// Whether the driver, or this device, does not have what was asked for.
+const fn not_offered(error: &DriverError) -> bool {
+    matches!(error.kind, DriverErrorKind::NotSupported | DriverErrorKind::InvalidValue)
 }
 
 /// What an undo could not undo.

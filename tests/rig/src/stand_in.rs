@@ -135,6 +135,23 @@ impl StandIn {
         }
     }
 
+    /// What the mapping at this address allows: 0 nothing, 1 reading, 3 reading and writing.
+    pub fn access(&self, ptr: u64) -> u32 {
+        let call: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.find("fake_access");
+        // SAFETY: declared so in memory.cpp; it looks the address up and touches nothing.
+        unsafe { call(ptr) }
+    }
+
+    /// The functions called since this was last asked, in order.
+    pub fn trace(&self) -> Vec<String> {
+        let call: Symbol<'_, unsafe extern "C" fn(*mut u8, u64) -> u64> = self.find("fake_trace");
+        let mut out = vec![0; 1 << 20];
+        // SAFETY: declared so in context.cpp; it writes at most as many bytes as `out` has.
+        let bytes = unsafe { call(out.as_mut_ptr(), u64::try_from(out.len()).unwrap()) };
+        out.truncate(usize::try_from(bytes).unwrap());
+        String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
+    }
+
     pub fn engine_alloc(&self, bytes: u64) -> u64 {
         let call: Symbol<'_, unsafe extern "C" fn(u64) -> u64> = self.find("fake_engine_alloc");
         // SAFETY: declared so in memory.cpp; it takes a number.

@@ -15,8 +15,11 @@ use crate::seal::SealedShard;
 use crate::source::ShardSource;
 
 fn manager(fake: &Fake) -> Result<VramManager, VramError> {
+    manager_telling(fake, Arc::new(MemorySink::default()))
+}
+
+pub(super) fn manager_telling(fake: &Fake, sink: Arc<dyn AuditSink>) -> Result<VramManager, VramError> {
     let driver = open_on(fake, Wanted::First).unwrap();
-    let sink: Arc<dyn AuditSink> = Arc::new(MemorySink::default());
     VramManager::builder(WorkerId::new("worker-1").unwrap(), WorkerSecret::random().unwrap())
         .policy(Policy::development())
         .headroom(64 << 20)
@@ -25,16 +28,16 @@ fn manager(fake: &Fake) -> Result<VramManager, VramError> {
         .build_with(driver)
 }
 
-fn weights() -> Vec<u8> {
+pub(super) fn weights() -> Vec<u8> {
     (0..300_001u32).map(|i| u8::try_from((i.wrapping_mul(2_654_435_761) >> 13) & 0xff).unwrap()).collect()
 }
 
-fn seal(manager: &VramManager, id: &str) -> Result<SealedShard, VramError> {
+pub(super) fn seal(manager: &VramManager, id: &str) -> Result<SealedShard, VramError> {
     manager.seal_model(ShardSpec::new(ShardId::new(id).unwrap()), ShardSource::bytes(&weights()))
 }
 
 /// Where the sealed bytes lie, found as an attacker would: by looking for them.
-fn find(fake: &Fake) -> u64 {
+pub(super) fn find(fake: &Fake) -> u64 {
     let start = weights()[..64].to_vec();
     fake.mappings().into_iter().map(|(ptr, _)| ptr).find(|ptr| fake.peek(*ptr, 64) == start).unwrap()
 }
@@ -139,6 +142,7 @@ fn any_call_may_fail_at_any_time_with_any_number() {
         "cuMemCreate",
         "cuMemMap",
         "cuMemSetAccess",
+        "cuMemGetAccess",
         "cuPointerGetAttributes",
         "cuMemRetainAllocationHandle",
         "cuMemGetAllocationPropertiesFromHandle",

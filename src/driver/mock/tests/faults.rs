@@ -203,6 +203,29 @@ fn protection_is_not_confirmed_or_does_not_happen() {
     on.driver.order(Fault::ProtectUnconfirmed).unwrap();
     assert_eq!(on.driver.protect(span, Access::ReadOnly), Ok(false));
     assert_eq!(on.driver.fill(on.stream, span, 0).unwrap_err().code, 740);
+    // A change at rest, which no access stops; the switch happens all the same.
+    let mut expected = on.peek(span.ptr, 512);
+    for bit in [8 * 100 + 3, 8 * (512 + 7)] {
+        on.driver.order(Fault::ProtectCorrupts { bit }).unwrap();
+        assert_eq!(on.driver.protect(span, Access::ReadOnly), Ok(true));
+        assert_eq!(on.driver.fill(on.stream, span, 0).unwrap_err().code, 740);
+    }
+    expected[100] ^= 1 << 3;
+    expected[7] ^= 1;
+    assert_eq!(on.peek(span.ptr, 512), expected);
+}
+
+#[test]
+fn a_device_that_cannot_map_read_only_says_so_and_stays_writable() {
+    // covers: DEV-5
+    let on = Bench::new(MockConfig::new().read_only(false));
+    let span = on.alloc(512);
+    assert_eq!(kind(on.driver.protect(span, Access::ReadOnly)), DriverErrorKind::NotSupported);
+    on.driver.fill(on.stream, span, 0).unwrap();
+    on.sync();
+    assert_eq!(on.peek(span.ptr, 512), [0; 512]);
+    assert_eq!(on.driver.protect(span, Access::ReadWrite), Ok(true));
+    assert_eq!(kind(on.driver.protect(Span { bytes: 256, ..span }, Access::ReadOnly)), DriverErrorKind::InvalidValue);
 }
 
 // covers: SCR-3
