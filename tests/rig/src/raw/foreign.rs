@@ -66,7 +66,7 @@ impl Raw {
             // SAFETY: the driver reads one description and writes one handle to the local.
             let made = unsafe { create(&raw mut handle, bytes, &raw const wanted, 0) };
             check("cuMemCreate", made)?;
-            let mapped = self.map(handle, bytes);
+            let mapped = self.map_somewhere(handle, bytes);
             self.let_go(handle); // the mapping keeps the memory
             Ok(Foreign { raw: Arc::clone(self), what: What::Exportable, place: mapped?, bytes })
         })
@@ -99,7 +99,7 @@ impl Raw {
     }
 
     /// Reserves a place, maps the memory there and makes it readable and writable. The context is current.
-    fn map(&self, handle: u64, bytes: usize) -> Result<u64, String> {
+    fn map_somewhere(&self, handle: u64, bytes: usize) -> Result<u64, String> {
         let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
             self.find("cuMemAddressReserve");
         let map: Symbol<'_, unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32> = self.find("cuMemMap");
