@@ -34,9 +34,14 @@ pub(crate) fn run(name: &str) -> Result<(), Failed> {
     match ended {
         // The runner in that process says what it ran.
         Some(status) if status.success() && text.iter().any(|text| text.contains(" 1 passed; 0 failed; ")) => Ok(()),
-        Some(status) => Err(format!("its process ended with {status}\n{}", text.join("\n")).into()),
-        None => Err(format!("it did not end within {MOST:?}\n{}", text.join("\n")).into()),
+        Some(status) => Err(format!("its process ended with {status}\n{}", quoted(&text)).into()),
+        None => Err(format!("it did not end within {MOST:?}\n{}", quoted(&text)).into()),
     }
+}
+
+/// What that process said, set off so that nobody takes its results for those of this one.
+fn quoted(text: &[String]) -> String {
+    text.iter().flat_map(|text| text.lines()).map(|line| format!("| {line}\n")).collect()
 }
 
 fn reader(mut stream: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {

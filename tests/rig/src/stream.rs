@@ -76,7 +76,10 @@ impl<'a> EngineStream<'a> {
 
 impl Drop for EngineStream<'_> {
     fn drop(&mut self) {
-        if let Place::Gpu { raw, stream } = &self.0 {
+        // A dead context takes nothing back.
+        if let Place::Gpu { raw, stream } = &self.0
+            && raw.synchronize(*stream).is_ok()
+        {
             raw.destroy_stream(*stream);
         }
     }
