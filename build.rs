@@ -157,6 +157,8 @@ fn plan(given: &Environment) -> Result<Plan<'_>, String> {
 fn run() -> Result<(), String> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rustc-check-cfg=cfg(vram_cuda_kernels)");
+    // Set by the check that explores the orders in which threads may run.
+    println!("cargo::rustc-check-cfg=cfg(vram_model)");
     let given = Environment::read()?;
     let plan = plan(&given)?;
     let kernels = match plan.kernels {

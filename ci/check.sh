@@ -17,9 +17,11 @@ steps=(
     deny
     advisories
     kernels
+    model
     mock_sanitize
     sanitize
     device_stand_in
+    fuzz
     fsverity_parity
     cli_parity
     readme
@@ -42,6 +44,7 @@ PY
     python3 ci/requirements.py --self-test || status=1
     python3 ci/summarise.py --self-test || status=1
     python3 ci/materialise.py --self-test || status=1
+    bash ci/fuzz.sh --self-test || status=1
     if command -v shellcheck >/dev/null; then
         git ls-files .ci/run 'ci/*.sh' 'ci/deep/*.sh' 'ci/hooks/*' | xargs shellcheck -x || status=1
     else
@@ -105,14 +108,15 @@ step_msrv() { # the oldest compiler that Cargo.toml promises
     CARGO_TARGET_DIR=$target/msrv rustup run "$version" cargo check --workspace --all-features --locked
 }
 
-# Every crate of the lock file, those of other platforms included: cargo-deny reads them all.
+# Every crate of the lock files, those of other platforms included: cargo-deny reads them all.
 deny_needs() {
     command -v cargo-deny >/dev/null || { echo "error: cargo-deny is missing: cargo install --locked cargo-deny" >&2; return 1; }
-    cargo fetch --locked
+    cargo fetch --locked && cargo fetch --locked --manifest-path tests/fuzz/Cargo.toml
 }
 
 step_deny() { # licences, duplicate versions, sources
-    deny_needs && cargo deny --offline --workspace check bans licenses sources
+    deny_needs && cargo deny --offline --workspace check bans licenses sources &&
+        cargo deny --offline --manifest-path tests/fuzz/Cargo.toml --config tests/fuzz/deny.toml check bans licenses sources
 }
 
 step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crates
@@ -125,15 +129,19 @@ step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crate
         bash "$bundled" "$cache" || return 1
         mkdir -p "$target"
         sed "s#^\[advisories\]\$#&\ndb-path = \"$cache\"#" deny.toml >"$config" || return 1
-        cargo deny --offline --workspace --config "$config" check advisories
+        cargo deny --offline --workspace --config "$config" check advisories &&
+            cargo deny --offline --manifest-path tests/fuzz/Cargo.toml --config "$config" check advisories
     elif cargo deny fetch db; then
-        cargo deny --workspace check --disable-fetch advisories
+        cargo deny --workspace check --disable-fetch advisories &&
+            cargo deny --manifest-path tests/fuzz/Cargo.toml --config deny.toml check --disable-fetch advisories
     else
         skip advisories "the advisory database can neither be fetched nor is there a bundled copy"
     fi
 }
 
 step_kernels() { bash ci/kernels.sh; } # nvcc compiles every kernel for every architecture, within its limits
+
+step_model() { bash ci/model.sh; } # locks and atomics under chosen orders of threads
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
 
@@ -155,6 +163,12 @@ step_device_stand_in() { # the device suite over the CUDA driver, on the stand-i
         ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 VRAM_TEST_DEVICE=stand-in \
         cargo test --locked --target x86_64-unknown-linux-gnu -p vram-residency --test device -- \
         --skip digests:: --skip history::
+}
+
+step_fuzz() { # what parses foreign input, half a minute for each target
+    cargo fmt --manifest-path tests/fuzz/Cargo.toml --check || return 1
+    CARGO_TARGET_DIR=$target/fuzz cargo clippy --locked --manifest-path tests/fuzz/Cargo.toml --all-targets -- -D warnings || return 1
+    bash ci/fuzz.sh 30
 }
 
 step_fsverity_parity() { # the library's digest against the stock tool

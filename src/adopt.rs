@@ -231,6 +231,6 @@ fn wait_for<M>(mut owner: Arc<M>) -> M {
             Ok(owner) => return owner,
             Err(shared) => owner = shared,
         }
-        std::thread::yield_now();
+        crate::sync::yield_now();
     }
 }

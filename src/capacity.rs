@@ -5,9 +5,9 @@
 //! driver call. It knows bytes only: who uses them is for the slot table.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::VramError;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Headroom is at most this fraction of the device unless the caller chooses: one tenth …
 const DEFAULT_HEADROOM_DIVISOR: u64 = 10;

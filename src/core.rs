@@ -5,7 +5,7 @@
 //! Lock order, outermost first: a record's memory → staging → slot table → residue → audit trail. No lock of this crate is held
 //! while a caller's code runs, except the audit trail's, under which sinks are called.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::audit::{AuditTrail, EventKind, QuarantineCause, VerificationFailure};
@@ -20,6 +20,7 @@ use crate::keys::SealKey;
 use crate::names::ShardId;
 use crate::policy::Policy;
 use crate::residents::{Record, Resident, Residents};
+use crate::sync::Mutex;
 use crate::telemetry::{Gauges, Telemetry};
 
 mod guards;

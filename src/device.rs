@@ -6,11 +6,11 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::digest::TreeParams;
 use crate::driver::{DeviceInfo, Driver, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
 use crate::error::VramError;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 mod check;
 mod event;

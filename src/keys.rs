@@ -145,6 +145,13 @@ fn info(purpose: Purpose, kind: DeviceKind, uuid: &DeviceUuid) -> Result<Vec<u8>
     Ok(info)
 }
 
+/// HKDF-SHA256 (RFC 5869), extract and expand: fills `output`. Fails only for more than 255 hashes of it.
+fn expand(secret: &[u8], salt: &[u8], info: &[u8], output: &mut [u8]) -> Result<(), VramError> {
+    Hkdf::<Sha256>::new(Some(salt), secret)
+        .expand(info, output)
+        .map_err(|_| VramError::Internal { what: "a key could not be derived" })
+}
+
 /// The key that signs the seals of one manager on one device.
 ///
 /// 32 derived bytes, kept padded to HMAC's block so that keying cannot fail.
@@ -171,11 +178,8 @@ impl SealKey {
         uuid: &DeviceUuid,
     ) -> Result<Self, VramError> {
         let mut key = Self(Box::new(Zeroizing::new([0; BLOCK_BYTES])));
-        let info = info(purpose, kind, uuid)?;
         let (output, _padding) = key.0.split_at_mut(32);
-        Hkdf::<Sha256>::new(Some(salt), &secret.bytes)
-            .expand(&info, output)
-            .map_err(|_| VramError::Internal { what: "a key could not be derived" })?;
+        expand(&secret.bytes, salt, &info(purpose, kind, uuid)?, output)?;
         Ok(key)
     }
 
@@ -227,4 +231,5 @@ impl fmt::Debug for Tag {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests compute with small numbers")]
 mod tests;

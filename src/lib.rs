@@ -52,6 +52,7 @@ pub(crate) mod scratch;
 pub(crate) mod seal;
 pub(crate) mod set;
 pub(crate) mod source;
+pub(crate) mod sync;
 pub(crate) mod telemetry;
 pub(crate) mod tensors;
 pub(crate) mod verify;

@@ -5,8 +5,7 @@
 //! never held across device work, audit or any other lock.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::capacity::Reservation;
@@ -16,6 +15,8 @@ use crate::digest::layout::Layout;
 use crate::driver::Span;
 use crate::error::{BadRange, VramError};
 use crate::names::ShardId;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What is known about a live shard. The authority: the seal is only a capability to it.
 #[derive(Debug)]

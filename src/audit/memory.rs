@@ -2,9 +2,10 @@
 //!
 //! Owns [`MemorySink`].
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::{Ack, AuditError, AuditEvent, AuditSink};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Keeps every event in memory and fails on order. For tests: it grows without bound, and what it keeps dies with it.
 ///

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use governor::middleware::NoOpMiddleware;
@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::error::{RefusalReason, VramError};
 use crate::identity::Identity;
 use crate::names::ShardId;
+use crate::sync::{Mutex, MutexGuard};
 use crate::telemetry::Telemetry;
 
 /// Refusals that have an event of their own at once, and then per second.

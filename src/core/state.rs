@@ -1,9 +1,9 @@
 //! The manager's state: one word, changed forward only.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::error::StopReason;
+use crate::sync::atomic::{AtomicU8, Ordering};
 
 /// What a manager permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

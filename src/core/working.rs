@@ -1,8 +1,7 @@
 //! The working memory that is handed out, so that the end of the manager finds it too.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::{Core, Residue, ResidueMemory};
@@ -12,6 +11,8 @@ use crate::device::{Retired, ScratchMemory, Unallocated};
 use crate::driver::StreamId;
 use crate::error::VramError;
 use crate::names::ShardId;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Working memory by key.
 #[derive(Debug, Default)]

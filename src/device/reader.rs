@@ -3,11 +3,12 @@
 //! Owns the pool of readers: a stream and a buffer each, taken for one read and kept for the next. The host buffer is wiped after every read, so that no
 //! copy of the weights outlives the call that asked for them.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::image::{ImageMap, Piece};
 use super::{Device, DeviceFailure, Stream};
 use crate::driver::{DriverError, HostBuffer, Span};
+use crate::sync::Mutex;
 
 /// The most that one copy brings back.
 const CHUNK_BYTES: usize = 1 << 20;

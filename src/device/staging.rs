@@ -4,7 +4,7 @@
 //! its way to the device the next is read and hashed. What was used is wiped before the upload returns, also when it fails.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::memory::ShardMemory;
 use super::{Device, DeviceFailure};
@@ -12,6 +12,7 @@ use crate::digest::{TreeDigest, TreeHasher};
 use crate::driver::{DriverError, HostBuffer};
 use crate::error::VramError;
 use crate::source::Opened;
+use crate::sync::Mutex;
 
 /// Each of the two buffers, unless the caller chooses.
 pub(crate) const DEFAULT_STAGING_BYTES: usize = 16 << 20;

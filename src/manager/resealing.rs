@@ -7,6 +7,7 @@ use crate::core::Core;
 use crate::error::VramError;
 use crate::residents::{Absent, Record, Resident};
 use crate::seal::{SealMessage, SealedShard};
+use crate::sync::Mutex;
 use crate::verify::Coverage;
 
 impl Core {
@@ -43,7 +44,7 @@ impl Core {
                 image: record.image.clone(),
                 room: record.room,
                 // Ticks begin anew, so what they said of the last good check is void.
-                resident: Some(Resident { good_since: 0, ..record.lock().take()? }).into(),
+                resident: Mutex::new(Some(Resident { good_since: 0, ..record.lock().take()? })),
                 ticks: 0.into(),
                 sealed_at: Instant::now(),
                 max_age: record.max_age,

@@ -15,6 +15,7 @@ use crate::names::ShardId;
 use crate::residents::{Claim, Record, Resident};
 use crate::seal::{SealMessage, SealedShard};
 use crate::source::{Opened, ShardSource};
+use crate::sync::Mutex;
 use crate::telemetry::Outcome;
 
 /// Memory on its way to becoming a shard. Dropped before that, also by a panic, it is wiped and given back; an engine's memory
@@ -139,7 +140,7 @@ impl Core {
             layout,
             image,
             room: reservation.bytes(),
-            resident: Some(Resident { memory, reservation, good_since: 0 }).into(),
+            resident: Mutex::new(Some(Resident { memory, reservation, good_since: 0 })),
             ticks: 0.into(),
             sealed_at: Instant::now(),
             max_age: spec.max_age,

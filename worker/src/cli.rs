@@ -144,10 +144,13 @@ impl FromStr for Device {
             "mock" => Ok(Self::Mock),
             #[cfg(not(feature = "mock"))]
             "mock" => Err(format!("this build has no mock device; give {DEVICES}")),
-            _ => match text.strip_prefix("cuda:").map(str::parse) {
-                Some(Ok(ordinal)) => Ok(Self::Cuda(ordinal)),
-                _ => Err(format!("give {DEVICES}, where N is the ordinal of a device")),
-            },
+            _ => text
+                .strip_prefix("cuda:")
+                // Else a plus sign would pass.
+                .filter(|ordinal| ordinal.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|ordinal| ordinal.parse().ok())
+                .map(Self::Cuda)
+                .ok_or_else(|| format!("give {DEVICES}, where N is the ordinal of a device")),
         }
     }
 }
@@ -175,7 +178,7 @@ mod tests {
         assert_eq!("cuda:3".parse(), Ok(Device::Cuda(3)));
         assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
         assert_eq!("auto".parse(), Ok(Device::Auto));
-        for bad in ["", "CUDA", "cuda:", "cuda:-1", "cuda:x", "gpu", "cuda:4294967296"] {
+        for bad in ["", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cuda:+1", "gpu", "cuda:4294967296"] {
             assert!(bad.parse::<Device>().is_err(), "{bad}");
         }
     }

@@ -1,0 +1,130 @@
+use std::fmt::Display;
+use std::path::Path;
+
+use clap::Parser;
+use vram_residency::{Digest, ErrorCode, TreeParams};
+
+use crate::cli::{self, Cli, Command, Device};
+use crate::{assert_presentable, reference};
+
+/// A command line (a word on each line of the input) is refused with a usage error, or means options which, spelt out, mean the
+/// same again. Values that the library judges are judged by it without a panic; devices and salts have few spellings.
+pub fn command_line(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let words: Vec<&str> = text.split('\n').take(24).collect();
+    for word in &words {
+        device(word);
+        salt(word);
+    }
+    let line = || std::iter::once("vram-worker").chain(words.iter().copied());
+    match Cli::try_parse_from(line()) {
+        Ok(parsed) => {
+            let spelt = spell(&parsed.command);
+            let again = Cli::try_parse_from(&spelt).unwrap_or_else(|error| panic!("{spelt:?}: {error}"));
+            assert_eq!(format!("{parsed:?}"), format!("{again:?}"));
+            judged(&parsed.command);
+        }
+        Err(error) => {
+            assert!(!error.render().to_string().is_empty());
+            assert!([0, 2].contains(&error.exit_code()), "{error}");
+        }
+    }
+}
+
+/// The options as words, each spelt out.
+fn spell(command: &Command) -> Vec<String> {
+    let mut words = vec!["vram-worker".to_owned()];
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    let mut operands = Vec::new();
+    {
+        let mut option = |name: &str, value: &dyn Display| words.push(format!("--{name}={value}"));
+        match command {
+            Command::Run(run) => {
+                option("layout", &run.layout.as_str());
+                option("executes", &run.executes);
+                option("block-size", &run.block_size);
+                run.part_bytes.inspect(|bytes| option("part-bytes", bytes));
+                run.headroom.inspect(|bytes| option("headroom", bytes));
+                run.expect.as_ref().inspect(|digest| option("expect", digest));
+                run.secret_file.as_ref().inspect(|file| option("secret-file", &path(file)));
+                run.device.inspect(|device| option("device", &spell_device(*device)));
+                operands.extend(run.model.as_deref().map(path));
+                if run.json {
+                    words.push("--json".to_owned());
+                }
+                words.insert(1, "run".to_owned());
+            }
+            Command::Digest(digest) => {
+                option("layout", &digest.layout.as_str());
+                option("block-size", &digest.block_size);
+                digest.salt.as_ref().inspect(|salt| option("salt", salt));
+                operands.extend(digest.files.iter().map(|file| path(file)));
+                words.insert(1, "digest".to_owned());
+            }
+        }
+    }
+    words.push("--".to_owned());
+    words.extend(operands);
+    words
+}
+
+fn spell_device(device: Device) -> String {
+    match device {
+        Device::Auto => "auto".to_owned(),
+        Device::Cuda(ordinal) => format!("cuda:{ordinal}"),
+        Device::Mock => "mock".to_owned(),
+    }
+}
+
+/// What the library says to the values.
+fn judged(command: &Command) {
+    let (block_size, salt) = match command {
+        Command::Run(run) => {
+            if let Some(text) = &run.expect {
+                assert_eq!(text.parse::<Digest>().is_ok(), reference::first_bad_of_digest(text).is_none());
+            }
+            (run.block_size, None)
+        }
+        Command::Digest(digest) => (digest.block_size, digest.salt.as_deref()),
+    };
+    let Ok(salt) = cli::salt(salt.unwrap_or("")) else { return };
+    let allowed = block_size.is_power_of_two() && (1024..=65536).contains(&block_size) && salt.len() <= 32;
+    match TreeParams::new(block_size, &salt) {
+        Ok(params) => assert!(allowed && params.block_size() == block_size && params.salt() == salt),
+        Err(error) => {
+            assert!(!allowed && error.code() == ErrorCode::InvalidParams, "{error}");
+            assert_presentable(&error.to_string());
+        }
+    }
+}
+
+/// `auto`, `mock`, `cuda`, or `cuda:` and the decimal digits of a number below 2^32.
+fn device(word: &str) {
+    let ordinal = word.strip_prefix("cuda:").filter(|digits| !digits.is_empty());
+    let ordinal = ordinal.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let wanted = match (word, ordinal.and_then(|digits| digits.parse().ok())) {
+        ("auto", _) => Some(Device::Auto),
+        ("mock", _) => Some(Device::Mock),
+        ("cuda", _) => Some(Device::Cuda(0)),
+        (_, ordinal) => ordinal.map(Device::Cuda),
+    };
+    match word.parse::<Device>() {
+        Ok(device) => assert_eq!(Some(device), wanted, "accepted: {word:?}"),
+        Err(message) => {
+            assert_eq!(wanted, None, "refused ({message}): {word:?}");
+            assert_presentable(&message);
+        }
+    }
+}
+
+/// Pairs of hexadecimal digits, and nothing else.
+fn salt(word: &str) {
+    let wanted = word.len().is_multiple_of(2) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match cli::salt(word) {
+        Ok(bytes) => assert!(wanted && hex::encode(bytes) == word.to_ascii_lowercase(), "accepted: {word:?}"),
+        Err(error) => {
+            assert!(!wanted && error.code() == ErrorCode::InvalidParams, "refused ({error}): {word:?}");
+            assert_presentable(&error.to_string());
+        }
+    }
+}
