@@ -27,6 +27,7 @@ steps=(
     bdd_stand_in
     mock_sanitize
     sanitize
+    device_stand_in
     fuzz
     fsverity_parity
     cli_parity
@@ -174,6 +175,18 @@ step_sanitize() { # the crate under the address and leak sanitizers, on the stab
         ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 \
         cargo test --locked --target x86_64-unknown-linux-gnu -p vram-residency --lib --test cycles -- \
         --skip one_that_is_leaked # that test leaks a guard on purpose
+}
+
+step_device_stand_in() { # the device suite over the CUDA driver, on the stand-in; `cargo test` runs it on the mock
+    # A hundred or so histories, each on what the last one left.
+    VRAM_TEST_DEVICE=stand-in cargo test --locked -p vram-residency --test device || return 1
+    # Once more with a process for each case, which is how a GPU runs them.
+    VRAM_TEST_DEVICE=stand-in VRAM_TEST_APART=1 cargo test --locked -p vram-residency --test device -- life:: || return 1
+    # The library under the address and leak sanitizers, in the folder of `sanitize`, whose crates it shares.
+    CARGO_TARGET_DIR=$target/sanitize RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" \
+        ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 VRAM_TEST_DEVICE=stand-in \
+        cargo test --locked --target x86_64-unknown-linux-gnu -p vram-residency --test device -- \
+        --skip digests:: --skip history::
 }
 
 step_fuzz() { # what parses foreign input, half a minute for each target

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Adds up what the test runners in the given logs report, and closes with one line `N passed, N failed`.
 
-Counts libtest (`test result: …`), cucumber (`N scenarios (…)`) and ci/check.sh (`check result: …`). Ignored, skipped and
-filtered tests are never counted as passed. Exits 1 when anything failed, or when no test ran.
+Counts libtest and libtest-mimic (`test result: …`), cucumber (`N scenarios (…)`) and ci/check.sh (`check result: …`).
+Ignored, skipped and filtered tests are never counted as passed. Exits 1 when anything failed, or when no test ran.
 
 Usage: ci/summarise.py [--also-failed NAME]… LOG…      ci/summarise.py --self-test
 """
@@ -74,6 +74,8 @@ def self_test():
         ([good], (), "3 passed, 0 failed", 0),
         ([good, good.replace("3 p", "2 p")], (), "5 passed, 0 failed", 0),
         (["test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured"], (), "3 passed, 2 failed", 1),
+        # What one case's own process said is no result of the suite's.
+        ([good, "| test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured"], (), "3 passed, 0 failed", 0),
         (["\x1b[1m71 scenarios (\x1b[32m71 passed\x1b[0m)"], (), "71 passed, 0 failed", 0),
         (["4 scenarios (1 passed, 1 skipped, 2 failed)"], (), "1 passed, 2 failed", 1),
         ([good, "2 parsing errors"], (), "3 passed, 1 failed", 1),

@@ -16,6 +16,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -129,6 +130,7 @@ struct State {
     std::map<uint64_t, Reservation> reservations;
     std::map<uint64_t, Physical> physical;
     std::map<uint64_t, uint64_t> engines;
+    std::set<uint64_t> managed; /* of the engines' */
     std::map<uint64_t, uint64_t> pinned;
     std::map<uint64_t, std::unique_ptr<Stream>> streams;
     std::map<uint64_t, std::shared_ptr<Event>> events;

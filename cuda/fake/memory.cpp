@@ -56,7 +56,8 @@ uint64_t written(uint64_t ptr, uint64_t bytes)
 
 static bool is_ours(const Properties *wanted)
 {
-    return wanted->kind == 1 && wanted->handle_types == 0 && wanted->location.kind == 1 &&
+    /* An engine may make memory that it can export: handle type 1 is a file descriptor. */
+    return wanted->kind == 1 && wanted->handle_types <= 1 && wanted->location.kind == 1 &&
            wanted->location.id == current_device();
 }
 
@@ -285,6 +286,16 @@ FAKE_API Status cuMemAlloc_v2(uint64_t *out, size_t bytes)
     return OK;
 }
 
+FAKE_API Status cuMemAllocManaged(uint64_t *out, size_t bytes, uint32_t flags)
+{
+    const Status status = flags == 1 ? cuMemAlloc_v2(out, bytes) : INVALID_VALUE;
+    if (status == OK) {
+        std::lock_guard<std::recursive_mutex> guard(state().lock);
+        state().managed.insert(*out);
+    }
+    return status;
+}
+
 FAKE_API Status cuMemFree_v2(uint64_t ptr)
 {
     ENTER(cuMemFree_v2, true);
@@ -296,6 +307,7 @@ FAKE_API Status cuMemFree_v2(uint64_t ptr)
         violation("an engine's memory was freed while queued work uses it");
     }
     on.engines.erase(found);
+    on.managed.erase(ptr);
     free(at(ptr));
     return OK;
 }
@@ -326,18 +338,21 @@ FAKE_API Status cuMemcpyDtoH_v2(void *to, uint64_t from, size_t bytes)
 FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, void **out, uint64_t ptr)
 {
     ENTER(cuPointerGetAttributes, true);
-    uint64_t memory_type = 0, host = 0, ordinal = 0, legacy = 0;
+    uint64_t memory_type = 0, host = 0, ordinal = 0, legacy = 0, managed = 0, handle_types = 0;
     Range range = {0, 0};
     auto mapped = mapping_of(on, ptr);
     if (mapped != on.reservations.end()) {
         memory_type = 2;
         ordinal = (uint64_t)on.physical[mapped->second.handle].properties.location.id;
+        handle_types = on.physical[mapped->second.handle].properties.handle_types;
         range = Range{mapped->first, mapped->second.bytes};
     }
     for (const auto &entry : on.engines) {
         if (Range{entry.first, entry.second}.holds(Range{ptr, 1})) {
             memory_type = 2;
             legacy = 1;
+            managed = on.managed.count(entry.first);
+            host = managed != 0 ? ptr : 0;
             range = Range{entry.first, entry.second};
         }
     }
@@ -348,7 +363,7 @@ FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, vo
             range = Range{entry.first, entry.second};
         }
     }
-    const bool managed = on.happens("managed"), silent = on.happens("no answer");
+    const bool lies_managed = on.happens("managed"), silent = on.happens("no answer");
     for (uint32_t i = 0; i < count; i++) {
         uint64_t value = 0;
         size_t width = 8;
@@ -361,6 +376,7 @@ FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, vo
             value = host;
             break;
         case 8:
+            value = managed;
             width = 1;
             break;
         case 9:
@@ -378,6 +394,7 @@ FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, vo
             value = range.bytes;
             break;
         case 14:
+            value = handle_types;
             break;
         default:
             return INVALID_VALUE;
@@ -385,7 +402,7 @@ FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, vo
         if (on.lies.count(asked[i]) != 0) {
             value = on.lies[asked[i]];
         }
-        if (managed && asked[i] == 8) {
+        if (lies_managed && asked[i] == 8) {
             value = 1;
         }
         if (silent || on.setting("lie_zeros") != 0) {

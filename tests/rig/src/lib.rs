@@ -25,3 +25,5 @@ pub use memory::Memory;
 pub use raw::{Alias, EngineKernels, Raw};
 pub use stand_in::StandIn;
 pub use stream::EngineStream;
+
+pub use raw::Foreign;

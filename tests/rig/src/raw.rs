@@ -11,6 +11,9 @@ use std::sync::Arc;
 use libloading::{Library, Symbol};
 
 mod ask;
+mod foreign;
+
+pub use foreign::Foreign;
 
 mod engine {
     include!(concat!(env!("OUT_DIR"), "/engine.rs"));
@@ -183,7 +186,8 @@ impl Raw {
         let call: Symbol<'_, unsafe extern "C" fn(u64, *const u8, usize) -> u32> = self.find("cuMemcpyHtoD_v2");
         // SAFETY: the driver reads as many bytes as the slice has, and checks the device range.
         match self.inside(|| unsafe { call(to, bytes.as_ptr(), bytes.len()) }) {
-            0 => Ok(()),
+            // The driver may return when it has read the slice, and write later; other streams do not wait for that.
+            0 => self.synchronize(0),
             code => Err(code),
         }
     }

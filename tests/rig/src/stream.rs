@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vram_residency::{MockControls, MockStream, RawStream, VramError};
+use vram_residency::{DriverError, DriverErrorKind, MockControls, MockStream, RawStream, VramError};
 
 use crate::Raw;
 
@@ -42,25 +42,23 @@ impl<'a> EngineStream<'a> {
         }
     }
 
-    /// Enqueues a fill, which the mock refuses where memory is read-only. On a GPU it would cost the context.
+    /// Enqueues a fill, which the device may refuse: the mock does where memory is read-only. On a GPU that costs the context.
     ///
     /// # Errors
-    /// The mock's.
+    /// The device's.
     pub fn try_fill(&self, address: u64, bytes: usize, value: u8) -> Result<(), VramError> {
         match &self.0 {
             Place::Mock(stream) => stream.enqueue_fill(address, bytes as u64, value),
-            Place::Gpu { .. } => panic!("a fill that may be refused is for the mock"),
+            Place::Gpu { raw, stream } => raw.fill(*stream, address, value, bytes).map_err(|code| {
+                let (operation, kind) = ("cuMemsetD8Async", DriverErrorKind::Other);
+                VramError::Device(DriverError { operation, code, name: "unknown", kind })
+            }),
         }
     }
 
     /// Enqueues a fill.
     pub fn fill(&self, address: u64, bytes: usize, value: u8) {
-        match &self.0 {
-            Place::Mock(stream) => stream.enqueue_fill(address, bytes as u64, value).unwrap(),
-            Place::Gpu { raw, stream } => {
-                raw.fill(*stream, address, value, bytes).unwrap_or_else(|code| panic!("cuMemsetD8Async: {code}"));
-            }
-        }
+        self.try_fill(address, bytes, value).unwrap();
     }
 
     /// Whether everything that was enqueued has run; `None` where the machine counts what has not.
@@ -87,7 +85,10 @@ impl<'a> EngineStream<'a> {
 
 impl Drop for EngineStream<'_> {
     fn drop(&mut self) {
-        if let Place::Gpu { raw, stream } = &self.0 {
+        // A dead context takes nothing back.
+        if let Place::Gpu { raw, stream } = &self.0
+            && raw.synchronize(*stream).is_ok()
+        {
             raw.destroy_stream(*stream);
         }
     }

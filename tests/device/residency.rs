@@ -1,0 +1,100 @@
+//! Which device it is, and which memory counts as its own.
+// covers: RES-2
+
+use std::sync::Arc;
+
+use vram_residency::{DeviceKind, DeviceSelector, DeviceUuid, ErrorCode, RawRegion};
+use vram_residency_rig::{Kind, Raw};
+
+use crate::bench::{Bench, builder, driver, everywhere, gpu, machine, noise, refused_regions};
+
+crate::cases! {
+    everywhere:
+        the_device_is_the_one_asked_for,
+        a_device_that_is_not_there;
+    gpu:
+        a_device_by_its_uuid;
+    exportable:
+        memory_made_for_export;
+    managed:
+        managed_memory
+}
+
+fn makes<T>(kind: Kind, make: impl FnOnce(&Arc<Raw>) -> Result<T, String>, why: &'static str) -> Option<&'static str> {
+    driver(kind).or_else(|| make(&machine().gpu().unwrap().raw).is_err().then_some(why))
+}
+
+fn exportable(kind: Kind) -> Option<&'static str> {
+    makes(kind, |raw| raw.exportable(4096), "the device makes no memory for export")
+}
+
+fn managed(kind: Kind) -> Option<&'static str> {
+    makes(kind, |raw| raw.managed(4096), "the device makes no managed memory")
+}
+
+fn the_device_is_the_one_asked_for() {
+    let bench = Bench::new();
+    let (kind, ordinal) = match bench.machine.kind() {
+        Kind::Mock => (DeviceKind::Mock, 0),
+        Kind::StandIn => (DeviceKind::Cuda, 0),
+        Kind::Cuda(ordinal) => (DeviceKind::Cuda, ordinal),
+    };
+    assert_eq!((bench.manager.device_kind(), bench.manager.device_ordinal()), (kind, ordinal));
+    assert!(!bench.manager.device_name().is_empty() && bench.manager.total_vram() > 0);
+    let info = bench.manager.memory_info().unwrap();
+    assert!(info.free <= info.total, "{info:?}");
+    // Its identity is in every seal, and the same each time.
+    let again = builder(&bench.machine).build().unwrap();
+    assert_eq!(again.device_uuid(), bench.manager.device_uuid());
+    let shard = bench.seal("a", &noise(1000, 1));
+    assert_eq!(shard.device().uuid, bench.manager.device_uuid());
+    drop(again);
+    bench.close();
+}
+
+fn a_device_that_is_not_there() {
+    let machine = machine();
+    let refused = builder(&machine).device(machine.selector_of(4711)).build().map(drop).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::DeviceUnavailable, "{refused}");
+    assert!(refused.to_string().contains("4711"), "{refused}");
+}
+
+fn a_device_by_its_uuid() {
+    let bench = Bench::new();
+    let uuid = bench.manager.device_uuid();
+    let same = builder(&bench.machine).device(DeviceSelector::CudaUuid(uuid)).build().unwrap();
+    assert_eq!((same.device_uuid(), same.device_ordinal()), (uuid, bench.manager.device_ordinal()));
+    drop(same);
+    let mut bytes = *uuid.as_bytes();
+    bytes[7] ^= 1;
+    let other = DeviceSelector::CudaUuid(DeviceUuid::from_bytes(bytes));
+    let refused = builder(&bench.machine).device(other).build().map(drop).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::DeviceUnavailable, "{refused}");
+    bench.close();
+}
+
+/// Refuses such memory, whole and in part.
+fn refuse(address: impl FnOnce(&Arc<Raw>) -> vram_residency_rig::Foreign) {
+    const BYTES: u64 = 1 << 20;
+    let bench = Bench::new();
+    let raw = &bench.machine.gpu().unwrap().raw;
+    let foreign = address(raw);
+    for region in [RawRegion::new(foreign.address(), BYTES), RawRegion::new(foreign.address() + 4097, 1)] {
+        let refused = refused_regions(&bench.manager, &[region]);
+        assert_eq!(refused.code(), ErrorCode::PolicyViolation, "{refused}");
+    }
+    // An ordinary allocation of the engine's is taken.
+    let memory = crate::bench::memory(&bench.machine, &noise(5000, 2));
+    let adopted = crate::bench::adopt(&bench.manager, crate::bench::spec("a"), &memory, &[(0, 5000)]).unwrap();
+    bench.manager.execute(adopted.shard(), |_| ()).unwrap();
+    drop((adopted, foreign));
+    bench.close();
+}
+
+fn memory_made_for_export() {
+    refuse(|raw| raw.exportable(1 << 20).unwrap());
+}
+
+fn managed_memory() {
+    refuse(|raw| raw.managed(1 << 20).unwrap());
+}

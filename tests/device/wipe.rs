@@ -1,0 +1,152 @@
+//! What an attacker who kept a second mapping finds after a shard is gone: zeros, in all of the allocation.
+// covers: SCR-1 SCR-3
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+
+use vram_residency::{ErrorCode, ExecuteOptions, ShardSource, digest_bytes};
+use vram_residency_rig::Alias;
+
+use crate::bench::{Bench, driver, everywhere, noise, spec, stand_in};
+
+crate::cases! {
+    everywhere:
+        a_refused_seal_frees_nothing_unwiped;
+    driver:
+        after_release,
+        the_rest_of_the_last_granule_too,
+        after_quarantine,
+        after_the_manager_is_dropped,
+        after_a_panic_in_the_work;
+    stand_in:
+        after_a_refused_seal
+}
+
+const BYTES: usize = 3_000_001;
+
+/// A sealed shard, and the mapping that its attacker keeps.
+fn sealed(bench: &Bench, id: &str) -> (vram_residency::SealedShard, u64, Alias) {
+    let bytes = noise(BYTES, 1);
+    let shard = bench.seal(id, &bytes);
+    let address = bench.address(&shard);
+    let alias = bench.alias(address).unwrap();
+    assert!(alias.read()[..BYTES] == bytes, "the alias shows something else");
+    (shard, address, alias)
+}
+
+#[track_caller]
+fn assert_zero(alias: &Alias) {
+    let left = alias.read().iter().filter(|byte| **byte != 0).count();
+    assert_eq!(left, 0, "of {} bytes not wiped", alias.bytes());
+}
+
+fn after_release() {
+    let bench = Bench::new();
+    let (shard, _, alias) = sealed(&bench, "a");
+    bench.manager.release(&shard).unwrap();
+    assert_zero(&alias);
+    // What the attacker writes there later is in nobody's way.
+    let next = noise(BYTES, 2);
+    let shard = bench.seal("a", &next);
+    bench.assert_good(&shard, &next);
+    drop(alias);
+    bench.close();
+}
+
+fn the_rest_of_the_last_granule_too() {
+    let bench = Bench::new();
+    let (shard, address, alias) = sealed(&bench, "a");
+    assert!(alias.bytes() > BYTES);
+    alias.write(address + BYTES as u64, &vec![0x99; alias.bytes() - BYTES]);
+    bench.assert_good(&shard, &noise(BYTES, 1));
+    bench.manager.release(&shard).unwrap();
+    assert_zero(&alias);
+    drop(alias);
+    bench.close();
+}
+
+fn after_quarantine() {
+    let bench = Bench::new();
+    let (shard, address, alias) = sealed(&bench, "a");
+    alias.flip(address + 5, 5);
+    bench.assert_refused(&shard);
+    // It is evidence until it is released.
+    assert!(alias.read().iter().any(|byte| *byte != 0));
+    bench.manager.release(&shard).unwrap();
+    assert_zero(&alias);
+    drop(alias);
+    bench.close();
+}
+
+fn after_the_manager_is_dropped() {
+    let bench = Bench::new();
+    let (_good, _, first) = sealed(&bench, "good");
+    let (bad, address, second) = sealed(&bench, "bad");
+    second.flip(address, 0);
+    bench.assert_refused(&bad);
+    let Bench { manager, sink: _, machine } = bench;
+    drop(manager);
+    assert_zero(&first);
+    assert_zero(&second);
+    drop((first, second));
+    machine.assert_clean();
+}
+
+fn after_a_panic_in_the_work() {
+    let bench = Bench::new();
+    let (shard, _, alias) = sealed(&bench, "a");
+    let work = || bench.manager.execute(&shard, |_| std::panic::panic_any("the engine panics"));
+    assert!(catch_unwind(AssertUnwindSafe(work)).is_err());
+    // It is pinned no longer.
+    bench.manager.release(&shard).unwrap();
+    assert_zero(&alias);
+    drop(alias);
+    bench.close();
+}
+
+fn a_refused_seal_frees_nothing_unwiped() {
+    let bench = Bench::new();
+    let bytes = noise(BYTES, 3);
+    let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
+    let refused = bench.manager.seal_model(spec("a").expect_digest(wrong), ShardSource::bytes(&bytes)).unwrap_err();
+    assert_eq!((refused.code(), bench.manager.used_vram()), (ErrorCode::ModelLoadFailed, 0));
+    // Nor does an execution that was given up.
+    let shard = bench.seal("a", &bytes);
+    drop(bench.manager.begin(&shard, ExecuteOptions::default()).unwrap());
+    bench.manager.release(&shard).unwrap();
+    bench.close(); // which counts what was freed unwiped, where the machine can tell
+}
+
+fn after_a_refused_seal() {
+    struct Spy<'a> {
+        bench: &'a Bench,
+        left: usize,
+        aliases: &'a Mutex<Vec<Alias>>,
+    }
+    impl std::io::Read for Spy<'_> {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            let most = out.len().min(self.left);
+            out[..most].fill(0x77);
+            self.left -= most;
+            if self.left < BYTES / 2 && self.aliases.lock().unwrap().is_empty() {
+                let gpu = self.bench.machine.gpu().unwrap();
+                let mappings = gpu.stand_in.as_ref().unwrap().mappings();
+                let found = mappings.into_iter().filter(|(_, bytes)| *bytes >= BYTES as u64);
+                self.aliases.lock().unwrap().extend(found.map(|(address, _)| gpu.raw.alias(address).unwrap()));
+            }
+            Ok(most)
+        }
+    }
+    let bench = Bench::new();
+    let aliases = Mutex::new(Vec::new());
+    let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
+    let spy = Spy { bench: &bench, left: BYTES, aliases: &aliases };
+    let source = ShardSource::reader(BYTES as u64, spy);
+    let refused = bench.manager.seal_model(spec("a").expect_digest(wrong), source).unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::ModelLoadFailed);
+    let aliases = aliases.into_inner().unwrap();
+    assert_eq!(aliases.len(), 1, "the spy saw the memory that was being loaded");
+    assert_zero(&aliases[0]);
+    drop(aliases);
+    bench.close();
+}
