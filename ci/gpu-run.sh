@@ -78,15 +78,16 @@ probed=$("$bundle/bin/attacks" --probe 2>&1) || {
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+# A child that is killed before it has forgotten this must not clear up.
+trap '[ "$BASHPID" != "$$" ] || rm -rf "$work"' EXIT
 logs=$work/logs
 mkdir -p "$logs"
 [ ! -f "$out/logs.tar.gz" ] || tar -xzf "$out/logs.tar.gz" -C "$work" || exit 2
 export CARGO_TARGET_DIR=$work # where the behaviour suite leaves its report
 
 json_string() { # a JSON string of all of stdin
-    LC_ALL=C tr -d '\000-\010\013-\037' | LC_ALL=C awk 'BEGIN { printf "\"" } NR > 1 { printf "\\n" }
-        { gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); gsub(/\t/, "\\t"); printf "%s", $0 } END { printf "\"" }'
+    LC_ALL=C tr -d '\000-\010\013-\037' | LC_ALL=C sed 's/\\/\\\\/g; s/"/\\"/g; s/\t/\\t/g' |
+        LC_ALL=C awk 'BEGIN { printf "\"" } NR > 1 { printf "\\n" } { printf "%s", $0 } END { printf "\"" }'
 }
 smi() { command -v nvidia-smi >/dev/null && nvidia-smi -i "$device" --query-gpu="$1" --format=csv,noheader,nounits 2>/dev/null | head -n 1; }
 
@@ -219,7 +220,7 @@ run_stage() { # NAME: runs it within its limit and writes what came of it
     elif [ "$status" -eq "$SKIP" ]; then
         word=skipped reason=$(sed -n 's/^SKIPPED //p' "$log" | tail -n 1)
     elif [ "$status" -eq 0 ] && [ "$failed" -eq 0 ]; then
-        word=passed
+        word=passed reason=$(grep -ac '^not met:' "$log" | sed -n 's/^[1-9].*$/& requirements on speed not met/p')
         if [ "$skipped" -gt 0 ] && [ "$passed" -eq 0 ]; then
             word=skipped reason="every case is for another device"
         fi
@@ -285,6 +286,7 @@ for name in "${stages[@]}"; do
     fi
     rm -f "$logs/$name.stage" "$logs/$name".json* "$logs/$name-plain.json"
     run_stage "$name"
-    write_results
+    write_results || exit 1
 done
-! grep -qE '"status":"(failed|timeout)"' "$logs"/*.stage
+[ -s "$out/results.json" ] || exit 1
+! cat "$logs"/*.stage | grep -qE '"status":"(failed|timeout)"'
