@@ -40,11 +40,14 @@ pub fn measure(world: &World, table: &mut Table) {
             let clock = sampled.or_else(|| limit::clock(world.raw()));
             let most = clock.and_then(|clock| limit::bytes_per_second(world.raw(), clock, block, world.options.plain));
             if let Some(most) = most.filter(|_| world.is_gpu()) {
-                table.share(bytes as f64 / found.seconds() / most, if sampled.is_some() {
-                    "of the integer pipe at the clock of the run"
-                } else {
-                    "of the integer pipe at the highest clock"
-                });
+                table.share(
+                    bytes as f64 / found.seconds() / most,
+                    if sampled.is_some() {
+                        "of the integer pipe at the clock of the run"
+                    } else {
+                        "of the integer pipe at the highest clock"
+                    },
+                );
             }
             if world.is_gpu() && block == 4096 {
                 match bytes >> 20 {

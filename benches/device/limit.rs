@@ -39,7 +39,14 @@ pub struct Sampler(Option<Child>);
 impl Sampler {
     pub fn start(wanted: bool, ordinal: i32) -> Self {
         let mut command = Command::new("nvidia-smi");
-        command.args(["--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "-lms", "50", "-i", &ordinal.to_string()]);
+        command.args([
+            "--query-gpu=clocks.sm",
+            "--format=csv,noheader,nounits",
+            "-lms",
+            "50",
+            "-i",
+            &ordinal.to_string(),
+        ]);
         let child = wanted.then(|| command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn());
         Self(child.and_then(Result::ok))
     }

@@ -42,8 +42,7 @@ impl Raw {
     /// # Errors
     /// The driver's call and number, where it does not let one be made.
     pub fn second_context(&self, library: &Path) -> Result<Arc<Self>, String> {
-        let create: Symbol<'_, unsafe extern "C" fn(*mut usize, u32, i32) -> u32> =
-            self.try_find("cuCtxCreate_v2")?;
+        let create: Symbol<'_, unsafe extern "C" fn(*mut usize, u32, i32) -> u32> = self.try_find("cuCtxCreate_v2")?;
         let pop: Symbol<'_, unsafe extern "C" fn(*mut usize) -> u32> = self.find("cuCtxPopCurrent_v2");
         let (mut context, mut popped) = (0, 0);
         // SAFETY: the driver writes one handle to the local.

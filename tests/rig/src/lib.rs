@@ -24,8 +24,8 @@ mod stream;
 
 pub use attack::{Access, Mapped};
 pub use machine::{Gpu, Kind, Machine};
-pub use memory::Memory;
 pub use measure::Pinned;
+pub use memory::Memory;
 pub use raw::{Alias, EngineKernels, Raw};
 pub use stand_in::StandIn;
 pub use stream::EngineStream;
