@@ -57,6 +57,9 @@ take() { # KIND NAME [AS]
     strip -o "$folder/bin/${3:-$2}" "$file" || exit 1
 }
 
+# What is built: the tree as it is now, not when the build is done.
+commit=$(git rev-parse HEAD)
+[ -z "$(git status --porcelain --untracked-files=no)" ] || commit=$commit+changes
 rm -rf "$folder"
 mkdir -p "$folder/bin" || exit 1
 folder=$(cd "$folder" && pwd)
@@ -119,8 +122,6 @@ if [ "$quick" = no ]; then
     [[ $said == *"no mock device"* ]] || wrong "the worker does not say that it has no mock: $said"
 fi
 
-commit=$(git rev-parse HEAD)
-[ -z "$(git status --porcelain --untracked-files=no)" ] || commit=$commit+changes
 {
     printf 'commit: %s\nrustc: %s\nnvcc: %s\nglibc: %s or later\nquick: %s\n\n' "$commit" "$(rustc --version)" "$nvcc_version" "${glibc#GLIBC_}" "$quick"
     (cd "$folder" && find . -type f ! -name MANIFEST -printf '%P\n' | LC_ALL=C sort | xargs sha256sum)
