@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Makes a folder with all that a GPU machine needs to run the suites, the attacks and the benches without a Rust toolchain:
 #
-#   ci/gpu-bundle.sh [--plain] [--quick] [FOLDER]        (target/gpu-bundle when not given)
+#   ci/gpu-bundle.sh [--plain] [--sanitizer] [--quick] [FOLDER]        (target/gpu-bundle when not given)
 #
-# There, FOLDER/gpu-run.sh runs them. `--plain` adds the bench with the kernels' plain variant (VRAM_SHA256_MAD=0). `--quick` takes
+# There, FOLDER/gpu-run.sh runs them. `--plain` adds the bench with the kernels' plain variant (VRAM_SHA256_MAD=0), `--sanitizer`
+# NVIDIA's compute-sanitizer (28 MB, from a Python wheel) for machines that have none. `--quick` takes
 # the debug build of the attacks and the bench, without kernels, and the stand-in for the driver: enough to try gpu-run.sh on a
 # machine without a GPU. Fails when the bundle is too large, needs a library besides the C library, or when the worker in it
 # knows the mock. Needs what ci/nvcc.sh needs, python3 and binutils.
@@ -13,11 +14,12 @@
 most_bytes=$((60 << 20))
 # What every Linux with glibc has.
 allowed='^(libc\.so\.6|libm\.so\.6|libgcc_s\.so\.1|ld-linux-x86-64\.so\.2)$'
-plain=no quick=no folder=""
+plain=no quick=no sanitizer=no folder=""
 for argument in "$@"; do
     case $argument in
         --plain) plain=yes ;;
         --quick) quick=yes ;;
+        --sanitizer) sanitizer=yes ;;
         -*) sed -n '2,/^# shell/{/^# shell/d;s/^# \{0,1\}//p}' "$0" >&2 && exit 2 ;;
         *) folder=$argument ;;
     esac
@@ -97,6 +99,24 @@ else
         NVCC=$CARGO_TARGET_DIR/nvcc-plain build --release -p vram-residency --bench device
         take bench device bench-device-plain
     fi
+fi
+
+if [ "$sanitizer" = yes ]; then
+    need python3 python3-venv
+    tools=${VRAM_RESIDENCY_TOOLS:-$root/.tools}/compute-sanitizer-13.0
+    if [ ! -e "$tools/complete" ]; then
+        rm -rf "$tools" && mkdir -p "$tools" || exit 1
+        python3 -m venv "$tools/venv" && "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+            --target "$tools" 'nvidia-cuda-sanitizer-api==13.0.*' || exit 1
+        rm -rf "$tools/venv"
+        touch "$tools/complete"
+    fi
+    mkdir -p "$folder/sanitizer/lib"
+    cp -r "$tools/nvidia/cu13/bin" "$folder/sanitizer/" && cp "$tools"/nvidia/cu13/lib/*.so* "$folder/sanitizer/lib/" || exit 1
+    # The largest is there twice.
+    ln -sf ../bin/libsanitizer-collection.so "$folder/sanitizer/lib/" || exit 1
+    chmod +x "$folder/sanitizer/bin/compute-sanitizer"
+    "$folder/sanitizer/bin/compute-sanitizer" --version >/dev/null || exit 1
 fi
 
 # What it must be.

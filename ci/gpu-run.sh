@@ -160,7 +160,7 @@ stage_bench() { bench bench --budget "$((limit / 3))"; }
 stage_overlap() { bench overlap --overlap; }
 find_sanitizer() {
     local file
-    for file in "$bundle/sanitizer/compute-sanitizer" "$(command -v compute-sanitizer)" /usr/local/cuda*/bin/compute-sanitizer; do
+    for file in "$bundle/sanitizer/bin/compute-sanitizer" "$(command -v compute-sanitizer)" /usr/local/cuda*/bin/compute-sanitizer; do
         [ -x "$file" ] && echo "$file" && return
     done
     return 1

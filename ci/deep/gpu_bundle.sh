@@ -3,4 +3,4 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/../lib.sh"
 
-bash ci/gpu-bundle.sh --plain
+bash ci/gpu-bundle.sh --plain --sanitizer
