@@ -34,6 +34,7 @@ steps=(
     readme
     real_weights
     flip_from_outside
+    gpu_scripts
 )
 # What a commit hook runs besides: the unit and property tests.
 extra=(unit)
@@ -53,6 +54,7 @@ PY
     python3 ci/materialise.py --self-test || status=1
     bash ci/fuzz.sh --self-test || status=1
     python3 ci/gates.py --self-test || status=1
+    python3 ci/gpu-results.py --self-test || status=1
     if command -v shellcheck >/dev/null; then
         git ls-files .ci/run 'ci/*.sh' 'ci/deep/*.sh' 'ci/hooks/*' | xargs shellcheck -x || status=1
     else
@@ -226,6 +228,10 @@ step_real_weights() {
 step_flip_from_outside() {
     worker
     python3 ci/flip-from-outside.py --worker "$worker"
+}
+
+step_gpu_scripts() { # what runs on a GPU machine, on a small bundle and the stand-in
+    bash ci/gpu-scripts.sh
 }
 
 step_unit() { # what a commit hook can afford

@@ -49,7 +49,9 @@ async fn main() -> ExitCode {
     let path = report(choice);
     let file = std::fs::File::create(&path).expect("the report");
     let basic = writer::Basic::raw(std::io::stdout(), Coloring::Auto, Verbosity::Default);
-    let features = Path::new(env!("CARGO_MANIFEST_DIR")).join("features");
+    // Elsewhere than in the repository they are where `VRAM_TEST_FEATURES` says.
+    let features = std::env::var_os("VRAM_TEST_FEATURES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("features"), PathBuf::from);
     let writer = World::cucumber()
         .with_writer(basic.summarized().tee::<World, _>(writer::JUnit::for_tee(file, Verbosity::Default)).normalized())
         .fail_on_skipped()

@@ -10,6 +10,8 @@
 #define ENGINE_MATVEC "engine_matvec"
 #define ENGINE_FLIP "engine_flip"
 #define ENGINE_SPIN "engine_spin"
+#define ENGINE_SCAN "engine_scan"
+#define ENGINE_RANDOM "engine_random"
 
 typedef struct engine_matvec_args {
     uint64_t weights; /* rows × columns float32, row by row */
@@ -27,5 +29,19 @@ typedef struct engine_flip_args {
 typedef struct engine_spin_args {
     uint64_t nanoseconds;
 } engine_spin_args;
+
+typedef struct engine_scan_args {
+    uint64_t address; /* a multiple of 16 */
+    uint64_t vectors; /* of 16 bytes */
+    uint64_t value;   /* 8 bytes to look for, at multiples of 8 */
+    uint64_t counter; /* 8 bytes, to which what was found is added */
+} engine_scan_args;
+
+typedef struct engine_random_args {
+    uint64_t address; /* a multiple of 16 */
+    uint64_t vectors; /* of 16 bytes */
+    uint64_t seed;
+    uint64_t repeat; /* 0: random bytes; else these 8 bytes over and over */
+} engine_random_args;
 
 #endif

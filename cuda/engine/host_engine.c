@@ -21,6 +21,16 @@ static void run_spin(const void *args)
     engine_spin(*(const engine_spin_args *)args);
 }
 
+static void run_scan(const void *args)
+{
+    engine_scan(*(const engine_scan_args *)args);
+}
+
+static void run_random(const void *args)
+{
+    engine_random(*(const engine_random_args *)args);
+}
+
 static const struct kernel {
     const char *name;
     void (*run)(const void *args);
@@ -29,6 +39,8 @@ static const struct kernel {
     {ENGINE_MATVEC, run_matvec, sizeof(engine_matvec_args)},
     {ENGINE_FLIP, run_flip, sizeof(engine_flip_args)},
     {ENGINE_SPIN, run_spin, sizeof(engine_spin_args)},
+    {ENGINE_SCAN, run_scan, sizeof(engine_scan_args)},
+    {ENGINE_RANDOM, run_random, sizeof(engine_random_args)},
 };
 
 static const struct kernel *find(const char *name)

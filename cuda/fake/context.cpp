@@ -20,7 +20,15 @@ size_t context_depth()
 
 int32_t current_device()
 {
+    if (!stack.empty() && stack.back() >= CREATED_CONTEXT) {
+        return (int32_t)(stack.back() % 16);
+    }
     return stack.empty() ? -1 : (int32_t)(stack.back() - CONTEXT);
+}
+
+void push_context(uint64_t context)
+{
+    stack.push_back(context);
 }
 
 void violation(const char *what)
@@ -126,6 +134,18 @@ FAKE_API Status cuDeviceGetAttribute(int32_t *out, uint32_t attribute, int32_t d
         return INVALID_DEVICE;
     }
     switch (attribute) {
+    case 13: /* clock, kHz */
+        *out = 1000000;
+        return OK;
+    case 16: /* multiprocessors */
+        *out = 2;
+        return OK;
+    case 32: /* ECC */
+        *out = 0;
+        return OK;
+    case 38: /* bytes of level 2 cache */
+        *out = 1 << 20;
+        return OK;
     case 75:
         *out = (int32_t)on.setting("major");
         return OK;

@@ -176,6 +176,9 @@ struct State {
 State &state();
 /* Takes the lock, counts the call, and says what was ordered for it, or what it fails with anyway. */
 Status entered(const char *call, bool needs_context);
+/* Handles of contexts that were created: this, plus a multiple of 16, plus the device. */
+static const uint64_t CREATED_CONTEXT = 0x1000000;
+void push_context(uint64_t context);
 size_t context_depth();
 int32_t current_device();
 

@@ -365,6 +365,14 @@ static bool needs_of(const std::string &name, const uint8_t *args, std::vector<N
         engine_flip_args a;
         memcpy(&a, args, sizeof a);
         needs = {{{a.address, 1}, true}};
+    } else if (name == ENGINE_SCAN) {
+        engine_scan_args a;
+        memcpy(&a, args, sizeof a);
+        needs = {{{a.address, 16 * a.vectors}, false}, {{a.counter, 8}, true}};
+    } else if (name == ENGINE_RANDOM) {
+        engine_random_args a;
+        memcpy(&a, args, sizeof a);
+        needs = {{{a.address, 16 * a.vectors}, true}};
     } else {
         needs = {};
     }

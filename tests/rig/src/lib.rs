@@ -14,13 +14,17 @@
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "a suite that overflows fails")]
 #![allow(clippy::missing_panics_doc, missing_docs, reason = "for the project's own suites")]
 
+mod attack;
 mod machine;
+mod measure;
 mod memory;
 mod raw;
 mod stand_in;
 mod stream;
 
+pub use attack::{Access, Mapped};
 pub use machine::{Gpu, Kind, Machine};
+pub use measure::Pinned;
 pub use memory::Memory;
 pub use raw::{Alias, EngineKernels, Raw};
 pub use stand_in::StandIn;

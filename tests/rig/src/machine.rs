@@ -192,6 +192,14 @@ impl Gpu {
         }
     }
 
+    /// The primary context once more, as another part of an engine would retain it.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub fn open_again(&self) -> Result<Arc<Raw>, String> {
+        Raw::open(&self.library, i32::try_from(self.ordinal).unwrap(), self.stand_in.is_some())
+    }
+
     /// Where the driver's library is.
     pub fn library(&self) -> &Path {
         &self.library

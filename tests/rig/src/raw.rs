@@ -21,6 +21,8 @@ mod engine {
 
 /// Threads of a block of the engine's kernels, as in cuda/engine/engine.h.
 const ENGINE_THREADS: u32 = 128;
+/// Blocks that fill every GPU, for kernels that take any number.
+const WIDE_GRID: u32 = 4096;
 /// CU_POINTER_ATTRIBUTE_RANGE_START_ADDR and _SIZE.
 const RANGE_START: u32 = 11;
 const RANGE_SIZE: u32 = 12;
@@ -31,25 +33,34 @@ const MINOR: u32 = 76;
 /// CUmemLocation.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Location {
-    kind: u32,
-    id: i32,
+pub(crate) struct Location {
+    pub(crate) kind: u32,
+    pub(crate) id: i32,
 }
 
 /// CUmemAccessDesc.
 #[repr(C)]
-struct AccessDesc {
-    location: Location,
-    flags: u32,
+pub(crate) struct AccessDesc {
+    pub(crate) location: Location,
+    pub(crate) flags: u32,
 }
 
 /// The driver's library, started, with the primary context of one device retained.
 #[derive(Debug)]
 pub struct Raw {
     library: Library,
-    device: i32,
-    context: usize,
+    pub(crate) device: i32,
+    pub(crate) context: Context,
     stand_in: bool,
+}
+
+/// The context that calls are made in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Context {
+    /// The device's primary one, retained.
+    Primary(usize),
+    /// One that was created.
+    Created(usize),
 }
 
 /// A second mapping of memory that somebody else allocated, writable whatever the first one allows. It outlives the first.
@@ -78,7 +89,7 @@ impl Raw {
     pub fn open(library: &Path, ordinal: i32, stand_in: bool) -> Result<Arc<Self>, String> {
         // SAFETY: NVIDIA's driver, or the stand-in that build.rs compiled; loading either runs only its own initialisers.
         let library = unsafe { Library::new(library) }.map_err(|error| error.to_string())?;
-        let mut raw = Self { library, device: 0, context: 0, stand_in };
+        let mut raw = Self { library, device: 0, context: Context::Primary(0), stand_in };
         // SAFETY (for this and each `call` below): the type is that of the function's declaration in cuda.h, with handles and
         // device addresses as integers; pointers are to locals of the type and length that the declaration asks for.
         let init: Symbol<'_, unsafe extern "C" fn(u32) -> u32> = raw.find("cuInit");
@@ -92,21 +103,27 @@ impl Raw {
         let mut context = 0;
         // SAFETY: see above.
         check("cuDevicePrimaryCtxRetain", unsafe { retain(&raw mut context, device) })?;
-        (raw.device, raw.context) = (device, context);
+        (raw.device, raw.context) = (device, Context::Primary(context));
         Ok(Arc::new(raw))
     }
 
-    fn find<T>(&self, name: &str) -> Symbol<'_, T> {
+    pub(crate) fn find<T>(&self, name: &str) -> Symbol<'_, T> {
+        self.try_find(name).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// A function that not every driver has. The caller names the type of its declaration in cuda.h.
+    pub(crate) fn try_find<T>(&self, name: &str) -> Result<Symbol<'_, T>, String> {
         // SAFETY: every caller names the type of the function's declaration in cuda.h.
-        unsafe { self.library.get(name.as_bytes()) }.unwrap_or_else(|error| panic!("{name}: {error}"))
+        unsafe { self.library.get(name.as_bytes()) }.map_err(|error| format!("{name}: {error}"))
     }
 
     /// Runs `call` with the context current on this thread.
-    fn inside<T>(&self, call: impl FnOnce() -> T) -> T {
+    pub(crate) fn inside<T>(&self, call: impl FnOnce() -> T) -> T {
+        let (Context::Primary(context) | Context::Created(context)) = self.context;
         let push: Symbol<'_, unsafe extern "C" fn(usize) -> u32> = self.find("cuCtxPushCurrent_v2");
         let pop: Symbol<'_, unsafe extern "C" fn(*mut usize) -> u32> = self.find("cuCtxPopCurrent_v2");
         // SAFETY: the context is retained while `self` lives.
-        assert_eq!(unsafe { push(self.context) }, 0, "cuCtxPushCurrent");
+        assert_eq!(unsafe { push(context) }, 0, "cuCtxPushCurrent");
         let answer = call();
         let mut popped = 0;
         // SAFETY: the driver writes one handle to the local.
@@ -150,6 +167,11 @@ impl Raw {
         // SAFETY: the driver writes one number to each local.
         assert_eq!(self.inside(|| unsafe { ask(&raw mut free, &raw mut total) }), 0, "cuMemGetInfo");
         (free as u64, total as u64)
+    }
+
+    /// The same device through another context.
+    pub(crate) fn with_context(&self, library: Library, context: Context) -> Arc<Self> {
+        Arc::new(Self { library, device: self.device, context, stand_in: self.stand_in })
     }
 
     /// An engine's own allocation.
@@ -199,11 +221,21 @@ impl Raw {
 
     /// Reads device memory. Blocks.
     pub fn read(&self, from: u64, bytes: usize) -> Vec<u8> {
+        self.try_read(from, bytes).unwrap_or_else(|code| panic!("cuMemcpyDtoH: {code}"))
+    }
+
+    /// Reads device memory. Blocks.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn try_read(&self, from: u64, bytes: usize) -> Result<Vec<u8>, u32> {
         let call: Symbol<'_, unsafe extern "C" fn(*mut u8, u64, usize) -> u32> = self.find("cuMemcpyDtoH_v2");
         let mut out = vec![0; bytes];
         // SAFETY: the driver writes as many bytes as the vector has, and checks the device range.
-        assert_eq!(self.inside(|| unsafe { call(out.as_mut_ptr(), from, bytes) }), 0, "cuMemcpyDtoH");
-        out
+        match self.inside(|| unsafe { call(out.as_mut_ptr(), from, bytes) }) {
+            0 => Ok(out),
+            code => Err(code),
+        }
     }
 
     /// An engine's own stream, which does not synchronise with the default one.
@@ -316,9 +348,18 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        let release: Symbol<'_, unsafe extern "C" fn(i32) -> u32> = self.find("cuDevicePrimaryCtxRelease_v2");
-        // SAFETY: retained once in `open`.
-        let _ = unsafe { release(self.device) };
+        match self.context {
+            Context::Primary(_) => {
+                let release: Symbol<'_, unsafe extern "C" fn(i32) -> u32> = self.find("cuDevicePrimaryCtxRelease_v2");
+                // SAFETY: retained once in `open`.
+                let _ = unsafe { release(self.device) };
+            }
+            Context::Created(context) => {
+                let destroy: Symbol<'_, unsafe extern "C" fn(usize) -> u32> = self.find("cuCtxDestroy_v2");
+                // SAFETY: created once for this value.
+                let _ = unsafe { destroy(context) };
+            }
+        }
     }
 }
 
@@ -389,6 +430,22 @@ impl EngineKernels {
         self.launch("engine_spin", stream, 1, &[nanoseconds])
     }
 
+    /// Enqueues a count of the places, multiples of 8, at which `value` stands, added to the 8 bytes at `counter`.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn scan(&self, stream: usize, address: u64, bytes: u64, value: u64, counter: u64) -> Result<(), u32> {
+        self.launch("engine_scan", stream, WIDE_GRID.min(grid(bytes)), &[address, bytes / 16, value, counter])
+    }
+
+    /// Enqueues filling memory with random bytes, or with `repeat` over and over where it is not 0.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn random(&self, stream: usize, address: u64, bytes: u64, seed: u64, repeat: u64) -> Result<(), u32> {
+        self.launch("engine_random", stream, WIDE_GRID.min(grid(bytes)), &[address, bytes / 16, seed, repeat])
+    }
+
     /// Every engine kernel takes one structure of 64-bit numbers.
     fn launch(&self, name: &str, stream: usize, grid: u32, args: &[u64]) -> Result<(), u32> {
         let find: Symbol<'_, unsafe extern "C" fn(*mut usize, usize, *const i8) -> u32> =
@@ -433,6 +490,11 @@ impl Drop for EngineKernels {
     }
 }
 
-fn check(call: &str, code: u32) -> Result<(), String> {
+/// Blocks of a kernel whose threads each take 16 bytes.
+fn grid(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(16 * u64::from(ENGINE_THREADS)).max(1)).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn check(call: &str, code: u32) -> Result<(), String> {
     if code == 0 { Ok(()) } else { Err(format!("{call}: driver error {code}")) }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use libloading::{Library, Symbol};
 use tempfile::TempDir;
 
-/// The library that build.rs compiled.
+/// The library that build.rs compiled; elsewhere `VRAM_TEST_STAND_IN` names it.
 const LIBRARY: &str = env!("VRAM_RESIDENCY_STAND_IN");
 
 /// One stand-in, shared by nothing else.
@@ -44,7 +44,8 @@ impl StandIn {
     }
 
     fn made(change: impl FnOnce(&mut Vec<u8>)) -> Self {
-        let mut bytes = std::fs::read(LIBRARY).unwrap();
+        let library = std::env::var_os("VRAM_TEST_STAND_IN").map_or_else(|| PathBuf::from(LIBRARY), PathBuf::from);
+        let mut bytes = std::fs::read(&library).unwrap_or_else(|error| panic!("{}: {error}", library.display()));
         change(&mut bytes);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("libcuda.so.1");
