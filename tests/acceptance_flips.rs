@@ -4,11 +4,11 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod common;
+mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::{Dice, Rig, assert_clean, noise, refusals, spec};
+use support::{Dice, Rig, assert_clean, noise, refusals, spec};
 use vram_residency::{
     BadRange, Digest, EventKind, ManagerState, OnIntegrityFailure, RefusalReason, SealedShard, ShardSource, VramError,
     digest_bytes,
@@ -33,22 +33,22 @@ fn flip_all(bytes: &[u8], positions: &[u64], seed: u64) {
 }
 
 fn flip_each(bytes: &[u8], positions: impl Iterator<Item = u64>, seed: u64) -> u64 {
-    let config = common::small();
+    let config = support::small();
     // Without a sink of its own the trail goes to tracing, which nobody listens to: this is a long run.
-    let manager = common::builder(&config)
+    let manager = support::builder(&config)
         .on_integrity_failure(OnIntegrityFailure::QuarantineShard)
         .staging(4 << 10)
         .build()
         .unwrap();
-    let rig = Rig { config, sink: std::sync::Arc::default(), manager };
-    let vouched: Digest = digest_bytes(&common::block(1024), bytes);
+    let rig = Rig { config, sink: std::sync::Arc::default(), manager: manager.into() };
+    let vouched: Digest = digest_bytes(&support::block(1024), bytes);
     let mut dice = Dice::new(seed);
     let mut tried = 0;
     for at in positions {
         let seal = || rig.manager.seal_model(spec("flipped").expect_digest(vouched), ShardSource::bytes(bytes));
         let shard = seal().unwrap();
         let bit = dice.bit();
-        rig.flip(&shard, at, bit);
+        rig.flip_bit(&shard, at, bit);
         let (outcome, ran) = rig.execute(&shard);
         assert!(!ran, "the work ran over a flip of bit {bit} of byte {at} (seed {seed})");
         match outcome {
@@ -117,8 +117,8 @@ fn the_same_shards_unflipped_execute() {
     }
     // A bit that flips twice is as if it had not flipped: what counts is what is there when the check runs.
     let shard = rig.seal("twice", &noise(4096, 4));
-    rig.flip(&shard, 77, 3);
-    rig.flip(&shard, 77, 3);
+    rig.flip_bit(&shard, 77, 3);
+    rig.flip_bit(&shard, 77, 3);
     assert!(matches!(rig.execute(&shard), (Ok(()), true)));
     rig.assert_recount();
     rig.close_clean();

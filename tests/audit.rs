@@ -4,13 +4,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod common;
+mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Rig, assert_clean, assert_contiguous, noise, refusals, small, spec};
+use support::{Rig, assert_clean, assert_contiguous, noise, refusals, small, spec};
 use vram_residency::{
     Ack, AuditError, AuditEvent, AuditRequirement, AuditSink, ErrorCode, EventKind, ExecuteOptions, ExecuteOutcome,
     Fault, ManagerState, MemorySink, Origin, Policy, RefusalReason, SealedShard, Severity, ShardSource, StopReason,
@@ -85,7 +85,7 @@ fn events_carry_their_fields() {
     assert!(duration > Duration::ZERO);
     let EventKind::ExecuteFinished { outcome, .. } = event_named(&rig, "execute_finished").kind else { panic!() };
     assert_eq!(outcome, ExecuteOutcome::Finished);
-    rig.flip(&shard, 66_000, 4);
+    rig.flip_bit(&shard, 66_000, 4);
     let actual_before = rig.manager.compute_vram_digest(&shard).unwrap();
     assert!(rig.execute(&shard).0.is_err());
     let failed = event_named(&rig, "seal_verification_failed");
@@ -142,7 +142,7 @@ fn every_failure_path_leaves_its_events() {
         assert!(rig.manager.seal_model(spec("two"), ShardSource::reader(100, std::io::empty())).is_err());
     };
     assert_eq!(events_of(&rig, unreadable), ["vram_allocated", "vram_wiped", "vram_deallocated", "vram_seal_failed"]);
-    let too_large = |rig: &Rig| assert!(rig.try_seal("two", &noise(9 << 20, 1)).is_err());
+    let too_large = |rig: &Rig| assert!(rig.try_seal("two", &noise(17 << 20, 1)).is_err());
     assert_eq!(events_of(&rig, too_large), ["vram_allocation_failed", "vram_seal_failed"]);
     let no_residency = |rig: &Rig| {
         rig.config.fail(Fault::Residency(vram_residency::ResidencyLie::AllZero)).unwrap();
@@ -152,7 +152,7 @@ fn every_failure_path_leaves_its_events() {
     let taken = |rig: &Rig| assert!(rig.try_seal("one", &bytes).is_err());
     assert_eq!(events_of(&rig, taken), ["vram_seal_failed"]);
     // A flip: the failure, the quarantine; and again at each repetition, except for the quarantine.
-    rig.flip(&shard, 1, 1);
+    rig.flip_bit(&shard, 1, 1);
     let verify = |rig: &Rig| assert!(rig.manager.verify_sealed(&shard).is_err());
     assert_eq!(events_of(&rig, verify), ["seal_verification_failed", "shard_quarantined"]);
     assert_eq!(events_of(&rig, verify), ["seal_verification_failed"]);
@@ -180,7 +180,7 @@ fn an_integrity_failure_stops_and_says_so_once() {
     let rig = Rig::new();
     let (shard, other) = (rig.seal("one", &noise(5000, 1)), rig.seal("two", &noise(5000, 2)));
     let in_flight = rig.manager.begin(&other, ExecuteOptions::default()).unwrap();
-    rig.flip(&shard, 1, 1);
+    rig.flip_bit(&shard, 1, 1);
     let run = |rig: &Rig| assert!(rig.execute(&shard).0.is_err());
     let expected = ["seal_verification_failed", "shard_quarantined", "manager_stopped", "execute_refused"];
     assert_eq!(events_of(&rig, run), expected);
@@ -215,7 +215,7 @@ fn an_abandoned_execution_says_so() {
 fn policy_violations_are_critical_events() {
     // covers: AUD-1
     let sink = Arc::new(MemorySink::claiming_durable());
-    let refused = common::builder(&small()).policy(Policy::production()).audit(sink.clone()).build().unwrap_err();
+    let refused = support::builder(&small()).policy(Policy::production()).audit(sink.clone()).build().unwrap_err();
     assert_eq!(refused.code(), ErrorCode::PolicyViolation);
     assert_eq!(sink.names(), ["policy_violation"], "and no manager_started");
     assert_eq!(sink.events()[0].severity, Severity::Critical);
@@ -287,7 +287,7 @@ fn without_a_trail(rig: &Rig, break_it: impl FnOnce(), mend_it: impl FnOnce()) {
     assert_eq!(rig.manager.compute_vram_digest(&shard).unwrap(), shard.digest());
     rig.manager.release(&other).unwrap();
     assert!(rig.manager.used_vram() < used);
-    rig.flip(&shard, 0, 0);
+    rig.flip_bit(&shard, 0, 0);
     assert!(matches!(rig.manager.verify_sealed(&shard), Err(VramError::IntegrityFailure { .. })));
     assert_eq!(rig.manager.state(), ManagerState::Stopped(StopReason::IntegrityFailure));
     rig.manager.release(&shard).unwrap();
@@ -361,13 +361,13 @@ fn a_sink_that_panics_fails_closed_and_breaks_nothing() {
     let config = small();
     let panics = Arc::new(Panics { from: 6, seen: AtomicU64::new(0) });
     let beside = Arc::new(MemorySink::default());
-    let manager = common::builder(&config)
+    let manager = support::builder(&config)
         .policy(Policy::development().require_audit(AuditRequirement::Durable))
         .audit(panics.clone())
         .audit(beside.clone())
         .build()
         .unwrap();
-    let rig = Rig { config, sink: beside, manager };
+    let rig = Rig { config, sink: beside, manager: manager.into() };
     // manager_started and twice two events of sealing: from here on it panics.
     without_a_trail(&rig, || {}, || {});
     let (stats, events) = rig.close();
@@ -382,20 +382,20 @@ fn a_sink_that_is_not_durable_does_not_satisfy_a_durable_policy() {
     // covers: AUD-5
     let policy = || Policy::development().require_audit(AuditRequirement::Durable);
     let plain = Arc::new(MemorySink::default());
-    let error = common::builder(&small()).policy(policy()).audit(plain).build().unwrap_err();
+    let error = support::builder(&small()).policy(policy()).audit(plain).build().unwrap_err();
     assert!(matches!(error, VramError::AuditUnavailable { event: "manager_started", .. }), "{error:?}");
     // The default sink, tracing, is not durable either.
-    let error = common::builder(&small()).policy(policy()).build().unwrap_err();
+    let error = support::builder(&small()).policy(policy()).build().unwrap_err();
     assert_eq!(error.code(), ErrorCode::AuditUnavailable);
     // One durable sink beside one that is not: enough. A failing one beside a durable one: not.
     let durable = || Arc::new(MemorySink::claiming_durable());
     let plain = Arc::new(MemorySink::default());
-    common::builder(&small()).policy(policy()).audit(durable()).audit(plain.clone()).build().unwrap();
+    support::builder(&small()).policy(policy()).audit(durable()).audit(plain.clone()).build().unwrap();
     plain.failing(true);
-    let error = common::builder(&small()).policy(policy()).audit(durable()).audit(plain).build().unwrap_err();
+    let error = support::builder(&small()).policy(policy()).audit(durable()).audit(plain).build().unwrap_err();
     assert_eq!(error.code(), ErrorCode::AuditUnavailable);
     let accepting = Policy::development().require_audit(AuditRequirement::Accepted);
-    common::builder(&small()).policy(accepting).audit(Arc::new(MemorySink::default())).build().unwrap();
+    support::builder(&small()).policy(accepting).audit(Arc::new(MemorySink::default())).build().unwrap();
 }
 
 #[test]

@@ -3,13 +3,12 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod common;
+mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Dice, Rig, assert_clean, assert_contiguous, noise, small, spec};
+use support::{Dice, Rig, assert_clean, assert_contiguous, noise, small, spec, within};
 use vram_residency::{
     EventKind, ExecuteOptions, ManagerState, OnIntegrityFailure, SealedShard, ShardSource, VramError, digest_bytes,
 };
@@ -29,22 +28,6 @@ struct Counts {
 
 fn add(count: &AtomicU64) {
     count.fetch_add(1, Ordering::SeqCst);
-}
-
-/// Runs `work` and fails, instead of hanging for ever, when it does not end.
-fn within(limit: Duration, work: impl FnOnce() + Send) {
-    std::thread::scope(|scope| {
-        let (done, ended) = mpsc::channel();
-        let worker = scope.spawn(move || {
-            work();
-            let _ = done.send(());
-        });
-        if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(limit) {
-            eprintln!("deadlock: the threads did not end within {limit:?}");
-            std::process::abort();
-        }
-        worker.join().unwrap();
-    });
 }
 
 #[test]
@@ -163,7 +146,7 @@ fn one_integrity_failure_stops_all_threads_once() {
                 scope.spawn(move || {
                     for round in 0_usize.. {
                         if worker == 0 && round == 20 {
-                            rig.flip(&shards[0], 12_345, 1);
+                            rig.flip_bit(&shards[0], 12_345, 1);
                             flipped.store(true, Ordering::SeqCst);
                         }
                         let bad_before = flipped.load(Ordering::SeqCst);

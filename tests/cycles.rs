@@ -4,12 +4,12 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod common;
+mod support;
 
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use common::{Dice, Rig, assert_clean, assert_contiguous, noise, small, spec};
+use support::{Dice, Rig, assert_clean, assert_contiguous, noise, small, spec};
 use vram_residency::{
     EventKind, ExecuteOptions, Fault, FaultOrder, ManagerState, MockCall, OnIntegrityFailure, QuarantineCause,
     ShardSource, VramError, VramManager,
@@ -93,7 +93,7 @@ fn life(rig: &Rig, bytes: &[u8], dice: &mut Dice) -> Result<(), VramError> {
     let shard = rig.try_seal("cycle", bytes)?;
     let flipped = dice.below(5) == 0;
     if flipped {
-        rig.flip(&shard, dice.below(bytes.len() as u64), dice.bit());
+        rig.flip_bit(&shard, dice.below(bytes.len() as u64), dice.bit());
     }
     let (outcome, ran) = rig.execute(&shard);
     assert!(!(flipped && ran), "the work ran over changed bytes");
@@ -197,7 +197,7 @@ fn dropping_the_manager_wipes_quarantined_shards() {
     // covers: SCR-3 VER-5
     let rig = Rig::new();
     let shard = rig.seal("a", &noise(5000, 3));
-    rig.flip(&shard, 4999, 7);
+    rig.flip_bit(&shard, 4999, 7);
     assert!(rig.manager.verify_sealed(&shard).is_err());
     assert!(rig.manager.quarantined_vram() >= 5000);
     rig.close_clean();

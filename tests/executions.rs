@@ -37,14 +37,6 @@ fn outcomes(rig: &Rig) -> Vec<ExecuteOutcome> {
         .collect()
 }
 
-fn count(rig: &Rig, name: &str) -> usize {
-    rig.sink.names().iter().filter(|event| **event == name).count()
-}
-
-fn pending(rig: &Rig) -> u64 {
-    rig.config.stats().pending_operations
-}
-
 // ---- guards
 
 #[test]
@@ -84,7 +76,7 @@ fn an_owned_guard_of_changed_bytes_does_not_exist() {
     let begun = std::thread::spawn(move || manager.begin_owned(&sealed, options()).map(drop)).join().unwrap();
     assert_error!(begun, VramError::IntegrityFailure { .. });
     rig.manager.release(&shard).unwrap(); // no pin was left
-    assert_eq!((count(&rig, "execute_started"), count(&rig, "execute_refused")), (0, 1));
+    assert_eq!((rig.count("execute_started"), rig.count("execute_refused")), (0, 1));
     rig.close_clean();
 }
 
@@ -172,7 +164,7 @@ fn when_one_of_a_batch_fails_none_begins_and_no_pin_stays() {
             matches!(&error, VramError::IntegrityFailure { shard, .. } if shard == shards[flipped].id()),
             "{error}"
         );
-        assert_eq!((count(&rig, "execute_started"), count(&rig, "execute_refused")), (0, 4));
+        assert_eq!((rig.count("execute_started"), rig.count("execute_refused")), (0, 4));
         assert_eq!(rig.manager.state(), ManagerState::Ready);
         // The twin: without the changed one, the others begin.
         let others: Vec<&SealedShard> = wanted.into_iter().filter(|shard| shard.id() != shards[flipped].id()).collect();
@@ -194,7 +186,7 @@ fn every_changed_shard_of_a_batch_is_quarantined() {
     rig.flip(&shards[3], 0);
     let error = rig.manager.begin_all(&shards.iter().collect::<Vec<_>>(), options()).unwrap_err();
     assert!(matches!(&error, VramError::IntegrityFailure { shard, .. } if shard == shards[1].id()), "{error}");
-    assert_eq!(count(&rig, "shard_quarantined"), 2);
+    assert_eq!(rig.count("shard_quarantined"), 2);
     rig.flip(&shards[3], 0); // the bytes are right again, which does not bring the shard back
     assert_error!(rig.manager.execute(&shards[3], |_| ()), VramError::IntegrityFailure { .. });
     rig.manager.execute(&shards[0], |_| ()).unwrap();
@@ -215,7 +207,7 @@ fn a_batch_with_a_refused_a_stale_or_a_doubled_part_begins_nothing() {
     assert_error!(begin(&[&a, &a]), VramError::InvalidParams { field: "shards", .. });
     assert_error!(begin(&[&a, &stale, &b]), VramError::StaleHandle { .. });
     assert_error!(begin(&[&a, &b, &stranger]), VramError::SealRefused { .. });
-    assert_eq!((rig.digests(), count(&rig, "execute_started")), (digests, 0));
+    assert_eq!((rig.digests(), rig.count("execute_started")), (digests, 0));
     assert_eq!(rig.manager.state(), ManagerState::Ready);
     begin(&[&a, &b]).unwrap();
     rig.manager.release(&a).unwrap();
@@ -235,7 +227,7 @@ fn a_batch_whose_trail_fails_half_way_leaves_no_guard() {
     rig.sink.failing(false);
     rig.manager.release(&a).unwrap();
     rig.manager.release(&b).unwrap();
-    assert_eq!(count(&rig, "execute_started"), 0);
+    assert_eq!(rig.count("execute_started"), 0);
 }
 
 // ---- brackets
@@ -313,13 +305,13 @@ fn a_write_that_the_engine_has_queued_is_seen_by_the_check() {
         assert!(arena.bytes() == before, "the stream is late");
         let others = rig.manager.begin(shard, options()).unwrap();
         assert!(
-            arena.bytes() == before && pending(&rig) == 1,
+            arena.bytes() == before && rig.pending() == 1,
             "a check that does not follow the stream sees old bytes"
         );
         others.finish().unwrap();
         assert_error!(rig.manager.begin(shard, on(&stream)), VramError::IntegrityFailure { .. });
         assert!(arena.bytes() != before);
-        assert_eq!(pending(&rig), 0);
+        assert_eq!(rig.pending(), 0);
         rig.manager.release(shard).unwrap();
         drop(stream);
     }
@@ -361,16 +353,16 @@ fn finish_waits_for_what_the_engine_enqueued() {
     for _ in 0..20 {
         stream.enqueue_write(&shard, 0, 5000, 9).unwrap();
     }
-    assert_eq!(pending(&rig), 20);
+    assert_eq!(rig.pending(), 20);
     guard.finish().unwrap();
-    assert_eq!(pending(&rig), 0);
+    assert_eq!(rig.pending(), 0);
     rig.manager.release(&shard).unwrap();
     // The twin: a guard that does not know of the stream waits for nothing.
     let shard = rig.seal("b", &[9; 5000]);
     let guard = rig.manager.begin(&shard, options()).unwrap();
     stream.enqueue_write(&shard, 0, 5000, 9).unwrap();
     guard.finish().unwrap();
-    assert_eq!(pending(&rig), 1);
+    assert_eq!(rig.pending(), 1);
     drop(stream);
     rig.close_clean();
 }
@@ -413,15 +405,15 @@ fn a_dropped_guard_keeps_its_shard_until_the_engines_queue_has_run() {
             // Nothing was enqueued: the event has passed at once.
             rig.manager.release(&shard).unwrap();
         } else {
-            assert_eq!(pending(&rig), 1, "dropping does not wait");
+            assert_eq!(rig.pending(), 1, "dropping does not wait");
             let mut busy = 0;
             while let Err(error) = rig.manager.release(&shard) {
                 assert!(matches!(error, VramError::ShardBusy { .. }), "{error:?}");
-                assert_eq!(pending(&rig), 1, "busy although the queue has run");
+                assert_eq!(rig.pending(), 1, "busy although the queue has run");
                 busy += 1;
             }
             assert!(busy >= 10, "{busy}: it was released under the engine's work");
-            assert_eq!(pending(&rig), 0);
+            assert_eq!(rig.pending(), 0);
         }
         assert_eq!(outcomes(&rig), [ExecuteOutcome::Abandoned]);
         drop(stream);
@@ -438,11 +430,11 @@ fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
     stream.enqueue_write(&shard, 0, 5000, 7).unwrap();
     drop(guard);
-    assert_eq!(pending(&rig), 1);
+    assert_eq!(rig.pending(), 1);
     let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
     assert!(report.drained && report.wiped_bytes >= 5000, "{report:?}");
     assert_eq!((report.busy_bytes, report.residue_bytes, rig.manager.used_vram()), (0, 0, 0));
-    assert_eq!(pending(&rig), 0);
+    assert_eq!(rig.pending(), 0);
     drop(stream);
     rig.close_clean();
 
@@ -462,7 +454,7 @@ fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
 #[test]
 fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
     // covers: VER-10 SCR-3
-    let rig = Rig::new();
+    let rig = Rig::writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
@@ -470,7 +462,7 @@ fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
     drop(guard);
     let report = rig.manager.shutdown(Duration::ZERO).unwrap();
     assert!(!report.drained && report.busy_bytes >= 5000, "{report:?}");
-    assert_eq!((report.wiped_bytes, pending(&rig)), (0, 1), "nothing is wiped under the engine's work");
+    assert_eq!((report.wiped_bytes, rig.pending()), (0, 1), "nothing is wiped under the engine's work");
     // Given time, the next one waits for it.
     let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
     assert!(report.drained, "{report:?}");
@@ -481,7 +473,7 @@ fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
 #[test]
 fn a_guard_that_is_dropped_while_a_shutdown_waits_lets_it_end() {
     // covers: VER-10 SCR-3
-    let rig = Rig::new();
+    let rig = Rig::writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
@@ -495,7 +487,7 @@ fn a_guard_that_is_dropped_while_a_shutdown_waits_lets_it_end() {
         let report = ending.join().unwrap();
         assert!(report.drained && report.busy_bytes == 0, "{report:?}");
     });
-    assert_eq!(pending(&rig), 0);
+    assert_eq!(rig.pending(), 0);
     drop(stream);
     rig.close_clean();
 }
@@ -518,7 +510,7 @@ fn a_failing_wait(call: MockCall, times: u64, finish: bool, by_shutdown: bool) {
     if by_shutdown {
         let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
         assert!(report.drained, "{report:?}");
-        assert_eq!(pending(&rig), 0, "{call:?}: wiped under the engine's work");
+        assert_eq!(rig.pending(), 0, "{call:?}: wiped under the engine's work");
     } else {
         let mut busy = 0;
         while let Err(error) = rig.manager.release(&shard) {
@@ -526,7 +518,7 @@ fn a_failing_wait(call: MockCall, times: u64, finish: bool, by_shutdown: bool) {
             busy += 1;
             assert!(busy < 10_000, "{call:?}: the shard is pinned for ever");
         }
-        assert_eq!(pending(&rig), 0, "{call:?}: released under the engine's work");
+        assert_eq!(rig.pending(), 0, "{call:?}: released under the engine's work");
     }
     drop(stream);
     rig.close_clean();
@@ -556,10 +548,10 @@ fn a_guard_that_is_held_too_long_is_reported_once() {
         let guard = rig.manager.begin(&a, options().max_hold(hold)).unwrap();
         std::thread::sleep(hold * 2);
         if noticed_while_held {
-            assert_eq!(count(&rig, "execute_overheld"), 0);
+            assert_eq!(rig.count("execute_overheld"), 0);
             for _ in 0..5 {
                 rig.manager.verify_sealed(&b).unwrap();
-                assert_eq!(count(&rig, "execute_overheld"), 1);
+                assert_eq!(rig.count("execute_overheld"), 1);
             }
         }
         guard.finish().unwrap();
@@ -602,7 +594,7 @@ fn a_guard_within_its_time_is_not_reported() {
     std::thread::sleep(Duration::from_millis(30));
     rig.manager.verify_sealed(&a).unwrap();
     guard.finish().unwrap();
-    assert_eq!(count(&rig, "execute_overheld"), 0);
+    assert_eq!(rig.count("execute_overheld"), 0);
     rig.close_clean();
 }
 
@@ -616,11 +608,11 @@ fn a_dropped_guard_and_two_guards_of_one_shard_are_reported_each_once() {
     let two = rig.manager.begin(&a, options().max_hold(hold)).unwrap();
     std::thread::sleep(hold * 4);
     drop(one);
-    assert_eq!(count(&rig, "execute_overheld"), 1);
+    assert_eq!(rig.count("execute_overheld"), 1);
     rig.manager.verify_sealed(&a).unwrap();
-    assert_eq!(count(&rig, "execute_overheld"), 2);
+    assert_eq!(rig.count("execute_overheld"), 2);
     drop(two);
-    assert_eq!(count(&rig, "execute_overheld"), 2);
+    assert_eq!(rig.count("execute_overheld"), 2);
     rig.close_clean();
 }
 
@@ -679,7 +671,7 @@ fn many_callers_at_once_cost_fewer_launches_than_calls() {
     let launches = rig.digests() - before;
     println!("{launches} launches for {CALLERS} calls");
     assert!((1..CALLERS as u64 / 2).contains(&launches), "{launches}");
-    assert_eq!(count(&rig, "seal_verified"), CALLERS, "every call has its own verdict");
+    assert_eq!(rig.count("seal_verified"), CALLERS, "every call has its own verdict");
     // The twin: one after the other, each has its own.
     let before = rig.digests();
     (0..5).for_each(|_| drop(rig.manager.verify_sealed(&shard).unwrap()));
@@ -753,7 +745,7 @@ fn a_failed_read_leaves_nothing_on_its_way_to_the_host() {
     let mut out = [0; 5000];
     rig.config.fail(Fault::call(MockCall::Synchronize)).unwrap();
     assert_error!(guard.read_at(0, &mut out), VramError::Device(_));
-    assert_eq!((pending(&rig), out), (0, [0; 5000]));
+    assert_eq!((rig.pending(), out), (0, [0; 5000]));
     guard.read_at(0, &mut out).unwrap();
     assert!(out[..] == noise(5000, 1));
     guard.finish().unwrap();

@@ -4,9 +4,9 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod common;
+mod support;
 
-use common::{Rig, noise, small};
+use support::{Rig, noise, small};
 use vram_residency::{
     EventKind, Fault, ManagerState, MockCall, OnIntegrityFailure, SealedShard, StopReason, VramError, digest_bytes,
 };

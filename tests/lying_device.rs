@@ -4,9 +4,9 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod common;
+mod support;
 
-use common::{Rig, noise, small, spec};
+use support::{Rig, noise, small, spec};
 use vram_residency::{
     ErrorCode, EventKind, Fault, ManagerState, MockCall, ResidencyLie, ShardSource, StopReason, VramError, digest_bytes,
 };
@@ -122,7 +122,7 @@ fn a_replayed_table_passes_only_where_it_is_true() {
         let rig = Rig::new();
         let (shard, _other) = (rig.seal("one", &one), rig.seal("two", &two));
         if flipped {
-            rig.flip(&shard, 99_999, 0);
+            rig.flip_bit(&shard, 99_999, 0);
         }
         order(&rig, Fault::DigestReplayed);
         let (outcome, ran) = rig.execute(&shard);
@@ -133,7 +133,7 @@ fn a_replayed_table_passes_only_where_it_is_true() {
     // launch's nonce, cannot be told from an honest one. The threat model says so. It must lie at every check, though.
     let rig = Rig::new();
     let shard = rig.seal("one", &one);
-    rig.flip(&shard, 0, 0);
+    rig.flip_bit(&shard, 0, 0);
     order(&rig, Fault::DigestReplayed);
     rig.manager.verify_sealed(&shard).unwrap();
     let (outcome, ran) = rig.execute(&shard);
@@ -350,10 +350,10 @@ fn a_device_that_answers_known_questions_wrongly_gets_no_manager() {
     ] {
         let config = small();
         config.fail(fault).unwrap();
-        let error = common::builder(&config).build().unwrap_err();
+        let error = support::builder(&config).build().unwrap_err();
         assert_eq!(error.code(), ErrorCode::CudaError, "{fault:?}: {error:?}");
         assert_eq!(config.stats().live_host_buffers, 0, "{fault:?}");
     }
     // The twin: the same machine without the fault.
-    common::builder(&small()).build().unwrap();
+    support::builder(&small()).build().unwrap();
 }

@@ -13,10 +13,6 @@ use vram_residency::{
     ShardSource, StopReason, VramError,
 };
 
-fn pending(rig: &Rig) -> u64 {
-    rig.config.stats().pending_operations
-}
-
 /// The make-believe engine's view of working memory.
 fn peek(scratch: &Scratch, bytes: usize) -> Vec<u8> {
     // SAFETY: the value lives, and nothing is queued on its memory, which on the mock is host memory.
@@ -88,7 +84,7 @@ fn scratch_that_must_not_be_is_refused_and_leaves_nothing() {
         assert_error!(allocate(bytes), VramError::OutOfMemory { .. });
         assert_eq!(rig.manager.used_vram(), 0);
     }
-    assert_eq!(rig.sink.names().iter().filter(|name| **name == "vram_allocation_failed").count(), 5);
+    assert_eq!(rig.count("vram_allocation_failed"), 5);
     allocate(99_000).unwrap();
     let mut failed = 0;
     for nth in 1_u64.. {
@@ -127,13 +123,13 @@ fn the_wipe_waits_for_the_streams_that_used_the_scratch() {
             // SAFETY: both streams are of this device and outlive the scratch.
             unsafe { scratch.used_on(stream.raw()) };
         }
-        assert_eq!(pending(&rig), 2);
+        assert_eq!(rig.pending(), 2);
         if by_drop {
             drop(scratch)
         } else {
             scratch.release().unwrap()
         }
-        assert_eq!(pending(&rig), 0);
+        assert_eq!(rig.pending(), 0);
         drop((one, two));
         rig.close_clean();
     }
@@ -143,7 +139,7 @@ fn the_wipe_waits_for_the_streams_that_used_the_scratch() {
     let scratch = rig.manager.allocate_scratch(Purpose::KvCache, 5000).unwrap();
     stream.enqueue_scratch_write(&scratch, 5000, 0x55).unwrap();
     scratch.release().unwrap();
-    assert_eq!(pending(&rig), 1);
+    assert_eq!(rig.pending(), 1);
     drop(stream);
     rig.close_clean();
 }
@@ -160,7 +156,7 @@ fn scratch_whose_engine_cannot_be_waited_for_is_not_freed() {
         unsafe { scratch.used_on(stream.raw()) };
         rig.config.fail(Fault::call(MockCall::Synchronize).times(failures)).unwrap();
         let (released, used) = (scratch.release(), rig.manager.used_vram());
-        assert_eq!((released.is_ok(), used == 0, pending(&rig) == 0), (freed, freed, freed), "{released:?}");
+        assert_eq!((released.is_ok(), used == 0, rig.pending() == 0), (freed, freed, freed), "{released:?}");
         assert_eq!(rig.manager.quarantined_vram(), used);
         drop(stream);
         rig.close_clean();
@@ -232,7 +228,7 @@ fn a_drained_shutdown_wipes_everything_and_says_so() {
     }
     let again = rig.manager.shutdown(Duration::ZERO).unwrap();
     assert_eq!((again.drained, again.wiped_bytes, again.residue_bytes, again.busy_bytes), (true, 0, 0, 0));
-    assert_eq!(rig.sink.names().iter().filter(|name| **name == "manager_stopped").count(), 1);
+    assert_eq!(rig.count("manager_stopped"), 1);
     rig.close_clean();
 }
 

@@ -3,13 +3,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod common;
+mod support;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use common::{Rig, noise, spec};
+use support::{Rig, noise, spec};
 use vram_residency::{ErrorCode, ManagerState, ShardSource, VramError, digest_bytes};
 
 fn temp() -> tempfile::TempDir {

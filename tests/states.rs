@@ -3,11 +3,11 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod common;
+mod support;
 
 use std::time::{Duration, Instant};
 
-use common::{Rig, noise};
+use support::{Rig, noise};
 use vram_residency::{ErrorCode, ExecuteOptions, ManagerState, SealedShard, StopReason, VramError};
 
 /// Every call that starts new work is refused, and says why.
@@ -62,7 +62,7 @@ fn an_integrity_failure_stops_all_but_evidence_and_release() {
     let rig = Rig::new();
     let (bytes, others) = (noise(70_000, 1), noise(2000, 2));
     let (bad, good) = (rig.seal("bad", &bytes), rig.seal("good", &others));
-    rig.flip(&bad, 65_000, 5);
+    rig.flip_bit(&bad, 65_000, 5);
     let (outcome, ran) = rig.execute(&bad);
     let error = outcome.unwrap_err();
     assert!(!ran && matches!(error, VramError::IntegrityFailure { .. }), "{error:?}");
@@ -94,7 +94,7 @@ fn a_failed_verify_acts_like_a_failed_execute() {
     // covers: VER-5
     let rig = Rig::new();
     let (bad, good) = (rig.seal("bad", &noise(3000, 1)), rig.seal("good", &noise(3000, 2)));
-    rig.flip(&bad, 2999, 0);
+    rig.flip_bit(&bad, 2999, 0);
     assert!(matches!(rig.manager.verify_sealed(&bad), Err(VramError::IntegrityFailure { .. })));
     assert_no_new_work(&rig, &good, ManagerState::Stopped(StopReason::IntegrityFailure));
     rig.close_clean();
@@ -105,13 +105,13 @@ fn by_choice_only_the_shard_is_out_of_service() {
     // covers: VER-5
     let rig = Rig::lenient();
     let (bad, good) = (rig.seal("bad", &noise(3000, 1)), rig.seal("good", &noise(3000, 2)));
-    rig.flip(&bad, 0, 7);
+    rig.flip_bit(&bad, 0, 7);
     for _ in 0..3 {
         assert!(matches!(rig.execute(&bad), (Err(VramError::IntegrityFailure { .. }), false)));
         assert!(matches!(rig.execute(&good), (Ok(()), true)));
     }
     // Flipping it back does not bring it back: a quarantined shard repeats its failure.
-    rig.flip(&bad, 0, 7);
+    rig.flip_bit(&bad, 0, 7);
     assert!(matches!(rig.execute(&bad), (Err(VramError::IntegrityFailure { .. }), false)));
     assert_eq!(rig.manager.state(), ManagerState::Ready);
     rig.manager.release(&bad).unwrap();
@@ -126,14 +126,14 @@ fn results_in_flight_are_discarded_when_another_shard_fails() {
     let rig = Rig::new();
     let (bad, good) = (rig.seal("bad", &noise(3000, 1)), rig.seal("good", &noise(3000, 2)));
     let in_flight = rig.manager.begin(&good, ExecuteOptions::default()).unwrap();
-    rig.flip(&bad, 1, 1);
+    rig.flip_bit(&bad, 1, 1);
     assert!(rig.execute(&bad).0.is_err());
     let discarded = in_flight.finish().unwrap_err();
     assert!(matches!(discarded, VramError::ManagerStopped { .. }), "{discarded:?}");
     // The same through a closure: it ran, and its result does not count.
     let rig = Rig::new();
     let (bad, good) = (rig.seal("bad", &noise(3000, 1)), rig.seal("good", &noise(3000, 2)));
-    rig.flip(&bad, 1, 1);
+    rig.flip_bit(&bad, 1, 1);
     let outcome = rig.manager.execute(&good, |_| rig.execute(&bad).0.unwrap_err().code());
     assert_eq!(outcome.unwrap_err().code(), ErrorCode::ManagerStopped);
     rig.close_clean();
@@ -247,7 +247,7 @@ fn what_is_being_sealed_when_the_manager_stops_is_not_sealed() {
     // covers: VER-5 SEAL-1
     type Stop = fn(&Rig, &SealedShard);
     let fail: Stop = |rig, bad| {
-        rig.flip(bad, 0, 0);
+        rig.flip_bit(bad, 0, 0);
         assert!(rig.manager.verify_sealed(bad).is_err());
     };
     let shut_down: Stop = |rig, _| assert!(rig.manager.shutdown(Duration::ZERO).unwrap().drained);
@@ -259,7 +259,7 @@ fn what_is_being_sealed_when_the_manager_stops_is_not_sealed() {
         let bad = rig.seal("bad", &noise(3000, 1));
         let used = rig.manager.used_vram();
         let source = OnTheWay(Some(|| stop(&rig, &bad)), 5000);
-        let sealed = rig.manager.seal_model(common::spec("late"), vram_residency::ShardSource::reader(5000, source));
+        let sealed = rig.manager.seal_model(support::spec("late"), vram_residency::ShardSource::reader(5000, source));
         match (sealed, reason) {
             (Err(VramError::ManagerStopped { state }), Some(reason)) => {
                 assert_eq!(state, ManagerState::Stopped(reason));
@@ -299,10 +299,10 @@ impl vram_residency::AuditSink for StopsMeanwhile {
 #[test]
 fn work_whose_check_passed_just_before_the_manager_stopped_does_not_run() {
     // covers: VER-5 CON-1
-    let (config, sink) = (common::small(), std::sync::Arc::new(StopsMeanwhile::default()));
-    let manager = std::sync::Arc::new(common::builder(&config).audit(sink.clone()).build().unwrap());
+    let (config, sink) = (support::small(), std::sync::Arc::new(StopsMeanwhile::default()));
+    let manager = std::sync::Arc::new(support::builder(&config).audit(sink.clone()).build().unwrap());
     let seal = |name: &str| {
-        manager.seal_model(common::spec(name), vram_residency::ShardSource::bytes(&noise(3000, 1))).unwrap()
+        manager.seal_model(support::spec(name), vram_residency::ShardSource::bytes(&noise(3000, 1))).unwrap()
     };
     let (bad, good) = (seal("bad"), seal("good"));
     manager.mock_controls().unwrap().flip_bit(&bad, 9, 1).unwrap();
@@ -315,9 +315,9 @@ fn work_whose_check_passed_just_before_the_manager_stopped_does_not_run() {
             gone.recv().unwrap();
             assert!(matches!(manager.verify_sealed(bad), Err(VramError::IntegrityFailure { .. })));
         });
-        let (outcome, ran) = common::execute(manager, &good);
+        let (outcome, ran) = support::execute(manager, &good);
         assert!(!ran && matches!(outcome, Err(VramError::ManagerStopped { .. })), "{outcome:?}");
     });
     drop(manager);
-    common::assert_clean(&config.stats());
+    support::assert_clean(&config.stats());
 }

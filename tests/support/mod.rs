@@ -1,24 +1,28 @@
-//! What the suites over adoption, sets, executions, working memory and freshness share: a manager on a mock machine of its own,
-//! an engine's memory that can be watched from outside, and the invariants that must hold after whatever happened.
+//! What the suites on the mock share: a manager on a machine of its own, bytes that look like weights, an engine's memory that can
+//! be watched from outside, and the invariants that must hold after whatever happened.
+//!
+//! The suites that run on any device have `tests/rig` instead.
 
 #![allow(dead_code, reason = "each suite uses its own part of this file")]
 
 #[path = "../common/dice.rs"]
 mod dice;
+mod engine;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use vram_residency::{
-    AdoptError, Adopted, AuditEvent, DeviceSelector, EventKind, MemorySink, MockCall, MockConfig, MockControls,
-    MockStats, OnIntegrityFailure, Policy, RawRegion, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams,
-    VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
+    AuditEvent, AuditRequirement, DeviceSelector, EventKind, MemorySink, MockCall, MockConfig, MockControls, MockStats,
+    OnIntegrityFailure, Policy, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager,
+    VramManagerBuilder, WorkerId, WorkerSecret,
 };
 
 #[allow(unused_imports, reason = "each suite uses its own part of this file")]
 pub(crate) use dice::{Dice, noise};
+#[allow(unused_imports, reason = "each suite uses its own part of this file")]
+pub(crate) use engine::{Arena, Drops, Engine, adopt, image, offset, refused, regions, scatter};
 
 /// A manager on a mock machine, with its trail.
 pub(crate) struct Rig {
@@ -78,6 +82,12 @@ impl Rig {
         })
     }
 
+    /// This one asks for an audit trail; its sink claims to be durable.
+    pub(crate) fn audited() -> Self {
+        let policy = Policy::development().require_audit(AuditRequirement::Durable);
+        Self::on(small(), Arc::new(MemorySink::claiming_durable()), |builder| builder.policy(policy))
+    }
+
     pub(crate) fn with(config: MockConfig, choose: impl FnOnce(VramManagerBuilder) -> VramManagerBuilder) -> Self {
         Self::on(config, Arc::new(MemorySink::default()), choose)
     }
@@ -92,15 +102,29 @@ impl Rig {
     }
 
     pub(crate) fn seal(&self, id: &str, bytes: &[u8]) -> SealedShard {
-        self.manager.seal_model(spec(id), ShardSource::bytes(bytes)).unwrap()
+        self.try_seal(id, bytes).unwrap()
+    }
+
+    pub(crate) fn try_seal(&self, id: &str, bytes: &[u8]) -> Result<SealedShard, VramError> {
+        self.manager.seal_model(spec(id), ShardSource::bytes(bytes))
     }
 
     pub(crate) fn controls(&self) -> MockControls<'_> {
         self.manager.mock_controls().unwrap()
     }
 
+    /// Changes a byte, where it does not matter which of its bits.
     pub(crate) fn flip(&self, shard: &SealedShard, byte: u64) {
-        self.controls().flip_bit(shard, byte, 3).unwrap();
+        self.flip_bit(shard, byte, 3);
+    }
+
+    pub(crate) fn flip_bit(&self, shard: &SealedShard, byte: u64, bit: u8) {
+        self.controls().flip_bit(shard, byte, bit).unwrap();
+    }
+
+    /// Executes, and says whether the work ran.
+    pub(crate) fn execute(&self, shard: &SealedShard) -> (Result<(), VramError>, bool) {
+        execute(&self.manager, shard)
     }
 
     /// Digest kernels that have run.
@@ -121,8 +145,17 @@ impl Rig {
     /// The ledger against the driver's own count.
     #[track_caller]
     pub(crate) fn assert_recount(&self) {
-        let stats = self.config.stats();
-        assert_eq!(self.manager.used_vram(), stats.live_bytes, "the ledger against the driver's count");
+        assert_recount(&self.manager, &self.config);
+    }
+
+    /// How many events of this name left.
+    pub(crate) fn count(&self, name: &str) -> usize {
+        self.sink.names().iter().filter(|event| **event == name).count()
+    }
+
+    /// Operations on the machine that have not run yet.
+    pub(crate) fn pending(&self) -> u64 {
+        self.config.stats().pending_operations
     }
 
     /// What can be counted from outside, for a comparison of before and after.
@@ -138,14 +171,20 @@ impl Rig {
         }
     }
 
-    /// Drops the manager and asserts that nothing of it is left.
+    /// Drops the manager and gives what the machine and the trail then say.
     #[track_caller]
-    pub(crate) fn close_clean(self) -> Vec<AuditEvent> {
+    pub(crate) fn close(self) -> (MockStats, Vec<AuditEvent>) {
         let Self { config, sink, manager } = self;
         assert_eq!(Arc::strong_count(&manager), 1, "somebody still holds the manager");
         drop(manager);
-        assert_clean(&config.stats());
-        let events = sink.events();
+        (config.stats(), sink.events())
+    }
+
+    /// Drops the manager and asserts that nothing of it is left. What its trail said comes back.
+    #[track_caller]
+    pub(crate) fn close_clean(self) -> Vec<AuditEvent> {
+        let (stats, events) = self.close();
+        assert_clean(&stats);
         assert_contiguous(&events);
         assert_paired(&events);
         events
@@ -160,6 +199,20 @@ pub(crate) struct Counts {
     pub(crate) live_bytes: u64,
     pub(crate) live_foreign: u64,
     pub(crate) live_events: u64,
+}
+
+pub(crate) fn execute(manager: &VramManager, shard: &SealedShard) -> (Result<(), VramError>, bool) {
+    let ran = AtomicBool::new(false);
+    let outcome = manager.execute(shard, |_| ran.store(true, Ordering::SeqCst));
+    (outcome, ran.load(Ordering::SeqCst))
+}
+
+/// The ledger against the driver's own count, without headroom.
+#[track_caller]
+pub(crate) fn assert_recount(manager: &VramManager, config: &MockConfig) {
+    let live = config.stats().live_bytes;
+    assert_eq!(manager.used_vram(), live, "the ledger against the driver's count");
+    assert_eq!(manager.available_vram(), manager.total_vram() - live, "what is left");
 }
 
 /// Nothing lives on the machine, and nothing was freed unwiped.
@@ -197,129 +250,13 @@ pub(crate) fn assert_paired(events: &[AuditEvent]) {
     assert!(running.values().all(|left| *left == 0), "started and never finished: {running:?}");
 }
 
-/// An engine's memory: plain host bytes, which the mock takes for a device's. Cells, because the device may write them.
-pub(crate) struct Arena(Box<[AtomicU8]>);
-
-impl Arena {
-    pub(crate) fn new(bytes: usize, seed: u64) -> Self {
-        Self(noise(bytes, seed).into_iter().map(AtomicU8::new).collect())
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(crate) fn address(&self, at: usize) -> u64 {
-        self.0.as_ptr().expose_provenance() as u64 + at as u64
-    }
-
-    pub(crate) fn region(&self, at: usize, bytes: usize) -> RawRegion {
-        assert!(at + bytes <= self.len());
-        RawRegion::new(self.address(at), bytes as u64)
-    }
-
-    pub(crate) fn get(&self, at: usize) -> u8 {
-        self.0[at].load(Ordering::SeqCst)
-    }
-
-    pub(crate) fn flip(&self, at: usize) {
-        self.0[at].fetch_xor(4, Ordering::SeqCst);
-    }
-
-    pub(crate) fn bytes(&self) -> Vec<u8> {
-        (0..self.len()).map(|at| self.get(at)).collect()
-    }
-}
-
-/// What an engine hands over: its memory, and a count of how often that was given up.
-pub(crate) struct Engine {
-    pub(crate) arena: Arc<Arena>,
-    drops: Arc<AtomicU64>,
-}
-
-/// How often an [`Engine`] was dropped.
-#[derive(Clone, Default)]
-pub(crate) struct Drops(Arc<AtomicU64>);
-
-impl Drops {
-    pub(crate) fn count(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Engine {
-    pub(crate) fn new(arena: &Arc<Arena>) -> (Self, Drops) {
-        let drops = Drops::default();
-        (Self { arena: Arc::clone(arena), drops: Arc::clone(&drops.0) }, drops)
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.drops.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-impl std::fmt::Debug for Engine {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Engine")
-    }
-}
-
-/// Adopts regions of an arena whose bytes no test changes while a check may run.
-#[allow(unsafe_code)]
-pub(crate) fn adopt(
-    manager: &VramManager,
-    spec: ShardSpec,
-    arena: &Arc<Arena>,
-    regions: &[RawRegion],
-) -> (Result<Adopted<Engine>, AdoptError<Engine>>, Drops) {
-    let (engine, drops) = Engine::new(arena);
-    // SAFETY: every region is either refused before it is touched, or lies in `arena`, which the engine keeps alive and which
-    // does not move; tests change its cells only between calls, when no check runs.
-    (unsafe { manager.adopt(spec, engine, regions) }, drops)
-}
-
-/// Places in an arena: apart from each other, with gaps, in any order, of any length and alignment.
-pub(crate) fn scatter(dice: &mut Dice, lengths: &[usize]) -> (Arc<Arena>, Vec<(usize, usize)>) {
-    let mut at = 7;
-    let mut places = Vec::new();
-    let mut order: Vec<usize> = lengths.to_vec();
-    dice.shuffle(&mut order);
-    for bytes in order {
-        at += 1 + dice.below(40) as usize;
-        places.push((at, bytes));
-        at += bytes;
-    }
-    dice.shuffle(&mut places);
-    (Arc::new(Arena::new(at + 9, dice.next())), places)
-}
-
-pub(crate) fn regions(arena: &Arena, places: &[(usize, usize)]) -> Vec<RawRegion> {
-    places.iter().map(|(at, bytes)| arena.region(*at, *bytes)).collect()
-}
-
-/// The image that these places stand for: each but the last padded with zeros to a block.
-pub(crate) fn image(arena: &Arena, places: &[(usize, usize)], block: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (at, bytes) in places {
-        out.resize(out.len().next_multiple_of(block), 0);
-        out.extend((*at..at + bytes).map(|at| arena.get(at)));
-    }
-    out
-}
-
-/// Where in the image the byte at `at` of an arena lies.
-pub(crate) fn offset(places: &[(usize, usize)], block: usize, at: usize) -> Option<u64> {
-    let mut start = 0_usize;
-    for (place, bytes) in places {
-        start = start.next_multiple_of(block);
-        if (*place..place + bytes).contains(&at) {
-            return Some((start + at - place) as u64);
-        }
-        start += bytes;
-    }
-    None
+/// How many refusals the trail speaks of.
+pub(crate) fn refusals(events: &[AuditEvent]) -> u64 {
+    let counted = events.iter().map(|event| match &event.kind {
+        EventKind::SealRefused { suppressed, .. } => 1 + suppressed,
+        _ => 0,
+    });
+    counted.sum()
 }
 
 /// Runs `work` and ends the process, instead of hanging for ever, when it does not end.
@@ -347,12 +284,4 @@ macro_rules! assert_error {
             other => panic!("{other:?} is not {}", stringify!($($pattern)+)),
         }
     };
-}
-
-/// An error whose message and type a test has already judged.
-pub(crate) fn refused<M>(result: Result<Adopted<M>, AdoptError<M>>) -> (VramError, M) {
-    match result {
-        Ok(_) => panic!("the adoption was not refused"),
-        Err(AdoptError { error, owner }) => (error, owner),
-    }
 }

@@ -1,0 +1,141 @@
+//! An engine's memory that can be watched from outside, and what adopts it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use vram_residency::{AdoptError, Adopted, RawRegion, ShardSpec, VramError, VramManager};
+
+use super::{Dice, noise};
+
+/// An engine's memory: plain host bytes, which the mock takes for a device's. Cells, because the device may write them.
+pub(crate) struct Arena(Box<[AtomicU8]>);
+
+impl Arena {
+    pub(crate) fn new(bytes: usize, seed: u64) -> Self {
+        Self(noise(bytes, seed).into_iter().map(AtomicU8::new).collect())
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn address(&self, at: usize) -> u64 {
+        self.0.as_ptr().expose_provenance() as u64 + at as u64
+    }
+
+    pub(crate) fn region(&self, at: usize, bytes: usize) -> RawRegion {
+        assert!(at + bytes <= self.len());
+        RawRegion::new(self.address(at), bytes as u64)
+    }
+
+    pub(crate) fn get(&self, at: usize) -> u8 {
+        self.0[at].load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn flip(&self, at: usize) {
+        self.0[at].fetch_xor(4, Ordering::SeqCst);
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        (0..self.len()).map(|at| self.get(at)).collect()
+    }
+}
+
+/// What an engine hands over: its memory, and a count of how often that was given up.
+pub(crate) struct Engine {
+    pub(crate) arena: Arc<Arena>,
+    drops: Arc<AtomicU64>,
+}
+
+/// How often an [`Engine`] was dropped.
+#[derive(Clone, Default)]
+pub(crate) struct Drops(Arc<AtomicU64>);
+
+impl Drops {
+    pub(crate) fn count(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Engine {
+    pub(crate) fn new(arena: &Arc<Arena>) -> (Self, Drops) {
+        let drops = Drops::default();
+        (Self { arena: Arc::clone(arena), drops: Arc::clone(&drops.0) }, drops)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.drops.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Engine")
+    }
+}
+
+/// Adopts regions of an arena whose bytes no test changes while a check may run.
+#[allow(unsafe_code)]
+pub(crate) fn adopt(
+    manager: &VramManager,
+    spec: ShardSpec,
+    arena: &Arc<Arena>,
+    regions: &[RawRegion],
+) -> (Result<Adopted<Engine>, AdoptError<Engine>>, Drops) {
+    let (engine, drops) = Engine::new(arena);
+    // SAFETY: every region is either refused before it is touched, or lies in `arena`, which the engine keeps alive and which
+    // does not move; tests change its cells only between calls, when no check runs.
+    (unsafe { manager.adopt(spec, engine, regions) }, drops)
+}
+
+/// Places in an arena: apart from each other, with gaps, in any order, of any length and alignment.
+pub(crate) fn scatter(dice: &mut Dice, lengths: &[usize]) -> (Arc<Arena>, Vec<(usize, usize)>) {
+    let mut at = 7;
+    let mut places = Vec::new();
+    let mut order: Vec<usize> = lengths.to_vec();
+    dice.shuffle(&mut order);
+    for bytes in order {
+        at += 1 + dice.below(40) as usize;
+        places.push((at, bytes));
+        at += bytes;
+    }
+    dice.shuffle(&mut places);
+    (Arc::new(Arena::new(at + 9, dice.next())), places)
+}
+
+pub(crate) fn regions(arena: &Arena, places: &[(usize, usize)]) -> Vec<RawRegion> {
+    places.iter().map(|(at, bytes)| arena.region(*at, *bytes)).collect()
+}
+
+/// The image that these places stand for: each but the last padded with zeros to a block.
+pub(crate) fn image(arena: &Arena, places: &[(usize, usize)], block: usize) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (at, bytes) in places {
+        out.resize(out.len().next_multiple_of(block), 0);
+        out.extend((*at..at + bytes).map(|at| arena.get(at)));
+    }
+    out
+}
+
+/// Where in the image the byte at `at` of an arena lies.
+pub(crate) fn offset(places: &[(usize, usize)], block: usize, at: usize) -> Option<u64> {
+    let mut start = 0_usize;
+    for (place, bytes) in places {
+        start = start.next_multiple_of(block);
+        if (*place..place + bytes).contains(&at) {
+            return Some((start + at - place) as u64);
+        }
+        start += bytes;
+    }
+    None
+}
+
+/// The error of an adoption that was refused, and the owner that came back with it.
+pub(crate) fn refused<M>(result: Result<Adopted<M>, AdoptError<M>>) -> (VramError, M) {
+    match result {
+        Ok(_) => panic!("the adoption was not refused"),
+        Err(AdoptError { error, owner }) => (error, owner),
+    }
+}
