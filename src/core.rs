@@ -2,8 +2,9 @@
 //!
 //! Owns [`Core`] and the steps that protect: stopping, quarantining, retiring memory. Each of them acts first and reports after.
 //!
-//! Lock order, outermost first: a record's memory → staging → slot table → residue → audit trail. No lock of this crate is held
-//! while a caller's code runs, except the audit trail's, under which sinks are called.
+//! Locks: of the manager's own, staging, records' memory and the pins to reap are held across calls of the driver; the slot table
+//! is held while the memory of a record that nobody pins is taken for its successor; no others nest. A caller's code runs under
+//! two of them: sinks under the audit trail's, a source's reads under staging's. `.specs/25-lifecycle.md` has the table.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};

@@ -4,7 +4,8 @@
 //! nothing executes.
 //!
 //! ```text
-//!  validate → reserve → allocate → upload → digest in VRAM → compare → sign → resident
+//!  validate → reserve → allocate → upload → digest in VRAM → compare
+//!      → map read-only, where the driver can → digest again → sign → resident
 //!                                                                        │
 //!       ┌─────────────────── before EVERY execute ───────────────────────┤
 //!       │ seal: tag → slot and generation → equals the record            │
@@ -13,21 +14,21 @@
 //!       │     no  → nothing runs; quarantine, critical event, Stopped    │
 //!       └────────────────────────────────────────────────────────────────┤
 //!                                                                        ▼
-//!                                     release: wipe → prove zero → free → give back
+//!                          release: writable → wipe → prove zero → free → give back
 //! ```
 //!
 //! Any change of sealed bytes that is there when the check runs is found before the work runs; what happens between the check
-//! and the work's own reads is narrowed, not closed. Bytes are wiped while process and context live; after that the driver is
-//! trusted. Not defended: a GPU driver that lies to both kernels and reads, code running inside this process, whoever may read
-//! VRAM.
+//! and the work's own reads is narrowed, not closed, except for this process's writers where memory can be mapped read-only.
+//! Bytes are wiped while process and context live; after that the driver is trusted. Not defended: a GPU driver that lies to
+//! both kernels and reads, code running inside this process, whoever may read VRAM.
 //!
 //! Begin with [`VramManager`]; its example is the main job. The digest is the file digest of
 //! [fs-verity](https://docs.kernel.org/filesystems/fsverity.html), so the stock tool can check it.
 //!
 //! Not yet run on a GPU: the CUDA driver has run against a stand-in for the driver library only.
 #![cfg_attr(
-    not(feature = "mock"),
-    allow(dead_code, reason = "without the mock nothing can open a device until the CUDA driver is there")
+    not(any(feature = "mock", feature = "cuda")),
+    allow(dead_code, reason = "without the mock and without the CUDA driver nothing can open a device")
 )]
 
 pub(crate) mod adopt;

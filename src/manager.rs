@@ -33,8 +33,10 @@ pub use spec::ShardSpec;
 
 /// Keeps the shards of one worker on one device.
 ///
-/// All methods take `&self` and may be called from any thread. Those that touch the device block until it has answered; async
-/// callers use their runtime's blocking pool. Dropping the manager wipes everything.
+/// All methods take `&self` and may be called from any thread, at the same time. Those that touch the device block until it has
+/// answered; async callers use their runtime's blocking pool. Checks of one shard take turns or share a result, checks of several
+/// shards run beside each other, and uploads go one at a time. A sink or a source must not call the manager that calls it.
+/// Dropping the manager wipes everything.
 ///
 /// ```
 /// use vram_residency::{DeviceSelector, MockConfig, Policy, ShardId, ShardSource, ShardSpec, VramManager, WorkerId, WorkerSecret};

@@ -2,7 +2,7 @@
 //!
 //! Owns [`Residents`], [`Record`] and the RAII values [`Claim`] and [`Pinned`]. Promises that a shard id is live at most once, that
 //! a generation is never given out twice, and that a record is handed out for removal only when nobody pins it. One short lock,
-//! never held across device work, audit or any other lock.
+//! never held across device work or audit, and across no other lock but that of an unpinned record that is sealed anew.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError};

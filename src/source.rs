@@ -52,6 +52,8 @@ impl<'a> ShardSource<'a> {
 
     /// What a reader yields, in the `file` layout. It must yield exactly `bytes` bytes and then end: it is asked once more
     /// to see that it does, so that a socket whose other end stays open blocks there; wrap it in [`Read::take`].
+    ///
+    /// While it is read for a manager, that manager's other uploads wait, so it must not seal there itself.
     #[must_use]
     pub fn reader(bytes: u64, reader: impl Read + Send + 'a) -> Self {
         Self { bytes, input: Input::Reader(Box::new(reader)), plan: None }
