@@ -159,6 +159,12 @@ fn run() -> Result<(), String> {
     println!("cargo::rustc-check-cfg=cfg(vram_cuda_kernels)");
     // Set by the check that explores the orders in which threads may run.
     println!("cargo::rustc-check-cfg=cfg(vram_model)");
+    // The stand-in for the CUDA driver is in the repository, not in the package.
+    println!("cargo::rustc-check-cfg=cfg(vram_rig)");
+    if Path::new("tests/rig/Cargo.toml").exists() {
+        println!("cargo::rerun-if-changed=tests/rig/Cargo.toml");
+        println!("cargo::rustc-cfg=vram_rig");
+    }
     let given = Environment::read()?;
     let plan = plan(&given)?;
     let kernels = match plan.kernels {

@@ -13,7 +13,7 @@ mod images;
 mod open;
 mod residency;
 mod tables;
-#[cfg(test)]
+#[cfg(all(test, vram_rig))]
 mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
