@@ -258,15 +258,29 @@ fn a_shard_that_fails_between_check_and_seal_stays_in_quarantine() {
                 std::thread::sleep(Duration::from_micros(100 * (round % 7)));
             }
             // The check of the reseal has read its bytes; now they change, and somebody else finds it.
-            let _ = manager.mock_controls().unwrap().flip_bit(&shard, 4000, 1);
+            let changed = match manager.mock_controls().unwrap().flip_bit(&shard, 4000, 1) {
+                Ok(()) => true,
+                Err(VramError::StaleHandle { .. }) => false, // too late: it is sealed anew
+                Err(error) => panic!("{error:?}"),
+            };
             let found = manager.verify_sealed(&shard);
+            match &found {
+                Err(VramError::IntegrityFailure { .. }) => assert!(changed, "found what nobody changed"),
+                Err(VramError::StaleHandle { .. }) => {}
+                other => panic!("{other:?} after the change"),
+            }
             let quarantined = manager.quarantined_vram();
             match sealing.join().unwrap() {
                 Ok(new) => {
                     renewed += 1;
                     let failed = matches!(found, Err(VramError::IntegrityFailure { .. }));
                     assert!(!failed, "a quarantined shard was sealed anew ({quarantined} bytes in quarantine)");
-                    let _ = manager.verify_sealed(&new);
+                    let again = manager.verify_sealed(&new);
+                    if changed {
+                        assert_error!(again, VramError::IntegrityFailure { .. });
+                    } else {
+                        assert_eq!(again.unwrap().digest, shard.digest());
+                    }
                     manager.release(&new).unwrap();
                 }
                 Err(VramError::IntegrityFailure { .. } | VramError::ShardBusy { .. }) => {

@@ -6,7 +6,7 @@
 
 mod support;
 
-use support::{Rig, noise, small, spec};
+use support::{LIES, Rig, noise, small, spec};
 use vram_residency::{
     ErrorCode, EventKind, Fault, ManagerState, MockCall, ResidencyLie, ShardSource, StopReason, VramError, digest_bytes,
 };
@@ -254,15 +254,7 @@ fn memory_that_can_never_be_proven_wiped_is_never_freed() {
 #[test]
 fn residency_lies_are_refused_at_allocation() {
     // covers: RES-2
-    for lie in [
-        ResidencyLie::Host,
-        ResidencyLie::Managed,
-        ResidencyLie::HostMapped,
-        ResidencyLie::Exportable,
-        ResidencyLie::WrongOrdinal,
-        ResidencyLie::AllZero,
-        ResidencyLie::ShortRange,
-    ] {
+    for lie in LIES {
         for nth in 1..=2 {
             let rig = Rig::new();
             let earlier = rig.seal("earlier", &noise(2000, 1));

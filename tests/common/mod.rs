@@ -1,13 +1,13 @@
-//! The words of `properties.rs` for what [`support`] has.
+//! [`support`] in other words, for suites that name the bit of a flip.
 
-#![allow(dead_code, reason = "one suite uses it")]
+#![allow(dead_code, unused_imports, reason = "each suite uses its own part of this file")]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 use vram_residency::{AuditEvent, MockConfig, SealedShard, VramManagerBuilder};
 
-pub(crate) use support::{noise, refusals, small, spec};
+pub(crate) use support::*;
 
 /// As there; a flip names its bit.
 pub(crate) struct Rig(support::Rig);

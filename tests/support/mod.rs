@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use vram_residency::{
     AuditEvent, AuditRequirement, DeviceSelector, EventKind, MemorySink, MockCall, MockConfig, MockControls, MockStats,
-    OnIntegrityFailure, Policy, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager,
-    VramManagerBuilder, WorkerId, WorkerSecret,
+    OnIntegrityFailure, Policy, ResidencyLie, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, VramError,
+    VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
 };
 
 #[allow(unused_imports, reason = "each suite uses its own part of this file")]
@@ -35,6 +35,17 @@ pub(crate) struct Rig {
 pub(crate) fn small() -> MockConfig {
     MockConfig::new().capacity_bytes(16 << 20)
 }
+
+/// What a driver may say of memory that is not where it should be.
+pub(crate) const LIES: [ResidencyLie; 7] = [
+    ResidencyLie::Host,
+    ResidencyLie::Managed,
+    ResidencyLie::HostMapped,
+    ResidencyLie::Exportable,
+    ResidencyLie::WrongOrdinal,
+    ResidencyLie::AllZero,
+    ResidencyLie::ShortRange,
+];
 
 pub(crate) fn block(bytes: u32) -> TreeParams {
     TreeParams::new(bytes, b"").unwrap()

@@ -1,0 +1,209 @@
+//! Guards that are dropped with work under way, and managers that end.
+
+use std::time::Duration;
+
+use vram_residency::{
+    ExecuteOutcome, Fault, ManagerState, MockCall, MockStream, OnIntegrityFailure, SealedShard, VramError, VramManager,
+};
+
+use crate::support::{self, Rig, noise};
+use crate::{assert_error, on, options, outcomes};
+
+/// Seals a shard and drops a guard of it, with work of its engine's still queued.
+fn abandoned(rig: &Rig, stream: &MockStream<'_>) -> SealedShard {
+    let shard = rig.seal("a", &[9; 5000]);
+    let guard = rig.manager.begin(&shard, on(stream)).unwrap();
+    stream.enqueue_write(&shard, 0, 5000, 7).unwrap();
+    drop(guard);
+    shard
+}
+
+#[test]
+fn a_dropped_guard_keeps_its_shard_until_the_engines_queue_has_run() {
+    // covers: VER-10 VER-3
+    for owned in [false, true] {
+        let rig = Rig::writable();
+        let stream = rig.controls().engine_stream().unwrap();
+        let shard = rig.seal("a", &[9; 5000]);
+        let begin = || {
+            if owned {
+                drop(rig.manager.begin_owned(&shard, on(&stream)).unwrap());
+            } else {
+                let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
+                stream.enqueue_write(&shard, 0, 5000, 9).unwrap();
+                drop(guard);
+            }
+        };
+        begin();
+        if owned {
+            // Nothing was enqueued: the event has passed at once.
+            rig.manager.release(&shard).unwrap();
+        } else {
+            assert_eq!(rig.pending(), 1, "dropping does not wait");
+            let mut busy = 0;
+            while let Err(error) = rig.manager.release(&shard) {
+                assert!(matches!(error, VramError::ShardBusy { .. }), "{error:?}");
+                assert_eq!(rig.pending(), 1, "busy although the queue has run");
+                busy += 1;
+            }
+            assert!(busy >= 10, "{busy}: it was released under the engine's work");
+            assert_eq!(rig.pending(), 0);
+        }
+        assert_eq!(outcomes(&rig), [ExecuteOutcome::Abandoned]);
+        drop(stream);
+        rig.close_clean();
+    }
+}
+
+#[test]
+fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
+    // covers: VER-10 SCR-3
+    let rig = Rig::writable();
+    let stream = rig.controls().engine_stream().unwrap();
+    abandoned(&rig, &stream);
+    assert_eq!(rig.pending(), 1);
+    let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
+    assert!(report.drained && report.wiped_bytes >= 5000, "{report:?}");
+    assert_eq!((report.busy_bytes, report.residue_bytes, rig.manager.used_vram()), (0, 0, 0));
+    assert_eq!(rig.pending(), 0);
+    drop(stream);
+    rig.close_clean();
+
+    let rig = Rig::writable();
+    let stream = rig.controls().engine_stream().unwrap();
+    abandoned(&rig, &stream);
+    std::mem::forget(stream); // the engine outlives the manager
+    let Rig { config, manager, .. } = rig;
+    drop(manager);
+    let stats = config.stats();
+    assert_eq!((stats.pending_operations, stats.live_bytes, stats.unwiped_bytes_freed), (0, 0, 0));
+}
+
+#[test]
+fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
+    // covers: VER-10 SCR-3
+    let rig = Rig::writable();
+    let stream = rig.controls().engine_stream().unwrap();
+    abandoned(&rig, &stream);
+    let report = rig.manager.shutdown(Duration::ZERO).unwrap();
+    assert!(!report.drained && report.busy_bytes >= 5000, "{report:?}");
+    assert_eq!((report.wiped_bytes, rig.pending()), (0, 1), "nothing is wiped under the engine's work");
+    // Given time, the next one waits for it.
+    let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
+    assert!(report.drained, "{report:?}");
+    drop(stream);
+    rig.close_clean();
+}
+
+#[test]
+fn a_guard_that_is_dropped_while_a_shutdown_waits_lets_it_end() {
+    // covers: VER-10 SCR-3
+    let rig = Rig::writable();
+    let stream = rig.controls().engine_stream().unwrap();
+    let shard = rig.seal("a", &[9; 5000]);
+    let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
+    std::thread::scope(|scope| {
+        let ending = scope.spawn(|| rig.manager.shutdown(Duration::from_secs(60)).unwrap());
+        while rig.manager.state() == ManagerState::Ready {
+            std::thread::yield_now();
+        }
+        stream.enqueue_write(&shard, 0, 5000, 7).unwrap();
+        drop(guard);
+        let report = ending.join().unwrap();
+        assert!(report.drained && report.busy_bytes == 0, "{report:?}");
+    });
+    assert_eq!(rig.pending(), 0);
+    drop(stream);
+    rig.close_clean();
+}
+
+/// Enqueues engine work, ends the guard while calls of this kind fail, and asserts that the shard stays until the work is done.
+fn a_failing_wait(call: MockCall, times: u64, finish: bool, by_shutdown: bool) {
+    let rig = Rig::writable();
+    let stream = rig.controls().engine_stream().unwrap();
+    let shard = rig.seal("a", &[9; 5000]);
+    let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
+    stream.enqueue_write(&shard, 0, 5000, 9).unwrap();
+    rig.config.fail(Fault::call(call).times(times)).unwrap();
+    if finish {
+        assert_error!(guard.finish(), VramError::Device(_));
+        assert_eq!(outcomes(&rig), [ExecuteOutcome::Discarded]);
+    } else {
+        drop(guard);
+    }
+    rig.controls().clear_faults().unwrap();
+    if by_shutdown {
+        let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
+        assert!(report.drained, "{report:?}");
+        assert_eq!(rig.pending(), 0, "{call:?}: wiped under the engine's work");
+    } else {
+        let mut busy = 0;
+        while let Err(error) = rig.manager.release(&shard) {
+            assert!(matches!(error, VramError::ShardBusy { .. }), "{error:?}");
+            busy += 1;
+            assert!(busy < 10_000, "{call:?}: the shard is pinned for ever");
+        }
+        assert_eq!(rig.pending(), 0, "{call:?}: released under the engine's work");
+    }
+    drop(stream);
+    rig.close_clean();
+}
+
+#[test]
+fn a_shard_stays_pinned_also_when_waiting_for_the_engine_failed() {
+    // covers: VER-10 VER-3
+    for by_shutdown in [false, true] {
+        a_failing_wait(MockCall::Event, 1, true, by_shutdown);
+        a_failing_wait(MockCall::Event, 3, true, by_shutdown);
+        a_failing_wait(MockCall::Synchronize, 1, true, by_shutdown);
+        a_failing_wait(MockCall::Event, 1, false, by_shutdown);
+        a_failing_wait(MockCall::Event, 2, false, by_shutdown);
+    }
+}
+
+/// Begins on one shard, lets another one fail, and gives what became of the first.
+fn in_flight(choice: OnIntegrityFailure, stop: impl Fn(&VramManager)) -> (Result<(), VramError>, Vec<ExecuteOutcome>) {
+    let rig = Rig::with(support::small(), |b| b.on_integrity_failure(choice));
+    let (a, b) = (rig.seal("a", &[1; 3000]), rig.seal("b", &[2; 3000]));
+    let guard = rig.manager.begin(&a, options()).unwrap();
+    rig.flip(&b, 17);
+    assert_error!(rig.manager.verify_sealed(&b), VramError::IntegrityFailure { .. });
+    stop(&rig.manager);
+    let finished = guard.finish().map(drop);
+    let outcomes = outcomes(&rig);
+    rig.close_clean();
+    (finished, outcomes)
+}
+
+#[test]
+fn results_in_flight_are_discarded_when_the_manager_stops() {
+    // covers: VER-5
+    let (finished, outcomes) = in_flight(OnIntegrityFailure::Stop, |_| ());
+    assert_error!(finished, VramError::ManagerStopped { .. });
+    assert_eq!(outcomes, [ExecuteOutcome::Discarded]);
+    let (finished, outcomes) = in_flight(OnIntegrityFailure::QuarantineShard, |manager| {
+        assert!(!manager.shutdown(Duration::from_millis(10)).unwrap().drained);
+    });
+    assert_error!(finished, VramError::ManagerStopped { .. });
+    assert_eq!(outcomes, [ExecuteOutcome::Discarded]);
+    // The twin: only the changed shard goes.
+    let (finished, outcomes) = in_flight(OnIntegrityFailure::QuarantineShard, |_| ());
+    finished.unwrap();
+    assert_eq!(outcomes, [ExecuteOutcome::Finished]);
+}
+
+#[test]
+fn a_failed_read_leaves_nothing_on_its_way_to_the_host() {
+    // covers: RES-1
+    let rig = Rig::new();
+    let shard = rig.seal("a", &noise(5000, 1));
+    let guard = rig.manager.begin(&shard, options()).unwrap();
+    let mut out = [0; 5000];
+    rig.config.fail(Fault::call(MockCall::Synchronize)).unwrap();
+    assert_error!(guard.read_at(0, &mut out), VramError::Device(_));
+    assert_eq!((rig.pending(), out), (0, [0; 5000]));
+    guard.read_at(0, &mut out).unwrap();
+    assert!(out[..] == noise(5000, 1));
+    guard.finish().unwrap();
+    rig.close_clean();
+}
