@@ -76,8 +76,9 @@ fn many_callers_at_once_cost_fewer_launches_than_calls() {
 #[test]
 fn a_failed_check_is_not_shared_as_a_good_one() {
     // covers: VER-1 VER-11
+    type Is = fn(&VramError) -> bool;
     const CALLERS: usize = 12;
-    let faults: [(Fault, fn(&VramError) -> bool); 3] = [
+    let faults: [(Fault, Is); 3] = [
         (Fault::DigestSkipped, |error| matches!(error, VramError::DeviceUntrusted { .. })),
         (Fault::call(MockCall::Digest), |error| matches!(error, VramError::Device(_))),
         (Fault::CopyToHostSkipped, |error| matches!(error, VramError::DeviceUntrusted { .. })),
