@@ -10,12 +10,14 @@ mod memory;
 mod text;
 mod tracing;
 mod trail;
+mod words;
 
-pub use self::event::{AuditEvent, EventKind, ExecuteOutcome, QuarantineCause, Severity, VerificationFailure};
+pub use self::event::{AuditEvent, EventKind};
 pub use self::memory::MemorySink;
 pub use self::tracing::TracingSink;
 pub use self::trail::AuditRequirement;
 pub(crate) use self::trail::AuditTrail;
+pub use self::words::{ExecuteOutcome, QuarantineCause, Severity, VerificationFailure};
 
 /// A sink did not take an event.
 #[derive(Debug, thiserror::Error)]

@@ -7,163 +7,12 @@ use std::time::Duration;
 
 use crate::audit::AuditError;
 use crate::digest::Digest;
-use crate::driver::DriverError;
+use crate::driver::{DriverError, DriverErrorKind};
 use crate::names::ShardId;
 
-/// The stable outward code of an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorCode {
-    /// An argument is outside its documented range.
-    InvalidParams,
-    /// A setting is unusable.
-    ConfigError,
-    /// The device, or the part of it that may be used, is full.
-    VramOom,
-    /// The shard is executing.
-    ShardBusy,
-    /// The handle speaks of a shard that is no longer there.
-    StaleHandle,
-    /// The seal or the sealed bytes did not verify.
-    SealVerificationFailed,
-    /// The policy forbids it.
-    PolicyViolation,
-    /// A device call failed.
-    CudaError,
-    /// There is no such device, or no driver for it.
-    DeviceUnavailable,
-    /// The model could not be read, or is not the expected one.
-    ModelLoadFailed,
-    /// The audit trail did not accept an event that the policy requires.
-    AuditUnavailable,
-    /// The manager no longer permits this.
-    ManagerStopped,
-    /// A defect of this crate or of the platform.
-    Internal,
-}
+mod words;
 
-impl ErrorCode {
-    /// The code as it appears in events and answers.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidParams => "INVALID_PARAMS",
-            Self::ConfigError => "CONFIG_ERROR",
-            Self::VramOom => "VRAM_OOM",
-            Self::ShardBusy => "SHARD_BUSY",
-            Self::StaleHandle => "STALE_HANDLE",
-            Self::SealVerificationFailed => "SEAL_VERIFICATION_FAILED",
-            Self::PolicyViolation => "POLICY_VIOLATION",
-            Self::CudaError => "CUDA_ERROR",
-            Self::DeviceUnavailable => "DEVICE_UNAVAILABLE",
-            Self::ModelLoadFailed => "MODEL_LOAD_FAILED",
-            Self::AuditUnavailable => "AUDIT_UNAVAILABLE",
-            Self::ManagerStopped => "MANAGER_STOPPED",
-            Self::Internal => "INTERNAL",
-        }
-    }
-}
-
-/// Who has to act on an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorCategory {
-    /// The caller: the request itself is at fault.
-    User,
-    /// Whoever sizes the deployment.
-    Capacity,
-    /// Page someone: memory does not hold what was sealed.
-    Integrity,
-    /// Whoever runs the machine.
-    Device,
-    /// Whoever sets the policy.
-    Policy,
-    /// Nobody: the manager has stopped by design.
-    State,
-    /// The authors of this crate.
-    Internal,
-}
-
-/// Why a presented seal was refused. The audit trail carries the same word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RefusalReason {
-    /// Not a seal: truncated, extended, not canonical, or of an unknown version.
-    Malformed,
-    /// The tag does not verify and the message claims nothing foreign.
-    Forged,
-    /// The tag does not verify; the message names another device.
-    ClaimsOtherDevice,
-    /// The tag does not verify; the message names another worker.
-    ClaimsOtherWorker,
-    /// The tag does not verify; the message names another manager's epoch.
-    ClaimsOtherEpoch,
-    /// The tag verifies but the shard was released.
-    Stale,
-    /// The tag verifies but the message names a slot that was never given out.
-    UnknownSlot,
-    /// The seal is older than the caller allows.
-    Expired,
-}
-
-impl RefusalReason {
-    /// The word used in events and messages.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::Forged => "forged",
-            Self::ClaimsOtherDevice => "claims_other_device",
-            Self::ClaimsOtherWorker => "claims_other_worker",
-            Self::ClaimsOtherEpoch => "claims_other_epoch",
-            Self::Stale => "stale",
-            Self::UnknownSlot => "unknown_slot",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-impl std::fmt::Display for RefusalReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Why a manager stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StopReason {
-    /// Sealed bytes changed, or an authentic seal disagreed with the record.
-    IntegrityFailure,
-    /// A kernel did not prove that it ran, or answered a known question wrongly.
-    DeviceUntrusted,
-    /// The device's context is dead.
-    DeviceLost,
-    /// The surroundings broke the policy.
-    PolicyViolation,
-    /// `shutdown` was called, or the manager was dropped.
-    Shutdown,
-}
-
-impl StopReason {
-    /// The word used in events and messages.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::IntegrityFailure => "integrity_failure",
-            Self::DeviceUntrusted => "device_untrusted",
-            Self::DeviceLost => "device_lost",
-            Self::PolicyViolation => "policy_violation",
-            Self::Shutdown => "shutdown",
-        }
-    }
-}
-
-impl std::fmt::Display for StopReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+pub use words::{ErrorCategory, ErrorCode, RefusalReason, StopReason};
 
 /// The first stretch of an image whose hash is not the sealed one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,6 +37,27 @@ impl std::fmt::Display for BadRange {
 
 fn place(first_bad: Option<&BadRange>) -> String {
     first_bad.map_or_else(String::new, |range| format!("; first change in {range}"))
+}
+
+/// What to do about a refused seal.
+const fn present(reason: RefusalReason) -> &'static str {
+    match reason {
+        RefusalReason::Expired => "have the shard verified and sealed anew",
+        RefusalReason::ClaimsOtherDevice | RefusalReason::ClaimsOtherWorker => "present it to the manager that made it",
+        _ => "present a seal that this manager made",
+    }
+}
+
+/// What to do about a failed call of the driver.
+const fn recover(kind: DriverErrorKind) -> &'static str {
+    match kind {
+        DriverErrorKind::OutOfMemory => "free device memory, then try again",
+        DriverErrorKind::InvalidValue => "the stream, event or memory may be gone, or not be this device's",
+        DriverErrorKind::Sticky => "its context is dead: end the process and look at the driver's log",
+        DriverErrorKind::Unavailable => "see whether the device is still there",
+        DriverErrorKind::NotSupported => "use another driver or device",
+        DriverErrorKind::Other => "try again, then look at the driver's log",
+    }
 }
 
 /// Everything that this crate's calls can fail with.
@@ -235,13 +105,15 @@ pub enum VramError {
         shard: ShardId,
     },
     /// The handle speaks of a past generation.
-    #[error("the handle of shard {shard} is stale: that shard was released")]
+    #[error(
+        "the handle of shard {shard} is stale: that shard was released or sealed anew; use its newest seal, or seal it"
+    )]
     StaleHandle {
         /// The shard that the handle names.
         shard: ShardId,
     },
     /// The presented seal is not one that this manager honours. Nothing was executed; the manager still serves.
-    #[error("the seal was refused ({reason}); present a seal that this manager made")]
+    #[error("the seal was refused ({reason}); {}", present(*reason))]
     SealRefused {
         /// Why.
         reason: RefusalReason,
@@ -257,7 +129,8 @@ pub enum VramError {
     },
     /// The bytes that were loaded are not the expected ones. They were wiped.
     #[error(
-        "shard {shard} is not the expected model: its digest is {actual}, expected {expected}; check the file and --expect"
+        "shard {shard} is not the expected model: its digest is {actual}, expected {expected}; check the file and the digest \
+         that was expected"
     )]
     DigestMismatch {
         /// The shard.
@@ -285,11 +158,12 @@ pub enum VramError {
         problem: String,
     },
     /// A device call failed.
-    #[error("the device failed: {0}")]
+    #[error("the device failed: {}; {}", .0, recover(.0.kind))]
     Device(#[from] DriverError),
     /// A kernel did not prove that it ran over everything; its result was not used.
     #[error(
-        "the device did not prove that its {operation} ran; nothing was executed: the device or its driver is faulty"
+        "the device did not prove that its {operation} ran; nothing was executed: the device or its driver is faulty, take it \
+         out of service"
     )]
     DeviceUntrusted {
         /// The kernel.
@@ -297,7 +171,8 @@ pub enum VramError {
     },
     /// Memory could not be wiped, not be proven zero, or not be given back; it stays out of the pool.
     #[error(
-        "{bytes} bytes of shard {shard} could not be proven wiped and given back; they are quarantined and not reused"
+        "{bytes} bytes of shard {shard} could not be proven wiped and given back; they are quarantined and not reused, and the \
+         end of the manager tries once more"
     )]
     WipeFailed {
         /// The shard.
@@ -315,7 +190,9 @@ pub enum VramError {
         problem: String,
     },
     /// The audit trail did not accept an event that the policy requires.
-    #[error("the audit trail did not accept the event {event}; nothing was done: {source}")]
+    #[error(
+        "the audit trail did not accept the event {event}; nothing was done: {source}; mend the sink, then try again"
+    )]
     AuditUnavailable {
         /// The event.
         event: &'static str,
@@ -330,7 +207,7 @@ pub enum VramError {
         state: crate::core::ManagerState,
     },
     /// A defect of this crate or of the platform.
-    #[error("internal error: {what}")]
+    #[error("internal error: {what}; report it, with the audit trail")]
     Internal {
         /// What should not have happened.
         what: &'static str,
@@ -390,7 +267,7 @@ impl VramError {
     /// How long to wait before trying the same call again; `None` when trying again is pointless. O(1).
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        use crate::driver::DriverErrorKind::{Other, OutOfMemory};
+        use DriverErrorKind::{Other, OutOfMemory};
         match self {
             Self::ShardBusy { .. } => Some(Duration::from_millis(10)),
             Self::OutOfMemory { .. } | Self::AuditUnavailable { .. } => Some(Duration::from_secs(1)),
@@ -399,3 +276,6 @@ impl VramError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

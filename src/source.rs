@@ -5,7 +5,7 @@
 //! changed by the end of the pass is an error. Refuses what is no regular file, without opening it.
 
 use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -16,8 +16,9 @@ use crate::digest::{Digest, TreeParams, hash_stream};
 use crate::error::VramError;
 use crate::tensors::{self, Plan};
 
-/// How much of a path is shown, in characters.
-const PATH_CHARS: usize = 200;
+mod file;
+
+use file::open_regular;
 
 /// Weights that are yet to be read: memory, a file or a reader.
 ///
@@ -383,42 +384,6 @@ pub fn digest_source(
         return Err(VramError::Internal { what: "an image has not the length of its layout" });
     }
     Ok(SourceDigest { digest: tree.digest, byte_len, layout })
-}
-
-/// Opens a regular file, and nothing else: to open a pipe could block for ever. (Whoever swaps the file for a pipe between
-/// the two calls still can make it block; the second look keeps that from becoming a wrong answer.)
-fn open_regular(path: &Path) -> Result<(File, String, Metadata), VramError> {
-    let name = shown(path);
-    let failed = |error: io::Error| {
-        let advice = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such file; check the path",
-            io::ErrorKind::PermissionDenied => "this process may not read it; check its permissions",
-            _ => "it cannot be opened",
-        };
-        load_error(&name, &format!("{advice} ({error})"), Some(error))
-    };
-    let regular = |metadata: &Metadata| {
-        if metadata.is_file() {
-            Ok(())
-        } else if metadata.is_dir() {
-            Err(load_error(&name, "it is a directory; name the model file in it", None))
-        } else {
-            Err(load_error(&name, "it is no regular file; pass pipes and devices as a reader of known length", None))
-        }
-    };
-    regular(&fs::metadata(path).map_err(failed)?)?;
-    let file = File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    regular(&metadata)?;
-    Ok((file, name, metadata))
-}
-
-/// A path for messages: quoted, escaped and bounded; of a long one the end, which says more.
-fn shown(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let surplus = text.chars().count().saturating_sub(PATH_CHARS);
-    let cut = if surplus > 0 { "…" } else { "" };
-    format!("\"{cut}{}\"", text.chars().skip(surplus).flat_map(char::escape_debug).collect::<String>())
 }
 
 fn load_error(name: &str, problem: &str, source: Option<io::Error>) -> VramError {

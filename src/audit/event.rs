@@ -8,78 +8,12 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::text;
+use super::{ExecuteOutcome, QuarantineCause, Severity, VerificationFailure, text};
 use crate::digest::Digest;
 use crate::driver::{DeviceKind, DeviceUuid};
 use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason};
 use crate::identity::Origin;
 use crate::names::{ShardId, WorkerId};
-
-/// How loudly an event should be heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Work as usual.
-    Info,
-    /// Something was refused.
-    Warning,
-    /// Page someone.
-    Critical,
-}
-
-impl Severity {
-    /// The word used in records.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
-    }
-}
-
-/// Why memory is kept out of the pool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum QuarantineCause {
-    /// Its bytes are not the sealed ones; it is kept to be looked at.
-    Evidence,
-    /// It could not be proven zero; it may still hold weights.
-    Residue,
-    /// The device's context is dead: nothing can be wiped any more.
-    WipeImpossible,
-}
-
-/// What did not verify.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum VerificationFailure {
-    /// The bytes in device memory have another digest.
-    DigestMismatch,
-    /// What was loaded does not have the digest that was expected of it.
-    NotExpected,
-    /// An authentic seal disagrees with the live record.
-    RecordMismatch,
-    /// The shard failed before and is out of service.
-    Quarantined,
-    /// The device did not prove that it looked.
-    DeviceUntrusted,
-}
-
-/// How an execution ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ExecuteOutcome {
-    /// Finished; its results may be used.
-    Finished,
-    /// Finished after the manager stopped, or over bytes that had changed: its results must not be used.
-    Discarded,
-    /// Dropped without being finished.
-    Abandoned,
-}
 
 /// One step of one manager.
 ///

@@ -1,5 +1,6 @@
 //! Sources that keep still, and sources that do not.
 
+use std::fs;
 use std::io::Write;
 
 use proptest::prelude::*;

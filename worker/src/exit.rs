@@ -163,13 +163,18 @@ pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vram_residency::{RefusalReason, ShardId, TreeParams, digest_bytes};
+    use vram_residency::{
+        AuditError, DriverError, DriverErrorKind, ManagerState, RefusalReason, ShardId, StopReason, TreeParams,
+        digest_bytes,
+    };
 
     #[test]
     fn exit_codes_are_the_documented_ones() {
         // covers: ERR-2
         let shard = ShardId::new("s").unwrap();
         let digest = digest_bytes(&TreeParams::default(), b"");
+        let device = DriverError { operation: "o", code: 1, name: "n", kind: DriverErrorKind::Other };
+        let audit = AuditError { problem: String::new(), source: None };
         for (error, code) in [
             (VramError::InvalidParams { field: "f", problem: String::new() }, 2),
             (VramError::Config { setting: "s", problem: String::new() }, 2),
@@ -182,6 +187,9 @@ mod tests {
             (VramError::OutOfMemory { needed: 2, available: 1 }, 4),
             (VramError::PolicyViolation { rule: "r", problem: String::new() }, 4),
             (VramError::WipeFailed { shard: shard.clone(), bytes: 1, source: None }, 4),
+            (VramError::Device(device), 4),
+            (VramError::AuditUnavailable { event: "e", source: audit }, 4),
+            (VramError::ManagerStopped { state: ManagerState::Stopped(StopReason::Shutdown) }, 1),
             (VramError::ShardBusy { shard: shard.clone() }, 1),
             (VramError::StaleHandle { shard }, 1),
             (VramError::Internal { what: "w" }, 1),

@@ -1,0 +1,189 @@
+use super::*;
+use crate::core::ManagerState;
+
+const OPERATION: &str = "cuMemCreate";
+
+fn failed(kind: DriverErrorKind) -> DriverError {
+    DriverError { operation: OPERATION, code: 719, name: "launch_failed", kind }
+}
+
+/// The place of a variant in [`every`]; a new variant does not compile until it has one.
+const fn place(error: &VramError) -> usize {
+    match error {
+        VramError::InvalidParams { .. } => 0,
+        VramError::Config { .. } => 1,
+        VramError::OutOfMemory { .. } => 2,
+        VramError::ShardBusy { .. } => 3,
+        VramError::StaleHandle { .. } => 4,
+        VramError::SealRefused { .. } => 5,
+        VramError::IntegrityFailure { .. } => 6,
+        VramError::DigestMismatch { .. } => 7,
+        VramError::ModelLoad { .. } => 8,
+        VramError::PolicyViolation { .. } => 9,
+        VramError::Device(_) => 10,
+        VramError::DeviceUntrusted { .. } => 11,
+        VramError::WipeFailed { .. } => 12,
+        VramError::DeviceUnavailable { .. } => 13,
+        VramError::AuditUnavailable { .. } => 14,
+        VramError::ManagerStopped { .. } => 15,
+        VramError::Internal { .. } => 16,
+    }
+}
+
+/// One of each variant, with its code, category, whether it may be tried again, and words of what happened and what to do.
+fn every() -> Vec<(VramError, ErrorCode, ErrorCategory, bool, [&'static str; 2])> {
+    use ErrorCategory as Who;
+    use ErrorCode as Code;
+    let shard = || ShardId::new("model-a").unwrap();
+    let digest = Digest::from_bytes([0xab; 32]);
+    let problem = || "is 9 bytes; give at least 32".to_owned();
+    let first_bad = Some(BadRange { offset: 4096, bytes: 512, tensor: Some("a\nb".to_owned()) });
+    let source = AuditError { problem: "the disk is full".to_owned(), source: None };
+    let refused = VramError::SealRefused { reason: RefusalReason::Forged };
+    let wipe = VramError::WipeFailed { shard: shard(), bytes: 64, source: Some(failed(DriverErrorKind::Other)) };
+    let mismatch = VramError::DigestMismatch { shard: shard(), expected: digest, actual: digest };
+    let stopped = VramError::ManagerStopped { state: ManagerState::Stopped(StopReason::DeviceLost) };
+    let violation =
+        VramError::PolicyViolation { rule: "environment", problem: "LD_PRELOAD is set; unset it".to_owned() };
+    vec![
+        (
+            VramError::InvalidParams { field: "salt", problem: problem() },
+            Code::InvalidParams,
+            Who::User,
+            false,
+            ["salt is 9 bytes", "give at least 32"],
+        ),
+        (
+            VramError::Config { setting: "worker secret", problem: problem() },
+            Code::ConfigError,
+            Who::User,
+            false,
+            ["worker secret is 9 bytes", "give at least 32"],
+        ),
+        (
+            VramError::OutOfMemory { needed: 70, available: 60 },
+            Code::VramOom,
+            Who::Capacity,
+            true,
+            ["70 bytes are needed and 60 are available", "release a shard"],
+        ),
+        (
+            VramError::ShardBusy { shard: shard() },
+            Code::ShardBusy,
+            Who::User,
+            true,
+            ["model-a is in use", "finish its executions"],
+        ),
+        (
+            VramError::StaleHandle { shard: shard() },
+            Code::StaleHandle,
+            Who::User,
+            false,
+            ["released or sealed anew", "use its newest seal"],
+        ),
+        (refused, Code::SealVerificationFailed, Who::User, false, ["refused (forged)", "that this manager made"]),
+        (
+            VramError::IntegrityFailure { shard: shard(), first_bad },
+            Code::SealVerificationFailed,
+            Who::Integrity,
+            false,
+            ["model-a have changed; first change in bytes 4096 to 4608", "load the model again"],
+        ),
+        (mismatch, Code::ModelLoadFailed, Who::User, false, ["not the expected model", "check the file"]),
+        (
+            VramError::ModelLoad { problem: "\"m\": it is a directory; name a file in it".to_owned(), source: None },
+            Code::ModelLoadFailed,
+            Who::User,
+            false,
+            ["cannot be loaded", "name a file"],
+        ),
+        (violation, Code::PolicyViolation, Who::Policy, false, ["(environment)", "unset it"]),
+        (
+            VramError::Device(failed(DriverErrorKind::Other)),
+            Code::CudaError,
+            Who::Device,
+            true,
+            ["cuMemCreate failed with driver error 719 (launch_failed)", "try again"],
+        ),
+        (
+            VramError::DeviceUntrusted { operation: "digest" },
+            Code::CudaError,
+            Who::Device,
+            false,
+            ["did not prove that its digest ran", "take it out of service"],
+        ),
+        (wipe, Code::CudaError, Who::Device, false, ["64 bytes of shard model-a", "the end of the manager tries"]),
+        (
+            VramError::DeviceUnavailable { problem: "CUDA device 7 is not there; check nvidia-smi".to_owned() },
+            Code::DeviceUnavailable,
+            Who::Device,
+            false,
+            ["CUDA device 7", "check nvidia-smi"],
+        ),
+        (
+            VramError::AuditUnavailable { event: "vram_sealed", source },
+            Code::AuditUnavailable,
+            Who::Policy,
+            true,
+            ["event vram_sealed; nothing was done: the disk is full", "mend the sink"],
+        ),
+        (stopped, Code::ManagerStopped, Who::State, false, ["permits no new work", "build a new manager"]),
+        (
+            VramError::Internal { what: "a check gave no verdict" },
+            Code::Internal,
+            Who::Internal,
+            false,
+            ["a check gave no verdict", "report it"],
+        ),
+    ]
+}
+
+/// One line for people: no type names, no debug output, nothing that could be an address.
+fn assert_is_a_sentence(text: &str) {
+    for foreign in ["0x", "VramError", "Some(", "None", "{", "}", "\n", "  ", "DevicePtr"] {
+        assert!(!text.contains(foreign), "{foreign:?} in {text}");
+    }
+    assert!(text.len() > 20 && !text.ends_with([';', ':', ' ', '.']), "{text}");
+}
+
+#[test]
+fn every_error_says_what_happened_and_what_to_do_and_has_its_code() {
+    // covers: ERR-2
+    for (number, (error, code, category, retriable, [what, advice])) in every().into_iter().enumerate() {
+        assert_eq!(place(&error), number, "{error}");
+        assert_eq!((error.code(), error.category()), (code, category), "{error}");
+        assert_eq!((error.is_retriable(), error.retry_after().is_some()), (retriable, retriable), "{error}");
+        let text = error.to_string();
+        assert_is_a_sentence(&text);
+        let (happened, to_do) = (text.find(what), text.find(advice));
+        assert!(happened.is_some() && happened < to_do, "{what:?} and then {advice:?} in {text}");
+    }
+    assert_eq!(every().len(), place(&VramError::Internal { what: "" }).saturating_add(1));
+}
+
+#[test]
+fn every_refusal_and_every_failed_call_says_what_to_do() {
+    // covers: ERR-2 ERR-3
+    use DriverErrorKind::{InvalidValue, NotSupported, Other, OutOfMemory, Sticky, Unavailable};
+    use RefusalReason::{
+        ClaimsOtherDevice, ClaimsOtherEpoch, ClaimsOtherWorker, Expired, Forged, Malformed, Stale, UnknownSlot,
+    };
+    for reason in
+        [Malformed, Forged, ClaimsOtherDevice, ClaimsOtherWorker, ClaimsOtherEpoch, Stale, UnknownSlot, Expired]
+    {
+        let text = VramError::SealRefused { reason }.to_string();
+        assert_is_a_sentence(&text);
+        assert_eq!(text.contains("sealed anew"), reason == Expired, "{text}");
+    }
+    let mut advice: Vec<_> =
+        [OutOfMemory, InvalidValue, Sticky, Unavailable, NotSupported, Other].map(recover).into_iter().collect();
+    for kind in [OutOfMemory, InvalidValue, Sticky, Unavailable, NotSupported, Other] {
+        let error = VramError::Device(failed(kind));
+        assert_is_a_sentence(&error.to_string());
+        assert_eq!(error.is_retriable(), matches!(kind, OutOfMemory | Other), "{error}");
+        assert_eq!(error.to_string().contains("try again"), error.is_retriable(), "{error}");
+    }
+    advice.sort_unstable();
+    advice.dedup();
+    assert_eq!(advice.len(), 6, "each is another thing to do");
+}

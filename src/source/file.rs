@@ -1,0 +1,47 @@
+//! Opening model files, and how their paths are shown.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::path::Path;
+
+use super::load_error;
+use crate::error::VramError;
+
+/// How much of a path is shown, in characters.
+const PATH_CHARS: usize = 200;
+
+/// Opens a regular file, and nothing else: to open a pipe could block for ever. (Whoever swaps the file for a pipe between
+/// the two calls still can make it block; the second look keeps that from becoming a wrong answer.)
+pub(super) fn open_regular(path: &Path) -> Result<(File, String, Metadata), VramError> {
+    let name = shown(path);
+    let failed = |error: io::Error| {
+        let advice = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such file; check the path",
+            io::ErrorKind::PermissionDenied => "this process may not read it; check its permissions",
+            _ => "it cannot be opened",
+        };
+        load_error(&name, &format!("{advice} ({error})"), Some(error))
+    };
+    let regular = |metadata: &Metadata| {
+        if metadata.is_file() {
+            Ok(())
+        } else if metadata.is_dir() {
+            Err(load_error(&name, "it is a directory; name the model file in it", None))
+        } else {
+            Err(load_error(&name, "it is no regular file; pass pipes and devices as a reader of known length", None))
+        }
+    };
+    regular(&fs::metadata(path).map_err(failed)?)?;
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    regular(&metadata)?;
+    Ok((file, name, metadata))
+}
+
+/// A path for messages: quoted, escaped and bounded; of a long one the end, which says more.
+pub(super) fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    let surplus = text.chars().count().saturating_sub(PATH_CHARS);
+    let cut = if surplus > 0 { "…" } else { "" };
+    format!("\"{cut}{}\"", text.chars().skip(surplus).flat_map(char::escape_debug).collect::<String>())
+}
