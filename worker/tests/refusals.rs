@@ -197,6 +197,7 @@ fn a_device_that_is_not_there_is_status_4_and_tells_what_to_do() {
     }
     refused(&["run", "--device", "auto"], 4, "DEVICE_UNAVAILABLE", &["CUDA device", "--device mock"]);
     refused(&["run", "--device", "cuda"], 4, "DEVICE_UNAVAILABLE", &["CUDA device 0", "--device mock"]);
+    refused(&["run", "--device", "cuda:7"], 4, "DEVICE_UNAVAILABLE", &["CUDA device 7", "--device mock"]);
 }
 
 #[test]
