@@ -194,6 +194,9 @@ impl SealKey {
     }
 
     /// Whether the tag is that of the message, in time that does not depend on either's contents. O(length).
+    ///
+    /// The comparison is that of the hmac crate. It is the only one of something secret: digests and messages are public, and
+    /// are compared as plain values.
     pub(crate) fn verify(&self, message: &[u8], tag: &Tag) -> bool {
         self.mac(message).verify(&tag.0.into()).is_ok()
     }
