@@ -11,19 +11,6 @@ out=$target/features
 mkdir -p "$out"
 passed=0 failed=0
 
-check() { # name, command...
-    local name=$1
-    shift
-    if "$@" >"$out/log" 2>&1; then
-        passed=$((passed + 1))
-        echo "ok      $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name"
-        tail -n 60 "$out/log"
-    fi
-}
-
 # The library: what clippy has not built already is built with tests below.
 check "the library's own tests on the mock alone" \
     cargo test --locked -p vram-residency --no-default-features --features mock --lib --test contract

@@ -26,19 +26,6 @@ mapfile -t entries < <(sed -n 's/^#define VRAM_[A-Z_]* "\(vram_[a-z_]*\)"$/\1/p'
 most_registers=64
 passed=0 failed=0
 
-check() { # name, command...
-    local name=$1
-    shift
-    if "$@" >"$out/log" 2>&1; then
-        passed=$((passed + 1))
-        echo "ok      $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name"
-        cat "$out/log"
-    fi
-}
-
 compile() { # architecture, VRAM_SHA256_MAD, image; what ptxas says goes into IMAGE.txt
     env -u NVCC_PREPEND_FLAGS -u NVCC_APPEND_FLAGS "$nvcc" "${flags[@]}" -Werror all-warnings "-DVRAM_SHA256_MAD=$2" -Xptxas -v \
         -cubin -gencode "arch=compute_$1,code=sm_$1" "$source" -o "$3" >"$3.txt" 2>&1 || { cat "$3.txt"; return 1; }

@@ -53,3 +53,19 @@ worker() {
     # shellcheck disable=SC2034
     worker=$target/release/vram-worker
 }
+
+# check NAME COMMAND...: runs it, counts it in $passed or $failed, and shows the end of what a failed one said. Its output stays in
+# $out/log.
+check() {
+    local name=$1
+    shift
+    # shellcheck disable=SC2154
+    if "$@" >"$out/log" 2>&1; then
+        passed=$((passed + 1))
+        echo "ok      $name"
+    else
+        failed=$((failed + 1))
+        echo "FAILED  $name"
+        tail -n 60 "$out/log"
+    fi
+}

@@ -11,18 +11,6 @@ mkdir -p "$out"
 passed=0 failed=0
 most_bytes=1000000 most_file_bytes=100000
 
-check() { # name, command...
-    local name=$1
-    shift
-    if "$@" >"$out/log" 2>&1; then
-        passed=$((passed + 1))
-        echo "ok      $name"
-    else
-        failed=$((failed + 1))
-        echo "FAILED  $name"
-        tail -n 60 "$out/log"
-    fi
-}
 refuses() { ! "$@"; }
 
 # Rooms and files that users need to build, to test and to read; the last three cargo makes.

@@ -13,10 +13,6 @@ use vram_residency::{
 
 const LOST: ManagerState = ManagerState::Stopped(StopReason::DeviceLost);
 
-fn order(rig: &Rig, fault: impl Into<vram_residency::FaultOrder>) {
-    rig.config.fail(fault).unwrap();
-}
-
 const CALLS: [MockCall; 14] = [
     MockCall::Alloc,
     MockCall::Free,
@@ -83,7 +79,7 @@ fn nth_call(fault: vram_residency::FaultOrder, during: During, violations: &mut 
     let rig = Rig::with(small().poison(false), |b| b.on_integrity_failure(OnIntegrityFailure::QuarantineShard));
     let bytes = noise(70_000, 4);
     let (earlier, shard) = (rig.seal("earlier", &noise(3000, 5)), rig.seal("shard", &bytes));
-    order(&rig, fault);
+    rig.order(fault);
     let outcome = run(&rig, &shard, &bytes, during);
     let what = format!("{fault:?} during {during:?}: {outcome:?}");
     let (used, live) = (rig.manager.used_vram(), rig.config.stats().live_bytes);
@@ -179,7 +175,7 @@ fn wipe_impossible_is_said_so() {
     let rig = Rig::new();
     let shard = rig.seal("one", &noise(9000, 1));
     let used = rig.manager.used_vram();
-    order(&rig, Fault::Sticky);
+    rig.order(Fault::Sticky);
     let (outcome, ran) = rig.execute(&shard);
     assert!(!ran && matches!(outcome, Err(VramError::Device(_))), "{outcome:?}");
     assert_eq!(rig.manager.state(), LOST);

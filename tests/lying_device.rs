@@ -13,16 +13,12 @@ use vram_residency::{
 
 const UNTRUSTED: ManagerState = ManagerState::Stopped(StopReason::DeviceUntrusted);
 
-fn order(rig: &Rig, fault: impl Into<vram_residency::FaultOrder>) {
-    rig.config.fail(fault).unwrap();
-}
-
 /// A digest that does not prove itself, at an execute.
 fn unproven_at_execute(fault: Fault) {
     for bytes in [noise(10, 1), noise(1024, 2), noise(100_000, 3)] {
         let rig = Rig::new();
         let shard = rig.seal("sealed", &bytes);
-        order(&rig, fault);
+        rig.order(fault);
         let (outcome, ran) = rig.execute(&shard);
         let error = outcome.unwrap_err();
         assert!(!ran, "{fault:?}");
@@ -64,7 +60,7 @@ fn a_digest_that_ran_short_and_claims_all_disagrees_with_the_record() {
     for bytes in [noise(10, 1), noise(1024, 2), noise(100_000, 3)] {
         let rig = Rig::new();
         let shard = rig.seal("sealed", &bytes);
-        order(&rig, Fault::DigestShortClaimsFull);
+        rig.order(Fault::DigestShortClaimsFull);
         let (outcome, ran) = rig.execute(&shard);
         assert!(!ran && matches!(outcome, Err(VramError::IntegrityFailure { .. })), "{outcome:?}");
         assert_eq!(rig.manager.state(), ManagerState::Stopped(StopReason::IntegrityFailure));
@@ -79,7 +75,7 @@ fn an_honest_device_after_the_same_preparations_is_believed() {
     for bytes in [noise(10, 1), noise(1024, 2), noise(100_000, 3)] {
         let rig = Rig::new();
         let shard = rig.seal("sealed", &bytes);
-        order(&rig, Fault::DigestSkipped.nth(2));
+        rig.order(Fault::DigestSkipped.nth(2));
         assert!(matches!(rig.execute(&shard), (Ok(()), true)));
         rig.manager.mock_controls().unwrap().clear_faults().unwrap();
         assert!(matches!(rig.execute(&shard), (Ok(()), true)));
@@ -94,7 +90,7 @@ fn every_bit_of_a_result_that_arrives_changed_is_refused() {
     for bit in 0..512 {
         let rig = Rig::new();
         let shard = rig.seal("sealed", &noise(3000, 1));
-        order(&rig, Fault::CopyToHostCorrupts { bit });
+        rig.order(Fault::CopyToHostCorrupts { bit });
         let (outcome, ran) = rig.execute(&shard);
         let error = outcome.unwrap_err();
         let right = if bit < 256 {
@@ -114,7 +110,7 @@ fn a_replayed_table_passes_only_where_it_is_true() {
     // Nothing changed since: the replayed table is the truth.
     let rig = Rig::new();
     let shard = rig.seal("one", &one);
-    order(&rig, Fault::DigestReplayed);
+    rig.order(Fault::DigestReplayed);
     rig.manager.verify_sealed(&shard).unwrap();
     rig.close_clean();
     // The previous launch was over other bytes: its table does not serve this shard, flipped or not.
@@ -124,7 +120,7 @@ fn a_replayed_table_passes_only_where_it_is_true() {
         if flipped {
             rig.flip_bit(&shard, 99_999, 0);
         }
-        order(&rig, Fault::DigestReplayed);
+        rig.order(Fault::DigestReplayed);
         let (outcome, ran) = rig.execute(&shard);
         assert!(!ran && matches!(outcome, Err(VramError::IntegrityFailure { .. })), "{outcome:?}");
         rig.close_clean();
@@ -134,7 +130,7 @@ fn a_replayed_table_passes_only_where_it_is_true() {
     let rig = Rig::new();
     let shard = rig.seal("one", &one);
     rig.flip_bit(&shard, 0, 0);
-    order(&rig, Fault::DigestReplayed);
+    rig.order(Fault::DigestReplayed);
     rig.manager.verify_sealed(&shard).unwrap();
     let (outcome, ran) = rig.execute(&shard);
     assert!(!ran && matches!(outcome, Err(VramError::IntegrityFailure { .. })), "{outcome:?}");
@@ -160,7 +156,7 @@ fn a_lie_while_sealing_seals_nothing() {
             let used = rig.manager.used_vram();
             let wanted_digest = digest_bytes(rig.manager.tree_params(), &bytes);
             let spec = if expecting { spec("new").expect_digest(wanted_digest) } else { spec("new") };
-            order(&rig, fault);
+            rig.order(fault);
             let error = rig.manager.seal_model(spec, ShardSource::bytes(&bytes)).unwrap_err();
             assert_eq!(error.code(), wanted, "{fault:?}: {error:?}");
             if wanted == ErrorCode::ModelLoadFailed {
@@ -196,7 +192,7 @@ fn a_wipe_that_is_not_proven_keeps_the_memory_out_of_the_pool() {
         let rig = Rig::new();
         let (shard, other) = (rig.seal("sealed", &noise(9000, 1)), rig.seal("other", &noise(9000, 2)));
         let used = rig.manager.used_vram();
-        order(&rig, fault);
+        rig.order(fault);
         let error = rig.manager.release(&shard).expect_err(&format!("{fault:?}"));
         let VramError::WipeFailed { bytes, .. } = error else { panic!("{fault:?}: {error:?}") };
         assert_eq!(error.code(), ErrorCode::CudaError);
@@ -226,7 +222,7 @@ fn no_single_missed_fill_or_count_of_a_wipe_leaves_anything_behind() {
         for nth in 1..=8 {
             let rig = Rig::new();
             let shard = rig.seal("sealed", &noise(9000, 1));
-            order(&rig, fault.nth(nth));
+            rig.order(fault.nth(nth));
             refused += u32::from(rig.manager.release(&shard).is_err());
             rig.assert_recount();
             assert_eq!(rig.config.stats().unwiped_bytes_freed, 0, "{fault:?} {nth}");
@@ -243,7 +239,7 @@ fn memory_that_can_never_be_proven_wiped_is_never_freed() {
     let rig = Rig::new();
     rig.seal("one", &noise(9000, 1));
     let used = rig.manager.used_vram();
-    order(&rig, Fault::FillSkipped.always());
+    rig.order(Fault::FillSkipped.always());
     let report = rig.manager.shutdown(std::time::Duration::ZERO).unwrap();
     assert_eq!((report.wiped_bytes, report.residue_bytes), (0, used));
     let (stats, _) = rig.close();
@@ -258,7 +254,7 @@ fn residency_lies_are_refused_at_allocation() {
         for nth in 1..=2 {
             let rig = Rig::new();
             let earlier = rig.seal("earlier", &noise(2000, 1));
-            order(&rig, Fault::Residency(lie).nth(nth));
+            rig.order(Fault::Residency(lie).nth(nth));
             let error = rig.try_seal("new", &noise(2000, 2)).unwrap_err();
             assert!(matches!(error, VramError::PolicyViolation { rule: "vram_only", .. }), "{lie:?}: {error:?}");
             rig.assert_recount();
@@ -277,7 +273,7 @@ fn residency_lies_on_demand_stop_the_manager() {
     let rig = Rig::new();
     let shard = rig.seal("one", &noise(2000, 1));
     assert_eq!(rig.manager.enforce_vram_only_policy().unwrap().resident_shards, 1);
-    order(&rig, Fault::Residency(ResidencyLie::Managed));
+    rig.order(Fault::Residency(ResidencyLie::Managed));
     let error = rig.manager.enforce_vram_only_policy().unwrap_err();
     assert!(matches!(error, VramError::PolicyViolation { .. }), "{error:?}");
     assert_eq!(rig.manager.state(), ManagerState::Stopped(StopReason::PolicyViolation));
@@ -291,7 +287,7 @@ fn a_driver_that_reports_no_room_gets_nothing() {
     let rig = Rig::new();
     let earlier = rig.seal("earlier", &noise(2000, 1));
     let used = rig.manager.used_vram();
-    order(&rig, Fault::MemoryInfoFree { free: 100 });
+    rig.order(Fault::MemoryInfoFree { free: 100 });
     let error = rig.try_seal("new", &noise(2000, 2)).unwrap_err();
     assert!(matches!(error, VramError::OutOfMemory { needed, available: 100 } if needed >= 2000), "{error:?}");
     assert!(error.is_retriable());
@@ -311,9 +307,9 @@ fn late_out_of_memory_gives_everything_back() {
             let earlier = rig.seal("earlier", &noise(2000, 1));
             let used = rig.manager.used_vram();
             if boast {
-                order(&rig, Fault::MemoryInfoFree { free: u64::MAX });
+                rig.order(Fault::MemoryInfoFree { free: u64::MAX });
             }
-            order(&rig, Fault::Call { call: MockCall::Alloc, code: 2 }.nth(nth));
+            rig.order(Fault::Call { call: MockCall::Alloc, code: 2 }.nth(nth));
             let error = rig.try_seal("new", &noise(50_000, 2)).unwrap_err();
             assert_eq!(error.code(), ErrorCode::VramOom, "{error:?}");
             assert_eq!(rig.manager.used_vram(), used);

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use support::{Arena, Rig, adopt, noise, small, spec};
 use vram_residency::{
-    AuditRequirement, BadRange, Digest, DriverErrorKind, EventKind, Fault, FaultOrder, ManagerState, MemorySink,
-    MockCall, Policy, Purpose, QuarantineCause, SealedShard, ShardSource, VerificationFailure, VramError,
+    AuditRequirement, BadRange, Digest, DriverErrorKind, EventKind, Fault, ManagerState, MemorySink, MockCall, Policy,
+    Purpose, QuarantineCause, SealedShard, ShardSource, VerificationFailure, VramError,
 };
 
 /// The driver's number for what it does not offer.
@@ -43,10 +43,6 @@ fn causes(rig: &Rig) -> Vec<QuarantineCause> {
 
 fn switches(rig: &Rig) -> u64 {
     rig.config.stats().runs(MockCall::Protect)
-}
-
-fn order(rig: &Rig, fault: impl Into<FaultOrder>) {
-    rig.config.fail(fault).unwrap();
 }
 
 fn execute(rig: &Rig, shard: &SealedShard) -> Result<(), VramError> {
@@ -132,7 +128,7 @@ fn the_event_says_what_the_driver_said_and_a_switch_is_looked_behind() {
         let rig = Rig::new();
         let before = rig.digests();
         if let Some(fault) = fault {
-            order(&rig, fault);
+            rig.order(fault);
         }
         let shard = rig.seal("a", &noise(BYTES, 1));
         assert_eq!((protected(&rig), rig.digests() - before), (vec![said], digests), "{fault:?}");
@@ -153,7 +149,7 @@ fn a_switch_that_fails_fails_the_seal_and_leaves_nothing() {
         let rig = Rig::new();
         let other = rig.seal("other", &noise(3000, 2));
         let (counts, before) = (rig.counts(), rig.digests());
-        order(&rig, Fault::Call { call: MockCall::Protect, code });
+        rig.order(Fault::Call { call: MockCall::Protect, code });
         let from = rig.mark();
         let refused = rig.manager.seal_model(spec("a"), ShardSource::bytes(&noise(BYTES, 1)));
         let Err(VramError::Device(error)) = refused else { panic!("{refused:?}") };
@@ -179,7 +175,7 @@ fn bytes_that_change_with_the_switch_are_never_signed() {
     for (at, vouched) in [(0, false), (40_000, true), (69_999, false)] {
         let rig = Rig::new();
         let (counts, from) = (rig.counts(), rig.mark());
-        order(&rig, Fault::ProtectCorrupts { bit: at * 8 + 3 });
+        rig.order(Fault::ProtectCorrupts { bit: at * 8 + 3 });
         let Err(VramError::DigestMismatch { expected: first, actual, .. }) = seal(&rig, vouched) else {
             panic!("a seal over changed bytes")
         };
@@ -203,7 +199,7 @@ fn bytes_that_change_with_the_switch_are_never_signed() {
     }
     // The twin: a bit behind the image, in memory that is the shard's and not its image.
     let rig = Rig::new();
-    order(&rig, Fault::ProtectCorrupts { bit: BYTES as u64 * 8 });
+    rig.order(Fault::ProtectCorrupts { bit: BYTES as u64 * 8 });
     let shard = seal(&rig, true).unwrap();
     execute(&rig, &shard).unwrap();
     rig.manager.release(&shard).unwrap();
@@ -211,7 +207,7 @@ fn bytes_that_change_with_the_switch_are_never_signed() {
     // A second digest that the device cannot show to have made is no digest either.
     for fault in [Fault::DigestSkipped, Fault::DigestShort, Fault::DigestStale] {
         let rig = Rig::new();
-        order(&rig, fault.nth(2));
+        rig.order(fault.nth(2));
         let counts = rig.counts();
         assert_error!(seal(&rig, true), VramError::DeviceUntrusted { .. });
         assert_eq!(rig.counts(), counts);
@@ -268,7 +264,7 @@ fn memory_that_cannot_be_made_writable_is_residue_until_it_can() {
         let rig = Rig::new();
         let (shard, other) = (rig.seal("a", &noise(BYTES, 1)), rig.seal("b", &noise(BYTES, 2)));
         let (counts, fills) = (rig.counts(), rig.config.stats().runs(MockCall::Fill));
-        order(&rig, fault);
+        rig.order(fault);
         let Err(VramError::WipeFailed { source: Some(error), bytes, .. }) = rig.manager.release(&shard) else {
             panic!("{fault:?}: a release without a wipe")
         };
@@ -284,14 +280,14 @@ fn memory_that_cannot_be_made_writable_is_residue_until_it_can() {
     // A switch back that the driver cannot confirm is one: the proof of zero judges.
     let rig = Rig::new();
     let shard = rig.seal("a", &noise(BYTES, 1));
-    order(&rig, Fault::ProtectUnconfirmed);
+    rig.order(Fault::ProtectUnconfirmed);
     rig.manager.release(&shard).unwrap();
     rig.close_clean();
     // While the switch fails for good, nothing is freed.
     let rig = Rig::new();
     rig.seal("a", &noise(BYTES, 1));
     let used = rig.manager.used_vram();
-    order(&rig, Fault::call(MockCall::Protect).always());
+    rig.order(Fault::call(MockCall::Protect).always());
     let Rig { config, manager, .. } = rig;
     let report = manager.shutdown(Duration::from_secs(5)).unwrap();
     assert_eq!((report.residue_bytes, report.wiped_bytes), (used, 0));
@@ -303,7 +299,7 @@ fn memory_that_cannot_be_made_writable_is_residue_until_it_can() {
 fn a_seal_that_fails_and_cannot_be_made_writable_leaves_residue() {
     // covers: DEV-5 SCR-2 SCR-3
     let rig = Rig::new();
-    order(&rig, Fault::call(MockCall::Protect).times(2));
+    rig.order(Fault::call(MockCall::Protect).times(2));
     let error = rig.manager.seal_model(spec("a"), ShardSource::bytes(&noise(BYTES, 1))).unwrap_err();
     assert!(matches!(&error, VramError::Device(error) if error.operation == "vram_mock_protect"), "{error:?}");
     assert_eq!(causes(&rig), [QuarantineCause::Residue]);
@@ -326,7 +322,7 @@ fn sealing_anew_keeps_the_mapping_and_says_so() {
     rig.close_clean();
 
     let rig = Rig::new();
-    order(&rig, Fault::ProtectUnconfirmed);
+    rig.order(Fault::ProtectUnconfirmed);
     let shard = rig.seal("a", &noise(BYTES, 1));
     let renewed = rig.manager.reseal(&shard).unwrap();
     assert_eq!(protected(&rig), [false, false]);

@@ -14,9 +14,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use vram_residency::{
-    AuditEvent, AuditRequirement, DeviceSelector, EventKind, MemorySink, MockCall, MockConfig, MockControls, MockStats,
-    OnIntegrityFailure, Policy, ResidencyLie, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, VramError,
-    VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
+    AuditEvent, AuditRequirement, DeviceSelector, EventKind, FaultOrder, MemorySink, MockCall, MockConfig,
+    MockControls, MockStats, OnIntegrityFailure, Policy, ResidencyLie, SealedShard, ShardId, ShardSource, ShardSpec,
+    TreeParams, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
 };
 
 #[allow(unused_imports, reason = "each suite uses its own part of this file")]
@@ -136,6 +136,11 @@ impl Rig {
     /// Executes, and says whether the work ran.
     pub(crate) fn execute(&self, shard: &SealedShard) -> (Result<(), VramError>, bool) {
         execute(&self.manager, shard)
+    }
+
+    /// Orders something to go wrong.
+    pub(crate) fn order(&self, fault: impl Into<FaultOrder>) {
+        self.config.fail(fault).unwrap();
     }
 
     /// Digest kernels that have run.
