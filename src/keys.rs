@@ -14,6 +14,7 @@ use std::fmt;
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 pub use self::file::SecretFileMode;
@@ -195,10 +196,9 @@ impl SealKey {
 
     /// Whether the tag is that of the message, in time that does not depend on either's contents. O(length).
     ///
-    /// The comparison is that of the hmac crate. It is the only one of something secret: digests and messages are public, and
-    /// are compared as plain values.
+    /// It is the only comparison of something secret: digests and messages are public, and are compared as plain values.
     pub(crate) fn verify(&self, message: &[u8], tag: &Tag) -> bool {
-        self.mac(message).verify(&tag.0.into()).is_ok()
+        self.sign(message).0.ct_eq(&tag.0).into()
     }
 }
 
