@@ -12,7 +12,6 @@ mod digest;
 mod images;
 mod open;
 mod residency;
-mod tables;
 #[cfg(test)]
 mod tests;
 
@@ -30,14 +29,12 @@ use crate::ffi::cuda::{
     AnyStream, Context, Event, INVALID_HANDLE, INVALID_VALUE, Kernels, Mapping, Pinned, Stream, Unmapped, failure,
 };
 use books::Books;
-use tables::Tables;
 
 /// One CUDA device.
 #[derive(Debug)]
 pub(crate) struct CudaDriver {
     info: DeviceInfo,
     books: Books,
-    tables: Tables,
     kernels: Kernels,
     pinned: Pinned,
     context: Arc<Context>,
@@ -53,10 +50,9 @@ struct Enqueue<'a> {
 }
 
 impl CudaDriver {
-    fn new(info: DeviceInfo, context: Arc<Context>, kernels: Kernels) -> Result<Self, DriverError> {
+    fn new(info: DeviceInfo, context: Arc<Context>, kernels: Kernels) -> Self {
         let pinned = Pinned::new(&context);
-        let tables = Tables::new(&context, &pinned, info.granularity)?;
-        Ok(Self { info, books: Books::default(), tables, kernels, pinned, context, gate: RwLock::new(()) })
+        Self { info, books: Books::default(), kernels, pinned, context, gate: RwLock::new(()) }
     }
 
     /// Finds the stream and every span, and notes that the stream uses them.
@@ -233,13 +229,22 @@ impl Driver for CudaDriver {
         self.enqueue("cuMemsetD8Async", stream, &[span])?.stream.fill(span, value)
     }
 
-    fn digest(&self, stream: StreamId, job: &DigestJob<'_>) -> Result<(), DriverError> {
+    fn digest(
+        &self,
+        stream: StreamId,
+        job: &DigestJob<'_>,
+        staging: &mut HostBuffer,
+        from: usize,
+    ) -> Result<(), DriverError> {
         let plan = digest::Plan::new(job)?;
+        let list = plan.region_list();
+        // Waits for an earlier copy of the list, if there still is one.
+        let staged = staging.bytes_mut()?.get_mut(from..).and_then(|rest| rest.get_mut(..list.len()));
+        staged.ok_or_else(|| failure(digest::OPERATION, INVALID_VALUE))?.copy_from_slice(&list);
         let on = self.enqueue(digest::OPERATION, stream, &digest::spans(job))?;
-        let from = (&self.context, &self.pinned);
-        self.tables.with_table(from, &on.stream, &plan.region_table(), |table| {
-            plan.enqueue(&self.kernels, &on.stream, table.ptr)
-        })
+        // Anew for every launch: what lay on the device between two checks is not believed.
+        self.pinned.copy_to_device(&on.stream, job.region_list.ptr, staging, from, list.len())?;
+        plan.enqueue(&self.kernels, &on.stream)
     }
 
     fn count_nonzero(&self, stream: StreamId, span: Span, result: DevicePtr, nonce: u64) -> Result<(), DriverError> {
@@ -252,7 +257,7 @@ impl Driver for CudaDriver {
 impl Drop for CudaDriver {
     fn drop(&mut self) {
         for id in self.books.stream_ids() {
-            // What a stream still holds uses memory, tables and kernels that go next. A failure is that of a dead context.
+            // What a stream still holds uses memory and kernels that go next. A failure is that of a dead context.
             let _finished = self.synchronize(id);
         }
         let left = self.books.mapped_bytes();
