@@ -1,9 +1,9 @@
 //! Where memory lies, from all that the driver says of it.
 
-use crate::driver::{DevicePtr, DriverError, DriverErrorKind, MemoryKind, Residency, Span};
+use crate::driver::{DevicePtr, DriverError, MemoryKind, Residency, Span};
 use crate::ffi::cuda::{
-    ALLOCATION_PINNED, Attributes, Context, HANDLE_TYPE_NONE, LOCATION_DEVICE, MEMORY_DEVICE, MEMORY_HOST,
-    MEMORY_UNIFIED,
+    ALLOCATION_PINNED, Attributes, Context, HANDLE_TYPE_NONE, INVALID_VALUE, LOCATION_DEVICE, MEMORY_DEVICE,
+    MEMORY_HOST, MEMORY_UNIFIED, failure,
 };
 
 /// What the driver says of one allocation of the virtual-memory API.
@@ -17,19 +17,16 @@ struct Properties {
 /// Asks where the byte lies: as an address, and as an allocation. Memory of our `own` must have answers to both.
 pub(super) fn ask(context: &Context, ptr: DevicePtr, own: bool) -> Result<Residency, DriverError> {
     let attributes = context.attributes(ptr)?;
-    let properties = match context.allocation_properties(ptr) {
-        Ok(found) => Some(Properties {
-            pinned: found.kind == ALLOCATION_PINNED,
-            on_device: found.location.kind == LOCATION_DEVICE,
-            id: found.location.id,
-            exportable: found.handle_types != HANDLE_TYPE_NONE,
-        }),
-        // Memory of an engine's own allocator has no such allocation.
-        Err(error) if !own && matches!(error.kind, DriverErrorKind::InvalidValue | DriverErrorKind::NotSupported) => {
-            None
-        }
-        Err(error) => return Err(error),
-    };
+    let properties = context.allocation_properties(ptr)?.map(|found| Properties {
+        pinned: found.kind == ALLOCATION_PINNED,
+        on_device: found.location.kind == LOCATION_DEVICE,
+        id: found.location.id,
+        exportable: found.handle_types != HANDLE_TYPE_NONE,
+    });
+    // Memory of an engine's own allocator has no such allocation.
+    if own && properties.is_none() {
+        return Err(failure("cuMemRetainAllocationHandle", INVALID_VALUE));
+    }
     Ok(read(&attributes, properties.as_ref()))
 }
 

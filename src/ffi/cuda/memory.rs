@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::status::{INVALID_CONTEXT, INVALID_DEVICE, NOT_FOUND, NOT_PERMITTED, Status};
 use super::types::{
     ACCESS_READ, ACCESS_READ_WRITE, ALLOCATION_PINNED, AccessDesc, AllocationProp, GRANULARITY_MINIMUM,
     HANDLE_TYPE_NONE, LOCATION_DEVICE, MemLocation, POINTER_ATTRIBUTES,
@@ -61,6 +62,10 @@ impl Context {
         // SAFETY: `asked` and `places` are arrays of `count` elements, and each place is a local of 16 bytes, more than any
         // of these attributes is wide.
         let status = unsafe { (self.table().pointer_attributes)(count, asked, places, ptr.0) };
+        // The documentation has both: zeros for an address that the driver does not know, and this number.
+        if status == Status(INVALID_CONTEXT) {
+            return Ok(Attributes::default());
+        }
         status.check("cuPointerGetAttributes")?;
         let [memory_type, host_pointer, managed, ordinal, ipc_capable, range_start, range_size, handle_types] =
             answers.map(|[value, _]| value);
@@ -76,13 +81,17 @@ impl Context {
         })
     }
 
-    /// The properties of the allocation behind an address of the virtual-memory API; an error for other memory.
-    pub(crate) fn allocation_properties(&self, ptr: DevicePtr) -> Result<AllocationProp, DriverError> {
+    /// The properties of the allocation behind an address of the virtual-memory API; `Ok(None)` for other memory.
+    pub(crate) fn allocation_properties(&self, ptr: DevicePtr) -> Result<Option<AllocationProp>, DriverError> {
         let _current = self.enter()?;
         let mut handle = 0;
         // SAFETY: the driver writes one handle to the local; the address is a number that it looks up.
         let status = unsafe { (self.table().retain_handle)(&raw mut handle, native(ptr.0)) };
-        status.check("cuMemRetainAllocationHandle")?;
+        match status.check("cuMemRetainAllocationHandle") {
+            // The documentation names the first only.
+            Err(error) if not_offered(&error) || matches!(error.code, NOT_FOUND | NOT_PERMITTED) => return Ok(None),
+            retained => retained?,
+        }
         let mut out = AllocationProp::default();
         // SAFETY: the driver fills one CUmemAllocationProp (layout asserted in types.rs) of plain integers, any value of
         // which is valid; the handle is live, because it was retained above and is released below.
@@ -92,7 +101,7 @@ impl Context {
         let released = unsafe { (self.table().memory_release)(handle) };
         asked?;
         released.check("cuMemRelease")?;
-        Ok(out)
+        Ok(Some(out))
     }
 }
 
@@ -167,7 +176,11 @@ impl Mapping {
         let wanted = if read_only { ACCESS_READ } else { ACCESS_READ_WRITE };
         let _current = self.context.enter()?;
         match self.set_access(wanted) {
-            Err(error) if read_only && not_offered(&error) => return Ok(false),
+            Err(error)
+                if read_only && (not_offered(&error) || matches!(error.code, INVALID_DEVICE | NOT_PERMITTED)) =>
+            {
+                return Ok(false);
+            }
             switched => switched?,
         }
         let Some(get_access) = self.context.table().get_access else { return Ok(false) };

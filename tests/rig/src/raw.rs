@@ -5,6 +5,7 @@
 //! the driver's number.
 
 use std::ffi::{CString, c_void};
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,7 +49,8 @@ pub(crate) struct AccessDesc {
 /// The driver's library, started, with the primary context of one device retained.
 #[derive(Debug)]
 pub struct Raw {
-    library: Library,
+    /// Never unloaded: a driver that has started has threads of its own.
+    library: ManuallyDrop<Library>,
     pub(crate) device: i32,
     pub(crate) context: Context,
     stand_in: bool,
@@ -89,7 +91,7 @@ impl Raw {
     pub fn open(library: &Path, ordinal: i32, stand_in: bool) -> Result<Arc<Self>, String> {
         // SAFETY: NVIDIA's driver, or the stand-in that build.rs compiled; loading either runs only its own initialisers.
         let library = unsafe { Library::new(library) }.map_err(|error| error.to_string())?;
-        let mut raw = Self { library, device: 0, context: Context::Primary(0), stand_in };
+        let mut raw = Self { library: ManuallyDrop::new(library), device: 0, context: Context::Primary(0), stand_in };
         // SAFETY (for this and each `call` below): the type is that of the function's declaration in cuda.h, with handles and
         // device addresses as integers; pointers are to locals of the type and length that the declaration asks for.
         let init: Symbol<'_, unsafe extern "C" fn(u32) -> u32> = raw.find("cuInit");
@@ -171,7 +173,7 @@ impl Raw {
 
     /// The same device through another context.
     pub(crate) fn with_context(&self, library: Library, context: Context) -> Arc<Self> {
-        Arc::new(Self { library, device: self.device, context, stand_in: self.stand_in })
+        Arc::new(Self { library: ManuallyDrop::new(library), device: self.device, context, stand_in: self.stand_in })
     }
 
     /// An engine's own allocation.
@@ -283,15 +285,20 @@ impl Raw {
 
     /// The allocation that an address lies in: its first byte and its length.
     pub fn range(&self, ptr: u64) -> (u64, usize) {
+        self.try_range(ptr).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// # Errors
+    /// Why the driver does not know one.
+    pub fn try_range(&self, ptr: u64) -> Result<(u64, usize), String> {
         let ask: Symbol<'_, unsafe extern "C" fn(u32, *const u32, *mut *mut c_void, u64) -> u32> =
             self.find("cuPointerGetAttributes");
         let (mut start, mut bytes) = (0_u64, 0_usize);
         let mut out: [*mut c_void; 2] = [(&raw mut start).cast(), (&raw mut bytes).cast()];
         // SAFETY: two attributes, and two locals of the types that the driver writes for them.
         let code = self.inside(|| unsafe { ask(2, [RANGE_START, RANGE_SIZE].as_ptr(), out.as_mut_ptr(), ptr) });
-        assert_eq!(code, 0, "cuPointerGetAttributes");
-        assert!(bytes > 0, "the driver knows no allocation there");
-        (start, bytes)
+        check("cuPointerGetAttributes", code)?;
+        if bytes > 0 { Ok((start, bytes)) } else { Err("the driver knows no allocation there".to_owned()) }
     }
 
     /// Maps memory of the virtual-memory API a second time.
@@ -299,7 +306,7 @@ impl Raw {
     /// # Errors
     /// The driver's call and number, where it does not allow that.
     pub fn alias(self: &Arc<Self>, ptr: u64) -> Result<Alias, String> {
-        let (original, bytes) = self.range(ptr);
+        let (original, bytes) = self.try_range(ptr)?;
         let retain: Symbol<'_, unsafe extern "C" fn(*mut u64, u64) -> u32> = self.find("cuMemRetainAllocationHandle");
         let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
             self.find("cuMemAddressReserve");
