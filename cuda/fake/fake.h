@@ -171,6 +171,13 @@ struct State {
         }
         return sum;
     }
+
+    /* Bytes that are free. A driver takes some for contexts and code, which no allocation of anybody's accounts for. */
+    uint64_t room_on(int32_t device)
+    {
+        const uint64_t taken = used_on(device) + setting("overhead"), all = setting("capacity");
+        return all > taken ? all - taken : 0;
+    }
 };
 
 State &state();

@@ -106,7 +106,7 @@ FAKE_API Status cuMemCreate(uint64_t *out, size_t bytes, const Properties *wante
     if (bytes == 0 || bytes % on.setting("granularity") != 0 || flags != 0 || !is_ours(wanted)) {
         return INVALID_VALUE;
     }
-    if (bytes > on.setting("capacity") - on.used_on(current_device())) {
+    if (bytes > on.room_on(current_device())) {
         return OUT_OF_MEMORY;
     }
     const int file = memfd_create("stand-in", MFD_CLOEXEC);
@@ -276,7 +276,7 @@ FAKE_API Status cuMemAlloc_v2(uint64_t *out, size_t bytes)
     if (bytes == 0) {
         return INVALID_VALUE;
     }
-    if (bytes > on.setting("capacity") - on.used_on(current_device())) {
+    if (bytes > on.room_on(current_device())) {
         return OUT_OF_MEMORY;
     }
     void *raw = aligned_alloc(256, (bytes + 255) / 256 * 256);
