@@ -396,6 +396,12 @@ FAKE_API Status cuPointerGetAttributes(uint32_t count, const uint32_t *asked, vo
         case 14:
             value = handle_types;
             break;
+        case 18:
+            value = mapped != on.reservations.end() ? range.bytes : 0;
+            break;
+        case 19:
+            value = mapped != on.reservations.end() ? range.ptr : 0;
+            break;
         default:
             return INVALID_VALUE;
         }

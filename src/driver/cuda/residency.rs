@@ -27,7 +27,22 @@ pub(super) fn ask(context: &Context, ptr: DevicePtr, own: bool) -> Result<Reside
     if own && properties.is_none() {
         return Err(failure("cuMemRetainAllocationHandle", INVALID_VALUE));
     }
-    Ok(read(&attributes, properties.as_ref()))
+    let mut answer = read(&attributes, properties.as_ref());
+    // What an engine mapped need not fill the range that it reserved; ours always does.
+    if !own
+        && properties.is_some()
+        && let Some(mapping) = context.mapping(ptr)?
+    {
+        answer.range = common(answer.range, mapping);
+    }
+    Ok(answer)
+}
+
+/// The bytes that are in both.
+fn common(one: Span, two: Span) -> Span {
+    let ptr = one.ptr.max(two.ptr);
+    let end = one.ptr.0.saturating_add(one.bytes).min(two.ptr.0.saturating_add(two.bytes));
+    Span { ptr, bytes: end.saturating_sub(ptr.0) }
 }
 
 /// The low 32 bits, in which the driver writes its `int` answers.
@@ -67,6 +82,16 @@ fn read(answer: &Attributes, properties: Option<&Properties>) -> Residency {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_ranges_what_is_in_both_counts() {
+        // covers: RES-2
+        let span = |ptr, bytes| Span { ptr: DevicePtr(ptr), bytes };
+        assert_eq!(common(span(100, 1000), span(300, 50)), span(300, 50));
+        assert_eq!(common(span(300, 50), span(100, 220)), span(300, 20));
+        assert_eq!(common(span(0, 10), span(10, 5)).bytes, 0);
+        assert_eq!(common(span(50, u64::MAX), span(60, u64::MAX)), span(60, u64::MAX - 60));
+    }
 
     #[test]
     fn an_empty_answer_is_no_answer_and_contradictions_are_none_either() {

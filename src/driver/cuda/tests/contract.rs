@@ -96,6 +96,16 @@ fn what_the_driver_says_of_memory_is_taken_as_it_is_said() {
     on.fake.order("cuMemRetainAllocationHandle", 12_345, 1, 1);
     assert_eq!(code(on.driver.residency(DevicePtr(engine))), 12_345);
     on.fake.engine_free(engine);
+    // Another's mapping may be a part of what was reserved around it: only that part counts. Ours fills its range.
+    let other = open_on(&on.fake, Wanted::First).unwrap();
+    on.fake.lie(18, 4096);
+    for (driver, bytes) in [(&on.driver, 4096), (&other, GRANULE)] {
+        let theirs = other.alloc(GRANULE).unwrap();
+        assert_eq!(driver.residency(theirs).unwrap().range, Span { ptr: theirs, bytes });
+        other.free(theirs).unwrap();
+    }
+    on.fake.tell_the_truth();
+    drop(other);
     on.driver.free(span.ptr).unwrap();
     on.close();
 }
