@@ -110,11 +110,10 @@ impl Driver for CudaDriver {
             self.books.add_mapping(mapping);
             return Err(error);
         }
+        // Before the driver may give the address out again: what the next owner does there must not be forgotten.
+        self.books.forget_uses(ptr);
         match mapping.unmap() {
-            Unmapped::Done => {
-                self.books.forget_uses(ptr);
-                Ok(())
-            }
+            Unmapped::Done => Ok(()),
             Unmapped::Leaked(error) => Err(error),
             Unmapped::Refused(mapping, error) => {
                 self.books.add_mapping(mapping);
@@ -137,9 +136,8 @@ impl Driver for CudaDriver {
         if !self.books.take_engine(span) {
             return Err(failure("cuPointerGetAttributes", INVALID_VALUE));
         }
-        self.wait_for_users(span.ptr)?;
-        self.books.forget_uses(span.ptr);
-        Ok(())
+        // Which also forgets what it waited for. What is registered there meanwhile is another's, with uses of its own.
+        self.wait_for_users(span.ptr)
     }
 
     fn protect(&self, span: Span, access: Access) -> Result<bool, DriverError> {

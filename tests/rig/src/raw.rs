@@ -308,24 +308,13 @@ impl Raw {
     pub fn alias(self: &Arc<Self>, ptr: u64) -> Result<Alias, String> {
         let (original, bytes) = self.try_range(ptr)?;
         let retain: Symbol<'_, unsafe extern "C" fn(*mut u64, u64) -> u32> = self.find("cuMemRetainAllocationHandle");
-        let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
-            self.find("cuMemAddressReserve");
-        let map: Symbol<'_, unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32> = self.find("cuMemMap");
-        let access: Symbol<'_, unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32> =
-            self.find("cuMemSetAccess");
-        let (mut handle, mut place) = (0, 0);
-        let wanted = AccessDesc { location: Location { kind: 1, id: self.device }, flags: 3 };
+        let mut handle = 0;
         self.inside(|| {
             // SAFETY: the driver writes one handle to the local.
             check("cuMemRetainAllocationHandle", unsafe { retain(&raw mut handle, original) })?;
-            // SAFETY: the driver writes one address to the local.
-            check("cuMemAddressReserve", unsafe { reserve(&raw mut place, bytes, 0, 0, 0) })?;
-            // SAFETY: takes numbers that the driver checks.
-            check("cuMemMap", unsafe { map(place, bytes, 0, handle, 0) })?;
-            // SAFETY: one description, of the type that the driver reads.
-            check("cuMemSetAccess", unsafe { access(place, bytes, &raw const wanted, 1) })
-        })?;
-        Ok(Alias { raw: Arc::clone(self), handle, place, original, bytes })
+            let place = self.map_somewhere(handle, bytes).inspect_err(|_| self.let_go(handle))?;
+            Ok(Alias { raw: Arc::clone(self), handle, place, original, bytes })
+        })
     }
 
     /// The engine's kernels for this device; `None` when none were built for it.

@@ -99,7 +99,7 @@ impl Raw {
     }
 
     /// Reserves a place, maps the memory there and makes it readable and writable. The context is current.
-    fn map_somewhere(&self, handle: u64, bytes: usize) -> Result<u64, String> {
+    pub(super) fn map_somewhere(&self, handle: u64, bytes: usize) -> Result<u64, String> {
         let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
             self.find("cuMemAddressReserve");
         let map: Symbol<'_, unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32> = self.find("cuMemMap");
@@ -117,7 +117,7 @@ impl Raw {
     }
 
     /// Gives a handle back. The context is current.
-    fn let_go(&self, handle: u64) {
+    pub(super) fn let_go(&self, handle: u64) {
         let release: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.find("cuMemRelease");
         // SAFETY: takes a number that the driver checks; every handle is given back once.
         let _ = unsafe { release(handle) };
