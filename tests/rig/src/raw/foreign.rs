@@ -1,11 +1,11 @@
-//! Memory that no manager may take for its device's own, and writes through a second mapping.
+//! Memory that no manager may take for its device's own.
 
 use std::ffi::c_void;
 use std::sync::Arc;
 
 use libloading::Symbol;
 
-use super::{AccessDesc, Alias, Location, Raw, check};
+use super::{AccessDesc, Location, Raw, check};
 
 /// A handle type that other processes can be given: a file descriptor.
 const EXPORTABLE: u32 = 1;
@@ -131,16 +131,6 @@ impl Raw {
         let _ = unsafe { unmap(place, bytes) };
         // SAFETY: as above.
         let _ = unsafe { free(place, bytes) };
-    }
-}
-
-impl Alias {
-    /// Writes from the original's address `ptr` on.
-    pub fn write(&self, ptr: u64, bytes: &[u8]) {
-        if let Some(last) = bytes.len().checked_sub(1) {
-            self.of(ptr + last as u64);
-            self.raw.write(self.of(ptr), bytes);
-        }
     }
 }
 
