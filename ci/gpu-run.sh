@@ -196,7 +196,7 @@ counts() { # LOG: passed, failed, ignored
 }
 
 run_stage() { # NAME: runs it within its limit and writes what came of it
-    local name=$1 log=$logs/$1.log began=$SECONDS status word reason="" passed failed skipped
+    local name=$1 log=$logs/$1.log began=$SECONDS status word reason="" late="" passed failed skipped
     limit=${most[$name]}
     [ "$((budget - SECONDS))" -ge "$limit" ] || limit=$((budget - SECONDS))
     if [ "$limit" -lt 5 ]; then
@@ -205,30 +205,27 @@ run_stage() { # NAME: runs it within its limit and writes what came of it
     else
         # A process group of its own, so that the end of the time is the end of all its processes.
         set -m
-        ("stage_$name") >"$log" 2>&1 </dev/null &
-        local child=$!
         (
-            sleep "$limit"
-            : >"$work/late"
-            kill -TERM -- "-$child" 2>/dev/null && sleep 3 && kill -KILL -- "-$child" 2>/dev/null
-        ) >/dev/null 2>&1 </dev/null &
-        local watch=$!
-        running=$child
+            trap - EXIT TERM INT HUP
+            "stage_$name"
+        ) >"$log" 2>&1 </dev/null &
+        local child=$!
         set +m
+        while kill -0 "$child" 2>/dev/null && [ -z "$stopped" ] && [ "$((SECONDS - began))" -lt "$limit" ]; do
+            sleep 0.2
+        done
+        if kill -0 "$child" 2>/dev/null; then
+            [ -n "$stopped" ] || late=yes
+            kill -TERM -- "-$child" 2>/dev/null
+            sleep 1
+            kill -KILL -- "-$child" 2>/dev/null
+        fi
         wait "$child" 2>/dev/null
         status=$?
-        if [ -n "$stopped" ]; then
-            kill -KILL -- "-$child" 2>/dev/null
-            wait "$child" 2>/dev/null
-        fi
-        running=
-        kill -TERM -- "-$watch" 2>/dev/null
-        wait "$watch" 2>/dev/null
     fi
     read -r passed failed skipped < <(counts "$log")
-    if [ -e "$work/late" ]; then
+    if [ -n "$late" ]; then
         word=timeout reason="not done after $limit s"
-        rm -f "$work/late"
     elif [ -n "$stopped" ]; then
         word=timeout reason="stopped from outside after $((SECONDS - began)) s"
     elif [ "$status" -eq "$SKIP" ]; then
@@ -293,8 +290,8 @@ write_results() {
 }
 
 # Whoever stops this script gets what there is.
-stopped="" running=""
-trap 'stopped=yes; [ -z "$running" ] || kill -TERM -- "-$running" 2>/dev/null' TERM INT HUP
+stopped=""
+trap 'stopped=yes' TERM INT HUP
 # A driver that nobody has open starts anew for every process, which takes seconds. Somebody has it open; no setting is changed.
 if [ "$device" != stand-in ] && command -v nvidia-smi >/dev/null; then
     nvidia-smi --query-gpu=utilization.gpu --format=csv -l 10 >/dev/null 2>&1 </dev/null &
