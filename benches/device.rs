@@ -72,25 +72,26 @@ fn main() -> ExitCode {
         return if check { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     };
     let mut table = Table::default();
-    println!("device: {}, {} kernels", world.name(), world.variant());
-    if world.options.overlap {
-        overlap::measure(&world, &mut table);
-    } else {
-        if !world.options.sanitized {
-            copies::measure(&world, &mut table);
+    let (name, limits) = (world.name(), world.limits());
+    println!("device: {name}, {} kernels", world.variant());
+    let topics: &[fn(&World, &mut Table)] = match (world.options.overlap, world.options.sanitized) {
+        (true, _) => &[overlap::measure],
+        (false, true) => &[digests::measure, small::measure],
+        (false, false) => &[copies::measure, digests::measure, small::measure],
+    };
+    for topic in topics {
+        topic(&world, &mut table);
+        // After each topic: whoever stops the bench has these.
+        if let Some(file) = &file {
+            let report = json!({
+                "device": name, "variant": world.variant(), "tiny": world.options.tiny, "limits": limits,
+                "rows": table.rows(), "left_out": table.left_out(), "unmet": table.unmet(),
+            });
+            std::fs::write(file, format!("{report}\n")).unwrap();
         }
-        digests::measure(&world, &mut table);
-        small::measure(&world, &mut table);
     }
     println!("\n{table}");
     let unmet = table.unmet();
-    if let Some(file) = file {
-        let report = json!({
-            "device": world.name(), "variant": world.variant(), "tiny": world.options.tiny,
-            "limits": world.limits(), "rows": table.rows(), "left_out": table.left_out(), "unmet": unmet,
-        });
-        std::fs::write(file, format!("{report}\n")).unwrap();
-    }
     unmet.iter().for_each(|line| println!("not met: {line}"));
     if check && (!world.is_gpu() || !unmet.is_empty()) {
         println!("FAILED: {}", if world.is_gpu() { "see above" } else { "requirements on speed are for a GPU" });

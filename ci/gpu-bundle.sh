@@ -82,9 +82,8 @@ else
     export RUSTFLAGS="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$root=/vram-residency"
     build --release -p vram-worker --no-default-features --features cuda
     take bin vram-worker
-    build --release -p vram-residency -p vram-residency-bdd --test device --test attacks --test properties \
-        --test properties_engine --test bdd --bench device
-    for name in device attacks properties properties_engine bdd; do
+    build --release -p vram-residency -p vram-residency-bdd --test device --test attacks --test bdd --bench device
+    for name in device attacks bdd; do
         take test "$name"
     done
     take bench device bench-device

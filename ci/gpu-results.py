@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 FORMAT = "vram-residency-gpu-run-1"
-STAGES = ("probe", "device", "attacks", "engine", "bdd", "residue", "bench", "weights", "overlap", "sanitizer", "properties")
+STAGES = ("probe", "device", "attacks", "bench", "weights", "bdd", "residue", "overlap", "properties", "engine", "sanitizer")
 STATUSES = ("passed", "failed", "skipped", "timeout")
 OUTCOMES = ("held", "failed", "skipped", "answered", "timeout")
 TOP = {"format": str, "date": str, "commit": str, "command": str, "device": str, "probe": dict, "driver": str,
@@ -93,7 +93,7 @@ def problems(results, expected=()):
     for name in ("bench", "bench_plain", "overlap"):
         yield from bench(name, results.get(name))
     for name, status in expected:
-        if ended.get(name) != status:
+        if str(ended.get(name)) != status:
             yield f"{name} ended as {ended.get(name)}, not {status}"
 
 

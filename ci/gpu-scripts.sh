@@ -48,6 +48,12 @@ cp -r "$bundle" "$broken"
 printf '#!/bin/sh\nsleep 100\n' >"$broken/bin/bench-device"
 check "a stage that does not end" ends_with 1 "$broken/gpu-run.sh" "$out/late" --device stand-in --stage bench --stage overlap --budget 6
 check "its results" results "$out/late/results.json" --expect bench=timeout --expect overlap=skipped
+stopped() { # from outside, while a stage runs
+    timeout -s TERM 4 "$broken/gpu-run.sh" "$out/stopped" --device stand-in --stage probe --stage bench --stage overlap
+    [ -s "$out/stopped/results.json" ]
+}
+check "a run that is stopped" stopped
+check "its results" results "$out/stopped/results.json" --expect probe=passed --expect bench=timeout --expect overlap=None
 printf '#!/bin/sh\necho "error: \\"it\\" \\\\ broke"\nexit 1\n' >"$broken/bin/bench-device"
 check "a stage that fails" ends_with 1 "$broken/gpu-run.sh" "$out/bad" --device stand-in --stage bench
 check "its results" results "$out/bad/results.json" --expect bench=failed

@@ -179,7 +179,7 @@ impl Core {
             unsafe { self.device.register(span) }.map_err(foreign)?;
             registered.spans.push(span);
         }
-        let (_, check_room) = self.rooms(image.bytes())?;
+        let (_, check_room) = self.rooms(image.bytes(), image.spans().count())?;
         let bytes = lengths.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
         let mut held = self.allocate(&spec.id, Some(check_room), || {
             ShardMemory::adopt(&self.device, image, spec.wipe_adopted, owner, check_room)

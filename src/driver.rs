@@ -200,10 +200,18 @@ pub(crate) struct DigestJob<'a> {
     pub(crate) scratch: Span,
     /// Room for the table: exactly 32 bytes an entry.
     pub(crate) table: Span,
+    /// Room for a list of the regions, at least [`REGION_BYTES`](Self::REGION_BYTES) each, for drivers whose kernels look them up
+    /// on the device.
+    pub(crate) region_list: Span,
     /// Where the kernel writes a [`LaunchResult`].
     pub(crate) result: DevicePtr,
     /// Comes back in the result.
     pub(crate) nonce: u64,
+}
+
+impl DigestJob<'_> {
+    /// What one region takes of the list of regions, on the device and on its way there.
+    pub(crate) const REGION_BYTES: u64 = 24;
 }
 
 /// What a kernel writes back to show that this launch ran, and how far. 32 bytes, little-endian words in this order.
@@ -339,8 +347,15 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     ) -> Result<(), DriverError>;
     /// Enqueues filling a span with one byte value.
     fn fill(&self, stream: StreamId, span: Span, value: u8) -> Result<(), DriverError>;
-    /// Enqueues a digest of the level-1 table.
-    fn digest(&self, stream: StreamId, job: &DigestJob<'_>) -> Result<(), DriverError>;
+    /// Enqueues a digest of the level-1 table. A list of the regions may travel through `staging`, from byte `from` on, where it has
+    /// as much room as on the device: nothing is allocated for a digest.
+    fn digest(
+        &self,
+        stream: StreamId,
+        job: &DigestJob<'_>,
+        staging: &mut HostBuffer,
+        from: usize,
+    ) -> Result<(), DriverError>;
     /// Enqueues a count of the bytes of `span` that are not zero.
     fn count_nonzero(&self, stream: StreamId, span: Span, result: DevicePtr, nonce: u64) -> Result<(), DriverError>;
 }

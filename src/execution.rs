@@ -80,6 +80,7 @@ impl ExecuteOptions {
     /// # Safety
     /// The stream belongs to the manager's device and lives until the execution has ended; after a guard was dropped without
     /// `finish`, until the manager has been dropped.
+    /// It is not `CU_STREAM_PER_THREAD`: that handle is another stream on every thread, and this crate waits on threads of its choice.
     #[allow(unsafe_code, reason = "whether a foreign stream lives only its engine knows")]
     pub const unsafe fn on_stream(mut self, stream: RawStream) -> Self {
         self.stream = Some(stream.id());

@@ -100,6 +100,7 @@ impl Scratch {
     ///
     /// # Safety
     /// The stream belongs to the manager's device and lives until this value has been dropped.
+    /// It is not `CU_STREAM_PER_THREAD`: that handle is another stream on every thread, and this crate waits on threads of its choice.
     #[allow(unsafe_code, reason = "whether a foreign stream lives only its engine knows")]
     pub unsafe fn used_on(&mut self, stream: RawStream) {
         self.core.scratch.used_on(self.key, stream.id());

@@ -14,10 +14,6 @@ const MOCK_UNIT: u64 = 128 << 10;
 /// CUDA_ERROR_NOT_SUPPORTED.
 const NOT_SUPPORTED: u64 = 801;
 const STAND_IN_BYTES: u64 = 64 << 20;
-/// The most tables of regions that a CUDA driver keeps, each in a unit of its own.
-const MOST_TABLES: u64 = 8;
-/// More than the tables' addresses and lengths, which are freed as they are, have bytes that are not zero.
-const TABLE_BYTES: u64 = 1024;
 
 /// A device that nobody else uses, but for a GPU's, of which there is one.
 #[derive(Debug)]
@@ -25,9 +21,6 @@ pub(crate) struct Device {
     pub(crate) machine: Arc<Machine>,
     /// In which it gives out memory, in bytes.
     pub(crate) unit: u64,
-    /// Bytes that the driver took for itself when managers were made.
-    pub(crate) keeps: u64,
-    managers: u64,
     /// Free on a GPU before there was a manager.
     free: u64,
 }
@@ -82,7 +75,7 @@ impl Device {
             }
         };
         let free = machine.gpu().map_or(0, |gpu| gpu.raw.memory_info().0);
-        Self { machine: Arc::new(machine), unit, keeps: 0, managers: 0, free }
+        Self { machine: Arc::new(machine), unit, free }
     }
 
     fn stats(&self) -> Option<MockStats> {
@@ -101,23 +94,14 @@ impl Device {
         self.stats().map(|stats| mock(&stats)).or_else(|| self.stand_in().map(|counts| counts.get(stand_in)))
     }
 
-    /// Allocated bytes, the driver's own among them.
+    /// Allocated bytes.
     pub(crate) fn live_bytes(&self) -> Option<u64> {
         self.machine.live_bytes()
     }
 
-    /// A manager was made, when all managers before it used so many bytes: what the driver took for itself is its own.
-    pub(crate) fn note_manager(&mut self, used: u64) {
-        self.managers += 1;
-        let Some(live) = self.live_bytes() else { return };
-        self.keeps = live - used;
-        let tables = if self.stand_in().is_some() { self.managers * self.unit } else { 0 };
-        assert_eq!(self.keeps, tables, "the driver takes a table for itself, and nothing more");
-    }
-
-    /// Whether so many bytes may be the driver's own when checks overlapped: each of them takes a table.
-    pub(crate) fn may_keep(&self, bytes: u64) -> bool {
-        bytes.is_multiple_of(self.unit.max(1)) && (self.keeps..=self.keeps * MOST_TABLES).contains(&bytes)
+    /// A manager was made, when all managers before it used so many bytes: it takes nothing for itself.
+    pub(crate) fn note_manager(&self, used: u64) {
+        assert!(self.live_bytes().is_none_or(|live| live == used), "a manager took memory of the device for itself");
     }
 
     /// A GPU's driver says no more than how much is free: at least what the ledger says is taken.
@@ -154,13 +138,11 @@ impl Device {
         assert_eq!(unwiped.unwrap_or(0), 0, "staging was freed unwiped");
     }
 
-    /// Nothing on the device was freed unwiped; when managers are gone, their tables were freed as they are.
+    /// Nothing on the device was freed unwiped.
     #[track_caller]
-    pub(crate) fn assert_wiped(&self, managers_live: bool) {
+    pub(crate) fn assert_wiped(&self) {
         let unwiped = self.count(|stats| stats.unwiped_bytes_freed, "unwiped").unwrap_or(0);
-        let tables = if managers_live { 0 } else { self.managers * TABLE_BYTES };
-        let most = if self.stand_in().is_some() { tables } else { 0 };
-        assert!(unwiped <= most, "{unwiped} bytes of device memory were freed unwiped");
+        assert_eq!(unwiped, 0, "bytes of device memory were freed unwiped");
     }
 
     /// What must hold when all managers are gone.
@@ -191,7 +173,7 @@ impl Device {
         }
         self.assert_staging_wiped();
         if left.allocated {
-            self.assert_wiped(false);
+            self.assert_wiped();
         }
     }
 }

@@ -22,11 +22,6 @@ pub(crate) fn unwipeable(how: &str) -> bool {
     matches!(how, "skip every fill" | "die")
 }
 
-/// After a launch or a wait that failed, work is still queued, and the next check overlaps it.
-pub(crate) fn overlaps(how: &str) -> bool {
-    matches!(how, "fail a synchronisation" | "fail two synchronisations" | "fail a digest")
-}
-
 /// Tells the device to misbehave, on the next call that can meet it and once, unless the words say otherwise.
 pub(crate) fn order(device: &Device, how: &str) {
     match (&*device.machine, device.stand_in()) {

@@ -55,8 +55,6 @@ pub(crate) struct World {
     /// Where images lie, as far as somebody asked.
     places: HashMap<String, u64>,
     pub(crate) sink_fails: bool,
-    /// Several checks overlapped, so the driver may have made itself more tables than it began with.
-    pub(crate) overlapped: bool,
     /// On a dead device nothing can be destroyed any more.
     pub(crate) dead: bool,
     /// A device that was told to misbehave for good is not held to what every scenario must leave.
@@ -202,7 +200,7 @@ impl World {
         self.sink.names().split_off(self.mark)
     }
 
-    /// The ledgers against the driver's count: exactly what they say, and what the driver keeps for itself.
+    /// The ledgers against the driver's count: exactly what they say.
     #[track_caller]
     pub(crate) fn assert_recount(&self) {
         let Some(device) = &self.device else { return };
@@ -211,18 +209,7 @@ impl World {
             return device.assert_taken(own);
         };
         let used = own + self.second.as_ref().map_or(0, |second| second.manager.used_vram());
-        let kept = live.checked_sub(used).unwrap_or_else(|| panic!("{live} bytes live, the ledger says {used}"));
-        if self.overlapped {
-            assert!(device.may_keep(kept), "the ledger says {used}, {live} bytes live");
-        } else {
-            assert_eq!(kept, self.keeps(), "the ledger says {used}, {live} bytes live");
-        }
-    }
-
-    /// Bytes that the driver has for itself while a manager lives.
-    pub(crate) fn keeps(&self) -> u64 {
-        let lives = self.manager.is_some() || self.second.is_some() || !self.guards.is_empty();
-        if lives { self.device().keeps } else { 0 }
+        assert_eq!(live, used, "live bytes, and what the ledger says");
     }
 
     /// Ends what may still be open, streams last: guards and working memory may follow them.

@@ -203,7 +203,7 @@ FAKE_API Status cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     ENTER(cuMemGetInfo_v2, true);
     *total = on.setting("capacity");
-    *free_bytes = on.happens("nothing free") ? 0 : *total - on.used_on(current_device());
+    *free_bytes = on.happens("nothing free") ? 0 : on.room_on(current_device());
     return OK;
 }
 

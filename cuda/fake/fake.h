@@ -34,6 +34,7 @@ enum : Status {
     NOT_FOUND = 500,
     NOT_READY = 600,
     ILLEGAL_ADDRESS = 700,
+    MISALIGNED_ADDRESS = 716,
     UNKNOWN = 999,
 };
 
@@ -171,6 +172,13 @@ struct State {
         }
         return sum;
     }
+
+    /* Bytes that are free. A driver takes some for contexts and code, which no allocation of anybody's accounts for. */
+    uint64_t room_on(int32_t device)
+    {
+        const uint64_t taken = used_on(device) + setting("overhead"), all = setting("capacity");
+        return all > taken ? all - taken : 0;
+    }
 };
 
 State &state();
@@ -182,6 +190,18 @@ void push_context(uint64_t context);
 size_t context_depth();
 int32_t current_device();
 
+/* What memory that nobody has written is full of. */
+static const uint8_t POISON = 0xA5;
+
+static inline uint8_t *at(uint64_t ptr)
+{
+    return (uint8_t *)(uintptr_t)ptr;
+}
+
+/* Ends everything in this process's contexts; false. */
+bool fault(Status what = ILLEGAL_ADDRESS);
+/* The reservation with something mapped that the address lies in, or the end. */
+std::map<uint64_t, Reservation>::iterator mapping_of(State &on, uint64_t ptr);
 /* Whether work may use device memory now. */
 bool accessible(const Range &range, bool writes);
 /* Whether anything queued uses the range. */

@@ -23,16 +23,21 @@ const HASH_BYTES: u64 = 32;
 pub(crate) struct CheckSizes {
     entries: u64,
     blocks: u64,
+    /// Of the list of regions.
+    list: u64,
     scratch: u64,
 }
 
 impl CheckSizes {
-    /// What checking an image of `image_bytes` takes; `None` when that is not a u64.
-    pub(crate) fn new(params: &TreeParams, image_bytes: u64) -> Option<Self> {
+    /// What checking an image of `image_bytes` in so many regions takes; `None` when that is not a u64.
+    pub(crate) fn new(params: &TreeParams, image_bytes: u64, regions: usize) -> Option<Self> {
         let blocks = params.blocks(image_bytes);
         let chunk = CHUNK_BYTES.checked_div(u64::from(params.block_size()))?;
         let scratch = blocks.min(chunk).checked_mul(HASH_BYTES)?;
-        Some(Self { entries: params.table_entries(blocks), blocks, scratch })
+        // Whole hashes, so that what lies behind the list is aligned as hashes are.
+        let list = u64::try_from(regions).ok()?.checked_mul(DigestJob::REGION_BYTES)?;
+        let list = list.checked_next_multiple_of(HASH_BYTES)?;
+        Some(Self { entries: params.table_entries(blocks), blocks, list, scratch })
     }
 
     /// Result and table, in bytes.
@@ -42,7 +47,7 @@ impl CheckSizes {
 
     /// All of it, in bytes.
     pub(crate) fn bytes(self) -> Option<u64> {
-        self.readback()?.checked_add(self.scratch)
+        self.readback()?.checked_add(self.list)?.checked_add(self.scratch)
     }
 }
 
@@ -52,9 +57,12 @@ pub(super) struct CheckSpace {
     sizes: CheckSizes,
     result: DevicePtr,
     table: Span,
+    list: Span,
     scratch: Span,
     all: Span,
+    /// Result and table on their way back; behind them, the list of regions on its way there.
     readback: HostBuffer,
+    readback_bytes: usize,
     /// Of the launch under way; 0 when there is none.
     nonce: u64,
 }
@@ -67,18 +75,20 @@ impl CheckSpace {
         let readback_bytes = sizes.readback().ok_or(TOO_SMALL)?;
         let table_bytes = readback_bytes.checked_sub(HASH_BYTES).ok_or(TOO_SMALL)?;
         let table = Span { ptr: all.ptr.checked_add(HASH_BYTES).ok_or(TOO_SMALL)?, bytes: table_bytes };
-        let scratch = Span { ptr: all.ptr.checked_add(readback_bytes).ok_or(TOO_SMALL)?, bytes: sizes.scratch };
+        let list = Span { ptr: all.ptr.checked_add(readback_bytes).ok_or(TOO_SMALL)?, bytes: sizes.list };
+        let scratch = Span { ptr: list.ptr.checked_add(sizes.list).ok_or(TOO_SMALL)?, bytes: sizes.scratch };
         if sizes.bytes().is_none_or(|bytes| bytes > all.bytes) {
             return Err(TOO_SMALL);
         }
-        let readback = device.driver.host_buffer(usize::try_from(readback_bytes).map_err(|_| TOO_SMALL)?)?;
-        Ok(Self { sizes, result: all.ptr, table, scratch, all, readback, nonce: 0 })
+        let host_bytes = readback_bytes.checked_add(sizes.list).ok_or(TOO_SMALL)?;
+        let readback = device.driver.host_buffer(usize::try_from(host_bytes).map_err(|_| TOO_SMALL)?)?;
+        let readback_bytes = usize::try_from(readback_bytes).map_err(|_| TOO_SMALL)?;
+        Ok(Self { sizes, result: all.ptr, table, list, scratch, all, readback, readback_bytes, nonce: 0 })
     }
 
     /// Enqueues a digest of `regions`, poison first, read-back last.
     pub(super) fn launch(&mut self, device: &Device, stream: &Stream, regions: &[Span]) -> Result<(), DigestFailure> {
         let nonce = device.nonce();
-        let readback_bytes = self.readback.len();
         self.readback.bytes_mut()?.fill(POISON);
         device.driver.fill(stream.id, self.all, POISON)?;
         device.driver.digest(
@@ -89,11 +99,14 @@ impl CheckSpace {
                 salt: device.params.salt(),
                 scratch: self.scratch,
                 table: self.table,
+                region_list: self.list,
                 result: self.result,
                 nonce,
             },
+            &mut self.readback,
+            self.readback_bytes,
         )?;
-        device.driver.copy_to_host(stream.id, &mut self.readback, 0, self.result, readback_bytes)?;
+        device.driver.copy_to_host(stream.id, &mut self.readback, 0, self.result, self.readback_bytes)?;
         self.nonce = nonce;
         Ok(())
     }
@@ -108,6 +121,7 @@ impl CheckSpace {
         let nonce = std::mem::take(&mut self.nonce);
         stream.synchronize()?;
         let bytes = self.readback.bytes_mut()?;
+        let bytes = bytes.get_mut(..self.readback_bytes).unwrap_or_default();
         let (result, table) =
             bytes.split_first_chunk::<{ LaunchResult::BYTES }>().ok_or(DeviceFailure::Unproven("digest"))?;
         let expected = LaunchResult { nonce, covered: self.sizes.blocks, found: self.sizes.entries, reserved: 0 };
@@ -153,19 +167,28 @@ mod tests {
     use super::*;
 
     fn sizes(block_size: u32, image_bytes: u64) -> CheckSizes {
-        CheckSizes::new(&TreeParams::new(block_size, &[]).unwrap(), image_bytes).unwrap()
+        CheckSizes::new(&TreeParams::new(block_size, &[]).unwrap(), image_bytes, 1).unwrap()
     }
 
     #[test]
     fn sizes_follow_the_tree_and_scratch_is_bounded() {
         // covers: DIG-3 RES-7
-        assert_eq!(sizes(4096, 1), CheckSizes { entries: 1, blocks: 1, scratch: 32 });
-        assert_eq!(sizes(4096, 4097), CheckSizes { entries: 1, blocks: 2, scratch: 64 });
-        assert_eq!(sizes(4096, 512 << 10), CheckSizes { entries: 1, blocks: 128, scratch: 4096 });
-        assert_eq!(sizes(4096, (512 << 10) + 1), CheckSizes { entries: 2, blocks: 129, scratch: 129 * 32 });
+        assert_eq!(sizes(4096, 1), CheckSizes { entries: 1, blocks: 1, list: 32, scratch: 32 });
+        assert_eq!(sizes(4096, 4097), CheckSizes { entries: 1, blocks: 2, list: 32, scratch: 64 });
+        assert_eq!(sizes(4096, 512 << 10), CheckSizes { entries: 1, blocks: 128, list: 32, scratch: 4096 });
+        assert_eq!(sizes(4096, (512 << 10) + 1), CheckSizes { entries: 2, blocks: 129, list: 32, scratch: 129 * 32 });
         let large = sizes(4096, 130 << 30);
         assert_eq!((large.entries, large.scratch), (130 * 2048, 8 << 20));
-        assert_eq!(large.bytes(), Some((130 * 2048 + 1) * 32 + (8 << 20)));
-        assert!(CheckSizes::new(&TreeParams::default(), u64::MAX).is_some_and(|sizes| sizes.bytes().is_some()));
+        assert_eq!(large.bytes(), Some((130 * 2048 + 2) * 32 + (8 << 20)));
+        let lists = [(1, 32), (4, 96), (5, 128), (3000, 72_000)];
+        for (regions, bytes) in lists {
+            assert_eq!(
+                CheckSizes::new(&TreeParams::default(), 1 << 20, regions).unwrap().list,
+                bytes,
+                "{regions} regions"
+            );
+        }
+        assert!(CheckSizes::new(&TreeParams::default(), u64::MAX, 1).is_some_and(|sizes| sizes.bytes().is_some()));
+        assert!(CheckSizes::new(&TreeParams::default(), 1, usize::MAX).is_none());
     }
 }

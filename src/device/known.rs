@@ -39,7 +39,7 @@ impl Device {
         let mut image = question(&self.params);
         let bytes = u64::try_from(image.len()).map_err(|_| TOO_LARGE)?;
         let granularity = self.info().granularity;
-        let check = CheckSizes::new(&self.params, bytes).and_then(CheckSizes::bytes).ok_or(TOO_LARGE)?;
+        let check = CheckSizes::new(&self.params, bytes, 1).and_then(CheckSizes::bytes).ok_or(TOO_LARGE)?;
         let room = |bytes: u64| bytes.checked_next_multiple_of(granularity).ok_or(TOO_LARGE);
         let mut memory =
             ShardMemory::allocate(self, bytes, room(bytes)?, room(check)?).map_err(|unallocated| unallocated.error)?;
@@ -81,8 +81,7 @@ impl Device {
         buffer.bytes_mut()?.copy_from_slice(image);
         let stream = memory.stream();
         self.driver.copy_to_device(stream.id, memory.owned_image()?.ptr, &mut buffer, 0, image.len())?;
-        stream.synchronize()?;
-        Ok(())
+        Ok(()) // what is enqueued next on the stream follows the copy, and the buffer waits for it before it goes
     }
 
     /// The zero proof must count exactly the bytes of the image that are not zero.
@@ -93,7 +92,6 @@ impl Device {
         let image_span = memory.owned_image()?;
         self.driver.count_nonzero(stream.id, image_span, result, nonce)?;
         self.driver.copy_to_host(stream.id, &mut buffer, 0, result, LaunchResult::BYTES)?;
-        stream.synchronize()?;
         let found = u64::try_from(image.iter().filter(|byte| **byte != 0).count()).map_err(|_| WRONG)?;
         let expected = LaunchResult { nonce, covered: image_span.bytes, found, reserved: 0 };
         let answer = buffer.bytes_mut()?.first_chunk().map(LaunchResult::from_bytes);

@@ -115,7 +115,7 @@ impl ShardMemory {
         image: ImageMap,
         check_room: u64,
     ) -> Result<(Stream, Region, CheckSpace, HostBuffer, ImageMap), Unallocated> {
-        let sizes = CheckSizes::new(device.params(), image.bytes()).ok_or(TOO_LARGE)?;
+        let sizes = CheckSizes::new(device.params(), image.bytes(), image.spans().count()).ok_or(TOO_LARGE)?;
         let stream = Stream::new(&device.driver)?;
         let proof = device.driver.host_buffer(LaunchResult::BYTES)?;
         let check = Region::allocate(&device.driver, check_room)?;

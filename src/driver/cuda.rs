@@ -12,8 +12,8 @@ mod digest;
 mod images;
 mod open;
 mod residency;
-mod tables;
-#[cfg(all(test, vram_rig))]
+#[cfg(test)]
+#[cfg(vram_rig)]
 mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -30,14 +30,12 @@ use crate::ffi::cuda::{
     AnyStream, Context, Event, INVALID_HANDLE, INVALID_VALUE, Kernels, Mapping, Pinned, Stream, Unmapped, failure,
 };
 use books::Books;
-use tables::Tables;
 
 /// One CUDA device.
 #[derive(Debug)]
 pub(crate) struct CudaDriver {
     info: DeviceInfo,
     books: Books,
-    tables: Tables,
     kernels: Kernels,
     pinned: Pinned,
     context: Arc<Context>,
@@ -53,10 +51,9 @@ struct Enqueue<'a> {
 }
 
 impl CudaDriver {
-    fn new(info: DeviceInfo, context: Arc<Context>, kernels: Kernels) -> Result<Self, DriverError> {
+    fn new(info: DeviceInfo, context: Arc<Context>, kernels: Kernels) -> Self {
         let pinned = Pinned::new(&context);
-        let tables = Tables::new(&context, &pinned, info.granularity)?;
-        Ok(Self { info, books: Books::default(), tables, kernels, pinned, context, gate: RwLock::new(()) })
+        Self { info, books: Books::default(), kernels, pinned, context, gate: RwLock::new(()) }
     }
 
     /// Finds the stream and every span, and notes that the stream uses them.
@@ -114,11 +111,10 @@ impl Driver for CudaDriver {
             self.books.add_mapping(mapping);
             return Err(error);
         }
+        // Before the driver may give the address out again: what the next owner does there must not be forgotten.
+        self.books.forget_uses(ptr);
         match mapping.unmap() {
-            Unmapped::Done => {
-                self.books.forget_uses(ptr);
-                Ok(())
-            }
+            Unmapped::Done => Ok(()),
             Unmapped::Leaked(error) => Err(error),
             Unmapped::Refused(mapping, error) => {
                 self.books.add_mapping(mapping);
@@ -141,9 +137,8 @@ impl Driver for CudaDriver {
         if !self.books.take_engine(span) {
             return Err(failure("cuPointerGetAttributes", INVALID_VALUE));
         }
-        self.wait_for_users(span.ptr)?;
-        self.books.forget_uses(span.ptr);
-        Ok(())
+        // Which also forgets what it waited for. What is registered there meanwhile is another's, with uses of its own.
+        self.wait_for_users(span.ptr)
     }
 
     fn protect(&self, span: Span, access: Access) -> Result<bool, DriverError> {
@@ -233,13 +228,22 @@ impl Driver for CudaDriver {
         self.enqueue("cuMemsetD8Async", stream, &[span])?.stream.fill(span, value)
     }
 
-    fn digest(&self, stream: StreamId, job: &DigestJob<'_>) -> Result<(), DriverError> {
+    fn digest(
+        &self,
+        stream: StreamId,
+        job: &DigestJob<'_>,
+        staging: &mut HostBuffer,
+        from: usize,
+    ) -> Result<(), DriverError> {
         let plan = digest::Plan::new(job)?;
+        let list = plan.region_list();
+        // Waits for an earlier copy of the list, if there still is one.
+        let staged = staging.bytes_mut()?.get_mut(from..).and_then(|rest| rest.get_mut(..list.len()));
+        staged.ok_or_else(|| failure(digest::OPERATION, INVALID_VALUE))?.copy_from_slice(&list);
         let on = self.enqueue(digest::OPERATION, stream, &digest::spans(job))?;
-        let from = (&self.context, &self.pinned);
-        self.tables.with_table(from, &on.stream, &plan.region_table(), |table| {
-            plan.enqueue(&self.kernels, &on.stream, table.ptr)
-        })
+        // Anew for every launch: what lay on the device between two checks is not believed.
+        self.pinned.copy_to_device(&on.stream, job.region_list.ptr, staging, from, list.len())?;
+        plan.enqueue(&self.kernels, &on.stream)
     }
 
     fn count_nonzero(&self, stream: StreamId, span: Span, result: DevicePtr, nonce: u64) -> Result<(), DriverError> {
@@ -252,7 +256,7 @@ impl Driver for CudaDriver {
 impl Drop for CudaDriver {
     fn drop(&mut self) {
         for id in self.books.stream_ids() {
-            // What a stream still holds uses memory, tables and kernels that go next. A failure is that of a dead context.
+            // What a stream still holds uses memory and kernels that go next. A failure is that of a dead context.
             let _finished = self.synchronize(id);
         }
         let left = self.books.mapped_bytes();

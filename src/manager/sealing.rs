@@ -86,7 +86,7 @@ impl Core {
         let mut source = source.open_for_sealing(self.device.params())?;
         let claim = self.residents.claim(&spec.id, Vec::new())?;
         let image_bytes = source.image_bytes();
-        let (image_room, check_room) = self.rooms(image_bytes)?;
+        let (image_room, check_room) = self.rooms(image_bytes, 1)?;
         let mut held = self.allocate(&spec.id, image_room.checked_add(check_room), || {
             ShardMemory::allocate(&self.device, image_bytes, image_room, check_room)
         })?;
@@ -177,9 +177,9 @@ impl Core {
         })
     }
 
-    /// What an image and its checks take, in allocator units.
-    pub(crate) fn rooms(&self, image_bytes: u64) -> Result<(u64, u64), VramError> {
-        let check = CheckSizes::new(self.device.params(), image_bytes).and_then(CheckSizes::bytes);
+    /// What an image in so many regions and its checks take, in allocator units.
+    pub(crate) fn rooms(&self, image_bytes: u64, regions: usize) -> Result<(u64, u64), VramError> {
+        let check = CheckSizes::new(self.device.params(), image_bytes, regions).and_then(CheckSizes::bytes);
         let image = self.ledger.rounded(image_bytes);
         image.zip(check.and_then(|bytes| self.ledger.rounded(bytes))).ok_or_else(|| VramError::InvalidParams {
             field: "shard length",

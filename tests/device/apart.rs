@@ -12,8 +12,8 @@ use vram_residency_rig::Kind;
 
 /// Set for the process of one case.
 const ALONE: &str = "VRAM_TEST_ALONE";
-/// Far beyond what any case takes.
-const MOST: Duration = Duration::from_secs(300);
+/// Far beyond what any case takes, and little enough that one that hangs leaves time for the others.
+const MOST: Duration = Duration::from_secs(100);
 
 /// Whether this process is to give each case one of its own.
 pub(crate) fn wanted(kind: Kind) -> bool {

@@ -158,16 +158,10 @@ impl Bench {
     /// Drops the manager and asserts that nothing of it is left.
     #[track_caller]
     pub(crate) fn close(self) {
-        self.close_after(1);
-    }
-
-    /// As [`close`](Self::close), after checks of shards of up to so many regions, whose table of addresses is not wiped.
-    #[track_caller]
-    pub(crate) fn close_after(self, regions: usize) {
         let Self { manager, sink: _, machine } = self;
         assert_eq!(Arc::strong_count(&manager), 1, "somebody still holds the manager");
         drop(manager);
-        machine.assert_clean_after(regions);
+        machine.assert_clean();
     }
 }
 

@@ -12,8 +12,14 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const STAND_IN: &[&str] =
-    &["cuda/fake/context.cpp", "cuda/fake/memory.cpp", "cuda/fake/stream.cpp", "cuda/fake/second.cpp"];
+const STAND_IN: &[&str] = &[
+    "cuda/fake/context.cpp",
+    "cuda/fake/memory.cpp",
+    "cuda/fake/engine.cpp",
+    "cuda/fake/stream.cpp",
+    "cuda/fake/kernels.cpp",
+    "cuda/fake/second.cpp",
+];
 const HOST_KERNELS: &[&str] = &["cuda/kernels/tests/host_kernels.c", "cuda/engine/host_engine.c"];
 const ENGINE: &str = "cuda/engine/engine.cu";
 /// Folders whose every file may be included by those above.

@@ -10,7 +10,6 @@ fn begin(world: &mut World, names: &str, options: ExecuteOptions) {
     let shards: Vec<SealedShard> = names.split(',').map(|name| world.seal_of(name.trim()).clone()).collect();
     assert!(world.batch.is_none());
     world.before_call();
-    world.overlapped = true;
     let digests = world.device().digests();
     let begun = Batch::begin(world.manager(), shards.clone(), options);
     let started = world.new_events().iter().filter(|event| **event == "execute_started").count();

@@ -10,6 +10,5 @@ use crate::world::World;
 fn misbehave(world: &mut World, how: String) {
     world.dead |= faults::kills(&how);
     world.unwipeable |= faults::unwipeable(&how);
-    world.overlapped |= faults::overlaps(&how);
     faults::order(world.device(), &how);
 }

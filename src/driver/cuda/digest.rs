@@ -31,6 +31,7 @@ pub(super) struct Plan {
     block_size: u32,
     message_bits: u32,
     start: [u32; 8],
+    list: DevicePtr,
     scratch: DevicePtr,
     table: DevicePtr,
     result: Span,
@@ -51,7 +52,7 @@ pub(super) fn result_span(ptr: DevicePtr, others: &[Span]) -> Result<Span, Drive
 /// All memory that a job uses.
 pub(super) fn spans(job: &DigestJob<'_>) -> Vec<Span> {
     let result = Span { ptr: job.result, bytes: HASH_BYTES };
-    job.regions.iter().copied().chain([job.scratch, job.table, result]).collect()
+    job.regions.iter().copied().chain([job.scratch, job.table, job.region_list, result]).collect()
 }
 
 /// The two counters of a launch: words 1 and 2 of its result.
@@ -90,16 +91,19 @@ impl Plan {
         let entries = leaves.div_ceil(arity);
         let room = job.scratch.bytes.checked_div(HASH_BYTES)?.min(CHUNK_BYTES.checked_div(block)?.max(arity));
         let chunk = if room >= leaves { leaves } else { room.checked_sub(room.checked_rem(arity)?)? };
-        let outputs = [job.scratch, job.table];
+        let outputs = [job.scratch, job.table, job.region_list];
         let aligned = outputs.iter().all(|span| span.ptr.0.is_multiple_of(16));
+        let listed = DigestJob::REGION_BYTES.checked_mul(u64::try_from(regions.len()).ok()?)? <= job.region_list.bytes;
         let result = result_span(job.result, &outputs).ok()?;
         let apart = !job.scratch.overlaps(job.table)
+            && !job.scratch.overlaps(job.region_list)
+            && !job.table.overlaps(job.region_list)
             && !job.regions.iter().any(|region| outputs.iter().chain([&result]).any(|output| output.overlaps(*region)));
         let sized = chunk > 0 && entries.checked_mul(HASH_BYTES) == Some(job.table.bytes);
         let salted = if job.salt.is_empty() { 0 } else { 64 };
         let message_bits = block_size.checked_add(salted)?.checked_mul(8)?;
         let start = start(job.salt)?;
-        (whole && aligned && apart && sized).then_some(Self {
+        (whole && aligned && listed && apart && sized).then_some(Self {
             regions,
             leaves,
             chunk,
@@ -107,6 +111,7 @@ impl Plan {
             block_size,
             message_bits,
             start,
+            list: job.region_list.ptr,
             scratch: job.scratch.ptr,
             table: job.table.ptr,
             result,
@@ -115,12 +120,12 @@ impl Plan {
     }
 
     /// The regions as the kernels read them.
-    pub(super) fn region_table(&self) -> Vec<u8> {
+    pub(super) fn region_list(&self) -> Vec<u8> {
         self.regions.iter().flat_map(|region| region.to_bytes()).collect()
     }
 
-    /// Enqueues everything, with the table of regions at `regions` on the device.
-    pub(super) fn enqueue(&self, kernels: &Kernels, stream: &Stream, regions: DevicePtr) -> Result<(), DriverError> {
+    /// Enqueues everything, behind the copy of the list of regions.
+    pub(super) fn enqueue(&self, kernels: &Kernels, stream: &Stream) -> Result<(), DriverError> {
         let counters = counters(self.result)?;
         stream.fill(counters, 0)?;
         let region_count = u64::try_from(self.regions.len()).map_err(|_| invalid())?;
@@ -131,7 +136,7 @@ impl Plan {
             kernels.leaves(
                 stream,
                 LeavesArgs {
-                    regions: regions.0,
+                    regions: self.list.0,
                     region_count,
                     first_block,
                     block_count,
@@ -185,4 +190,4 @@ pub(super) fn enqueue_count(
     finish(kernels, stream, result, counters, nonce)
 }
 
-const _: () = assert!(LaunchResult::BYTES == 32);
+const _: () = assert!(LaunchResult::BYTES == 32 && DigestJob::REGION_BYTES == 24 && Region::BYTES == 24);

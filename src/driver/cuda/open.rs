@@ -137,7 +137,7 @@ pub(super) fn open_with(
     if !info.granularity.is_power_of_two() {
         return Err(OpenError::Granularity);
     }
-    Ok(CudaDriver::new(info, context, kernels)?)
+    Ok(CudaDriver::new(info, context, kernels))
 }
 
 /// CUDA_ERROR_NO_DEVICE.

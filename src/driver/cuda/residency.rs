@@ -1,9 +1,9 @@
 //! Where memory lies, from all that the driver says of it.
 
-use crate::driver::{DevicePtr, DriverError, DriverErrorKind, MemoryKind, Residency, Span};
+use crate::driver::{DevicePtr, DriverError, MemoryKind, Residency, Span};
 use crate::ffi::cuda::{
-    ALLOCATION_PINNED, Attributes, Context, HANDLE_TYPE_NONE, LOCATION_DEVICE, MEMORY_DEVICE, MEMORY_HOST,
-    MEMORY_UNIFIED,
+    ALLOCATION_PINNED, Attributes, Context, HANDLE_TYPE_NONE, INVALID_VALUE, LOCATION_DEVICE, MEMORY_DEVICE,
+    MEMORY_HOST, MEMORY_UNIFIED, failure,
 };
 
 /// What the driver says of one allocation of the virtual-memory API.
@@ -17,20 +17,32 @@ struct Properties {
 /// Asks where the byte lies: as an address, and as an allocation. Memory of our `own` must have answers to both.
 pub(super) fn ask(context: &Context, ptr: DevicePtr, own: bool) -> Result<Residency, DriverError> {
     let attributes = context.attributes(ptr)?;
-    let properties = match context.allocation_properties(ptr) {
-        Ok(found) => Some(Properties {
-            pinned: found.kind == ALLOCATION_PINNED,
-            on_device: found.location.kind == LOCATION_DEVICE,
-            id: found.location.id,
-            exportable: found.handle_types != HANDLE_TYPE_NONE,
-        }),
-        // Memory of an engine's own allocator has no such allocation.
-        Err(error) if !own && matches!(error.kind, DriverErrorKind::InvalidValue | DriverErrorKind::NotSupported) => {
-            None
-        }
-        Err(error) => return Err(error),
-    };
-    Ok(read(&attributes, properties.as_ref()))
+    let properties = context.allocation_properties(ptr)?.map(|found| Properties {
+        pinned: found.kind == ALLOCATION_PINNED,
+        on_device: found.location.kind == LOCATION_DEVICE,
+        id: found.location.id,
+        exportable: found.handle_types != HANDLE_TYPE_NONE,
+    });
+    // Memory of an engine's own allocator has no such allocation.
+    if own && properties.is_none() {
+        return Err(failure("cuMemRetainAllocationHandle", INVALID_VALUE));
+    }
+    let mut answer = read(&attributes, properties.as_ref());
+    // What an engine mapped need not fill the range that it reserved; ours always does.
+    if !own
+        && properties.is_some()
+        && let Some(mapping) = context.mapping(ptr)?
+    {
+        answer.range = common(answer.range, mapping);
+    }
+    Ok(answer)
+}
+
+/// The bytes that are in both.
+fn common(one: Span, two: Span) -> Span {
+    let ptr = one.ptr.max(two.ptr);
+    let end = one.ptr.0.saturating_add(one.bytes).min(two.ptr.0.saturating_add(two.bytes));
+    Span { ptr, bytes: end.saturating_sub(ptr.0) }
 }
 
 /// The low 32 bits, in which the driver writes its `int` answers.
@@ -70,6 +82,16 @@ fn read(answer: &Attributes, properties: Option<&Properties>) -> Residency {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_two_ranges_what_is_in_both_counts() {
+        // covers: RES-2
+        let span = |ptr, bytes| Span { ptr: DevicePtr(ptr), bytes };
+        assert_eq!(common(span(100, 1000), span(300, 50)), span(300, 50));
+        assert_eq!(common(span(300, 50), span(100, 220)), span(300, 20));
+        assert_eq!(common(span(0, 10), span(10, 5)).bytes, 0);
+        assert_eq!(common(span(50, u64::MAX), span(60, u64::MAX)), span(60, u64::MAX - 60));
+    }
 
     #[test]
     fn an_empty_answer_is_no_answer_and_contradictions_are_none_either() {

@@ -5,9 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::context::Context;
+use super::status::{INVALID_CONTEXT, INVALID_DEVICE, NOT_FOUND, NOT_PERMITTED, Status};
 use super::types::{
     ACCESS_READ, ACCESS_READ_WRITE, ALLOCATION_PINNED, AccessDesc, AllocationProp, GRANULARITY_MINIMUM,
-    HANDLE_TYPE_NONE, LOCATION_DEVICE, MemLocation, POINTER_ATTRIBUTES,
+    HANDLE_TYPE_NONE, LOCATION_DEVICE, MAPPING_ATTRIBUTES, MemLocation, POINTER_ATTRIBUTES,
 };
 use super::{native, wide};
 use crate::driver::{DevicePtr, DriverError, DriverErrorKind, Span};
@@ -52,18 +53,13 @@ impl Context {
 
     /// Asks about any address; the driver dereferences none.
     pub(crate) fn attributes(&self, ptr: DevicePtr) -> Result<Attributes, DriverError> {
-        let _current = self.enter()?;
-        // 16 bytes each: the widest answer is 8, and a narrower one leaves the rest zero.
-        let mut answers = [[0_u64; 2]; POINTER_ATTRIBUTES.len()];
-        let mut places = answers.each_mut().map(|answer| answer.as_mut_ptr().cast::<c_void>());
-        let count = u32::try_from(POINTER_ATTRIBUTES.len()).unwrap_or(0);
-        let (asked, places) = (POINTER_ATTRIBUTES.as_ptr(), places.as_mut_ptr());
-        // SAFETY: `asked` and `places` are arrays of `count` elements, and each place is a local of 16 bytes, more than any
-        // of these attributes is wide.
-        let status = unsafe { (self.table().pointer_attributes)(count, asked, places, ptr.0) };
-        status.check("cuPointerGetAttributes")?;
+        let status_and_answers = self.ask(&POINTER_ATTRIBUTES, ptr)?;
         let [memory_type, host_pointer, managed, ordinal, ipc_capable, range_start, range_size, handle_types] =
-            answers.map(|[value, _]| value);
+            match status_and_answers {
+                // The documentation has both: zeros for an address that the driver does not know, and this number.
+                (Status(INVALID_CONTEXT), _) => return Ok(Attributes::default()),
+                (status, answers) => status.check("cuPointerGetAttributes").map(|()| answers)?,
+            };
         Ok(Attributes {
             memory_type,
             host_pointer,
@@ -76,13 +72,37 @@ impl Context {
         })
     }
 
-    /// The properties of the allocation behind an address of the virtual-memory API; an error for other memory.
-    pub(crate) fn allocation_properties(&self, ptr: DevicePtr) -> Result<AllocationProp, DriverError> {
+    /// The mapping of the virtual-memory API that the address lies in, if the driver says it.
+    pub(crate) fn mapping(&self, ptr: DevicePtr) -> Result<Option<Span>, DriverError> {
+        let (status, [start, bytes]) = self.ask(&MAPPING_ATTRIBUTES, ptr)?;
+        Ok((status == Status(0) && bytes > 0).then_some(Span { ptr: DevicePtr(start), bytes }))
+    }
+
+    /// What the driver answers, each answer as the 64 bits that it begins with.
+    fn ask<const N: usize>(&self, attributes: &[u32; N], ptr: DevicePtr) -> Result<(Status, [u64; N]), DriverError> {
+        let _current = self.enter()?;
+        // 16 bytes each: the widest answer is 8, and a narrower one leaves the rest zero.
+        let mut answers = [[0_u64; 2]; N];
+        let mut places = answers.each_mut().map(|answer| answer.as_mut_ptr().cast::<c_void>());
+        let count = u32::try_from(N).unwrap_or(0);
+        let (asked, places) = (attributes.as_ptr(), places.as_mut_ptr());
+        // SAFETY: `asked` and `places` are arrays of `count` elements, and each place is a local of 16 bytes, more than any
+        // of the attributes in types.rs is wide.
+        let status = unsafe { (self.table().pointer_attributes)(count, asked, places, ptr.0) };
+        Ok((status, answers.map(|[value, _]| value)))
+    }
+
+    /// The properties of the allocation behind an address of the virtual-memory API; `Ok(None)` for other memory.
+    pub(crate) fn allocation_properties(&self, ptr: DevicePtr) -> Result<Option<AllocationProp>, DriverError> {
         let _current = self.enter()?;
         let mut handle = 0;
         // SAFETY: the driver writes one handle to the local; the address is a number that it looks up.
         let status = unsafe { (self.table().retain_handle)(&raw mut handle, native(ptr.0)) };
-        status.check("cuMemRetainAllocationHandle")?;
+        match status.check("cuMemRetainAllocationHandle") {
+            // The documentation names the first only.
+            Err(error) if not_offered(&error) || matches!(error.code, NOT_FOUND | NOT_PERMITTED) => return Ok(None),
+            retained => retained?,
+        }
         let mut out = AllocationProp::default();
         // SAFETY: the driver fills one CUmemAllocationProp (layout asserted in types.rs) of plain integers, any value of
         // which is valid; the handle is live, because it was retained above and is released below.
@@ -92,7 +112,7 @@ impl Context {
         let released = unsafe { (self.table().memory_release)(handle) };
         asked?;
         released.check("cuMemRelease")?;
-        Ok(out)
+        Ok(Some(out))
     }
 }
 
@@ -167,7 +187,11 @@ impl Mapping {
         let wanted = if read_only { ACCESS_READ } else { ACCESS_READ_WRITE };
         let _current = self.context.enter()?;
         match self.set_access(wanted) {
-            Err(error) if read_only && not_offered(&error) => return Ok(false),
+            Err(error)
+                if read_only && (not_offered(&error) || matches!(error.code, INVALID_DEVICE | NOT_PERMITTED)) =>
+            {
+                return Ok(false);
+            }
             switched => switched?,
         }
         let Some(get_access) = self.context.table().get_access else { return Ok(false) };

@@ -12,9 +12,13 @@ use crate::driver::{DriverError, DriverErrorKind};
 pub(crate) struct Status(pub(crate) u32);
 
 pub(crate) const INVALID_VALUE: u32 = 1;
+pub(crate) const INVALID_DEVICE: u32 = 101;
 pub(crate) const INVALID_IMAGE: u32 = 200;
+pub(crate) const INVALID_CONTEXT: u32 = 201;
 pub(crate) const INVALID_HANDLE: u32 = 400;
+pub(crate) const NOT_FOUND: u32 = 500;
 pub(crate) const NOT_READY: u32 = 600;
+pub(crate) const NOT_PERMITTED: u32 = 800;
 pub(crate) const UNKNOWN: u32 = 999;
 
 impl Status {

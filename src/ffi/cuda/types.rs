@@ -44,6 +44,12 @@ pub(crate) const POINTER_ATTRIBUTES: [u32; 8] = [
     sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES as u32,
 ];
 
+/// Where a mapping of the virtual-memory API begins, and how long it is; a range may be all that was reserved around it.
+pub(crate) const MAPPING_ATTRIBUTES: [u32; 2] = [
+    sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR as u32,
+    sys::CUpointer_attribute::CU_POINTER_ATTRIBUTE_MAPPING_SIZE as u32,
+];
+
 /// CUmemLocation.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

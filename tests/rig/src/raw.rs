@@ -4,25 +4,22 @@
 //! Owns [`Raw`]. Its functions panic where the driver refuses what a suite relies on; those whose refusal is the question give
 //! the driver's number.
 
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
+use std::mem::ManuallyDrop;
 use std::path::Path;
 use std::sync::Arc;
 
 use libloading::{Library, Symbol};
 
+mod alias;
 mod ask;
 mod foreign;
+mod kernels;
 
+pub use alias::Alias;
 pub use foreign::Foreign;
+pub use kernels::EngineKernels;
 
-mod engine {
-    include!(concat!(env!("OUT_DIR"), "/engine.rs"));
-}
-
-/// Threads of a block of the engine's kernels, as in cuda/engine/engine.h.
-const ENGINE_THREADS: u32 = 128;
-/// Blocks that fill every GPU, for kernels that take any number.
-const WIDE_GRID: u32 = 4096;
 /// CU_POINTER_ATTRIBUTE_RANGE_START_ADDR and _SIZE.
 const RANGE_START: u32 = 11;
 const RANGE_SIZE: u32 = 12;
@@ -48,7 +45,8 @@ pub(crate) struct AccessDesc {
 /// The driver's library, started, with the primary context of one device retained.
 #[derive(Debug)]
 pub struct Raw {
-    library: Library,
+    /// Never unloaded: a driver that has started has threads of its own.
+    library: ManuallyDrop<Library>,
     pub(crate) device: i32,
     pub(crate) context: Context,
     stand_in: bool,
@@ -63,24 +61,6 @@ pub(crate) enum Context {
     Created(usize),
 }
 
-/// A second mapping of memory that somebody else allocated, writable whatever the first one allows. It outlives the first.
-#[derive(Debug)]
-pub struct Alias {
-    raw: Arc<Raw>,
-    handle: u64,
-    /// Where the alias begins, and where what it is an alias of does.
-    place: u64,
-    original: u64,
-    bytes: usize,
-}
-
-/// The engine's kernels, loaded.
-#[derive(Debug)]
-pub struct EngineKernels {
-    raw: Arc<Raw>,
-    module: usize,
-}
-
 impl Raw {
     /// Loads the library and retains the primary context of a device.
     ///
@@ -89,7 +69,7 @@ impl Raw {
     pub fn open(library: &Path, ordinal: i32, stand_in: bool) -> Result<Arc<Self>, String> {
         // SAFETY: NVIDIA's driver, or the stand-in that build.rs compiled; loading either runs only its own initialisers.
         let library = unsafe { Library::new(library) }.map_err(|error| error.to_string())?;
-        let mut raw = Self { library, device: 0, context: Context::Primary(0), stand_in };
+        let mut raw = Self { library: ManuallyDrop::new(library), device: 0, context: Context::Primary(0), stand_in };
         // SAFETY (for this and each `call` below): the type is that of the function's declaration in cuda.h, with handles and
         // device addresses as integers; pointers are to locals of the type and length that the declaration asks for.
         let init: Symbol<'_, unsafe extern "C" fn(u32) -> u32> = raw.find("cuInit");
@@ -171,7 +151,7 @@ impl Raw {
 
     /// The same device through another context.
     pub(crate) fn with_context(&self, library: Library, context: Context) -> Arc<Self> {
-        Arc::new(Self { library, device: self.device, context, stand_in: self.stand_in })
+        Arc::new(Self { library: ManuallyDrop::new(library), device: self.device, context, stand_in: self.stand_in })
     }
 
     /// An engine's own allocation.
@@ -283,66 +263,20 @@ impl Raw {
 
     /// The allocation that an address lies in: its first byte and its length.
     pub fn range(&self, ptr: u64) -> (u64, usize) {
+        self.try_range(ptr).unwrap_or_else(|problem| panic!("{problem}"))
+    }
+
+    /// # Errors
+    /// Why the driver does not know one.
+    pub fn try_range(&self, ptr: u64) -> Result<(u64, usize), String> {
         let ask: Symbol<'_, unsafe extern "C" fn(u32, *const u32, *mut *mut c_void, u64) -> u32> =
             self.find("cuPointerGetAttributes");
         let (mut start, mut bytes) = (0_u64, 0_usize);
         let mut out: [*mut c_void; 2] = [(&raw mut start).cast(), (&raw mut bytes).cast()];
         // SAFETY: two attributes, and two locals of the types that the driver writes for them.
         let code = self.inside(|| unsafe { ask(2, [RANGE_START, RANGE_SIZE].as_ptr(), out.as_mut_ptr(), ptr) });
-        assert_eq!(code, 0, "cuPointerGetAttributes");
-        assert!(bytes > 0, "the driver knows no allocation there");
-        (start, bytes)
-    }
-
-    /// Maps memory of the virtual-memory API a second time.
-    ///
-    /// # Errors
-    /// The driver's call and number, where it does not allow that.
-    pub fn alias(self: &Arc<Self>, ptr: u64) -> Result<Alias, String> {
-        let (original, bytes) = self.range(ptr);
-        let retain: Symbol<'_, unsafe extern "C" fn(*mut u64, u64) -> u32> = self.find("cuMemRetainAllocationHandle");
-        let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
-            self.find("cuMemAddressReserve");
-        let map: Symbol<'_, unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32> = self.find("cuMemMap");
-        let access: Symbol<'_, unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32> =
-            self.find("cuMemSetAccess");
-        let (mut handle, mut place) = (0, 0);
-        let wanted = AccessDesc { location: Location { kind: 1, id: self.device }, flags: 3 };
-        self.inside(|| {
-            // SAFETY: the driver writes one handle to the local.
-            check("cuMemRetainAllocationHandle", unsafe { retain(&raw mut handle, original) })?;
-            // SAFETY: the driver writes one address to the local.
-            check("cuMemAddressReserve", unsafe { reserve(&raw mut place, bytes, 0, 0, 0) })?;
-            // SAFETY: takes numbers that the driver checks.
-            check("cuMemMap", unsafe { map(place, bytes, 0, handle, 0) })?;
-            // SAFETY: one description, of the type that the driver reads.
-            check("cuMemSetAccess", unsafe { access(place, bytes, &raw const wanted, 1) })
-        })?;
-        Ok(Alias { raw: Arc::clone(self), handle, place, original, bytes })
-    }
-
-    /// The engine's kernels for this device; `None` when none were built for it.
-    pub fn engine_kernels(self: &Arc<Self>) -> Option<EngineKernels> {
-        #[repr(align(64))]
-        struct Placeholder([u8; 64]);
-        static PLACEHOLDER: Placeholder = Placeholder([0x7f; 64]);
-        let capability = self.capability();
-        let fitting = |arch: u32| arch / 10 == capability / 10 && arch <= capability;
-        let image = match engine::IMAGES.iter().filter(|(arch, _)| fitting(*arch)).max_by_key(|(arch, _)| *arch) {
-            _ if self.stand_in => &PLACEHOLDER.0,
-            Some((_, image)) => *image,
-            None => return None,
-        };
-        // The driver reads images as structures: they lie as structures must.
-        let mut aligned = vec![0_u128; image.len().div_ceil(16) + 1];
-        // SAFETY: `aligned` has at least as many bytes as the image, and nothing else refers to it.
-        unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), aligned.as_mut_ptr().cast(), image.len()) };
-        let load: Symbol<'_, unsafe extern "C" fn(*mut usize, *const c_void) -> u32> = self.find("cuModuleLoadData");
-        let mut module = 0;
-        // SAFETY: a whole image, which the driver copies.
-        let code = self.inside(|| unsafe { load(&raw mut module, aligned.as_ptr().cast()) });
-        assert_eq!(code, 0, "cuModuleLoadData");
-        Some(EngineKernels { raw: Arc::clone(self), module })
+        check("cuPointerGetAttributes", code)?;
+        if bytes > 0 { Ok((start, bytes)) } else { Err("the driver knows no allocation there".to_owned()) }
     }
 }
 
@@ -361,138 +295,6 @@ impl Drop for Raw {
             }
         }
     }
-}
-
-impl Alias {
-    /// Where the alias of an address lies.
-    pub fn of(&self, ptr: u64) -> u64 {
-        assert!(ptr >= self.original && ptr - self.original < self.bytes as u64, "outside of what the alias shows");
-        self.place + (ptr - self.original)
-    }
-
-    /// Bytes of the whole allocation.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// All of it, as it is now.
-    pub fn read(&self) -> Vec<u8> {
-        self.raw.read(self.place, self.bytes)
-    }
-
-    /// Flips a bit of the byte at the original's address `ptr`.
-    pub fn flip(&self, ptr: u64, bit: u8) {
-        let at = self.of(ptr);
-        let byte = self.raw.read(at, 1)[0];
-        self.raw.write(at, &[byte ^ (1 << bit)]);
-    }
-}
-
-impl Drop for Alias {
-    fn drop(&mut self) {
-        let unmap: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemUnmap");
-        let free: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemAddressFree");
-        let release: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.raw.find("cuMemRelease");
-        self.raw.inside(|| {
-            // SAFETY: mapped, reserved and retained once in `alias`.
-            let _ = unsafe { unmap(self.place, self.bytes) };
-            // SAFETY: as above.
-            let _ = unsafe { free(self.place, self.bytes) };
-            // SAFETY: as above.
-            let _ = unsafe { release(self.handle) };
-        });
-    }
-}
-
-impl EngineKernels {
-    /// Enqueues `y = weights · x` in float32 over `rows` rows of `columns`.
-    ///
-    /// # Errors
-    /// The driver's number.
-    pub fn matvec(&self, stream: usize, weights: u64, x: u64, y: u64, rows: u64, columns: u64) -> Result<(), u32> {
-        let grid = rows.div_ceil(u64::from(ENGINE_THREADS));
-        self.launch("engine_matvec", stream, u32::try_from(grid).unwrap(), &[weights, x, y, rows, columns])
-    }
-
-    /// Enqueues a kernel that flips one bit.
-    ///
-    /// # Errors
-    /// The driver's number.
-    pub fn flip(&self, stream: usize, address: u64, bit: u8) -> Result<(), u32> {
-        self.launch("engine_flip", stream, 1, &[address, u64::from(bit)])
-    }
-
-    /// Enqueues a kernel that keeps the stream busy for so long.
-    ///
-    /// # Errors
-    /// The driver's number.
-    pub fn spin(&self, stream: usize, nanoseconds: u64) -> Result<(), u32> {
-        self.launch("engine_spin", stream, 1, &[nanoseconds])
-    }
-
-    /// Enqueues a count of the places, multiples of 8, at which `value` stands, added to the 8 bytes at `counter`.
-    ///
-    /// # Errors
-    /// The driver's number.
-    pub fn scan(&self, stream: usize, address: u64, bytes: u64, value: u64, counter: u64) -> Result<(), u32> {
-        self.launch("engine_scan", stream, WIDE_GRID.min(grid(bytes)), &[address, bytes / 16, value, counter])
-    }
-
-    /// Enqueues filling memory with random bytes, or with `repeat` over and over where it is not 0.
-    ///
-    /// # Errors
-    /// The driver's number.
-    pub fn random(&self, stream: usize, address: u64, bytes: u64, seed: u64, repeat: u64) -> Result<(), u32> {
-        self.launch("engine_random", stream, WIDE_GRID.min(grid(bytes)), &[address, bytes / 16, seed, repeat])
-    }
-
-    /// Every engine kernel takes one structure of 64-bit numbers.
-    fn launch(&self, name: &str, stream: usize, grid: u32, args: &[u64]) -> Result<(), u32> {
-        let find: Symbol<'_, unsafe extern "C" fn(*mut usize, usize, *const i8) -> u32> =
-            self.raw.find("cuModuleGetFunction");
-        type Launch = unsafe extern "C" fn(
-            usize,
-            u32,
-            u32,
-            u32,
-            u32,
-            u32,
-            u32,
-            u32,
-            usize,
-            *mut *mut c_void,
-            *mut *mut c_void,
-        ) -> u32;
-        let launch: Symbol<'_, Launch> = self.raw.find("cuLaunchKernel");
-        let c_name = CString::new(name).unwrap();
-        let mut args = args.to_vec();
-        self.raw.inside(|| {
-            let mut function = 0;
-            // SAFETY: the driver writes one handle to the local and copies the zero-terminated name.
-            let code = unsafe { find(&raw mut function, self.module, c_name.as_ptr().cast()) };
-            assert_eq!(code, 0, "{name}");
-            let mut parameters: [*mut c_void; 1] = [args.as_mut_ptr().cast()];
-            let nothing = std::ptr::null_mut();
-            // SAFETY: one parameter, the structure that cuda/engine/engine.h declares for this kernel.
-            let code = unsafe {
-                launch(function, grid, 1, 1, ENGINE_THREADS, 1, 1, 0, stream, parameters.as_mut_ptr(), nothing)
-            };
-            if code == 0 { Ok(()) } else { Err(code) }
-        })
-    }
-}
-
-impl Drop for EngineKernels {
-    fn drop(&mut self) {
-        let unload: Symbol<'_, unsafe extern "C" fn(usize) -> u32> = self.raw.find("cuModuleUnload");
-        // SAFETY: loaded once in `engine_kernels`.
-        let _ = self.raw.inside(|| unsafe { unload(self.module) });
-    }
-}
-
-/// Blocks of a kernel whose threads each take 16 bytes.
-fn grid(bytes: u64) -> u32 {
-    u32::try_from(bytes.div_ceil(16 * u64::from(ENGINE_THREADS)).max(1)).unwrap_or(u32::MAX)
 }
 
 pub(crate) fn check(call: &str, code: u32) -> Result<(), String> {

@@ -163,13 +163,13 @@ impl StandIn {
 
     pub fn engine_alloc(&self, bytes: u64) -> u64 {
         let call: Symbol<'_, unsafe extern "C" fn(u64) -> u64> = self.find("fake_engine_alloc");
-        // SAFETY: declared so in memory.cpp; it takes a number.
+        // SAFETY: declared so in engine.cpp; it takes a number.
         unsafe { call(bytes) }
     }
 
     pub fn engine_free(&self, ptr: u64) {
         let call: Symbol<'_, unsafe extern "C" fn(u64)> = self.find("fake_engine_free");
-        // SAFETY: declared so in memory.cpp; `ptr` came from engine_alloc, and each test frees once.
+        // SAFETY: declared so in engine.cpp; `ptr` came from engine_alloc, and each test frees once.
         unsafe { call(ptr) }
     }
 

@@ -9,6 +9,7 @@ use crate::digest::{TreeHasher, TreeParams};
 /// An image in one allocation, regions one after another at odd offsets, with room for its checks in another.
 struct Laid {
     regions: Vec<Span>,
+    list: Span,
     scratch: Span,
     table: Span,
     result: DevicePtr,
@@ -46,10 +47,18 @@ fn lay(on: &Bench, params: &TreeParams, lengths: &[usize], scratch: u64) -> Laid
     on.write(image.ptr, &bytes);
     let leaves: u64 = regions.iter().map(|region| region.bytes.div_ceil(u64::from(params.block_size()))).sum();
     let expected = hasher.finish().table.concat();
-    let check = on.alloc((wide(expected.len()) + leaves * 32 + 64).next_multiple_of(GRANULE));
+    let list = (wide(lengths.len()) * DigestJob::REGION_BYTES).next_multiple_of(32);
+    let check = on.alloc((wide(expected.len()) + list + leaves * 32 + 64).next_multiple_of(GRANULE));
     let table = Span { ptr: check.ptr.checked_add(32).unwrap(), bytes: wide(expected.len()) };
-    let scratch = Span { ptr: table.ptr.checked_add(table.bytes).unwrap(), bytes: scratch.min(leaves * 32) };
-    Laid { regions, scratch, table, result: check.ptr, leaves, expected, holders: [image, check] }
+    let list = Span { ptr: table.ptr.checked_add(table.bytes).unwrap(), bytes: list };
+    let scratch = Span { ptr: list.ptr.checked_add(list.bytes).unwrap(), bytes: scratch.min(leaves * 32) };
+    Laid { regions, list, scratch, table, result: check.ptr, leaves, expected, holders: [image, check] }
+}
+
+/// Enqueues a digest with staging of just the size. The staging goes when the list has been copied.
+fn launch(on: &Bench, job: &DigestJob<'_>) -> Result<(), DriverError> {
+    let bytes = usize::try_from(DigestJob::REGION_BYTES).unwrap() * job.regions.len();
+    on.driver.digest(on.stream, job, &mut on.driver.host_buffer(bytes + 1).unwrap(), 1)
 }
 
 impl Laid {
@@ -60,6 +69,7 @@ impl Laid {
             salt: params.salt(),
             scratch: self.scratch,
             table: self.table,
+            region_list: self.list,
             result: self.result,
             nonce,
         }
@@ -68,7 +78,7 @@ impl Laid {
     fn check(&self, on: &Bench, params: &TreeParams) {
         let nonce = 0x1234_5678_9abc_def0;
         on.driver.fill(on.stream, self.holders[1], 0xEE).unwrap();
-        on.driver.digest(on.stream, &self.job(params, nonce)).unwrap();
+        launch(on, &self.job(params, nonce)).unwrap();
         on.sync();
         let expected = LaunchResult { nonce, covered: self.leaves, found: self.table.bytes / 32, reserved: 0 };
         assert_eq!(on.result(self.result), expected);
@@ -104,7 +114,6 @@ fn digests_equal_the_host_for_every_shape() {
 fn scratch_bounds_the_chunk_and_many_regions_fit_one_launch() {
     let on = bench();
     let params = TreeParams::new(1024, b"").unwrap();
-    // 3,000 regions: more than the table that is made beforehand holds.
     let many = lay(&on, &params, &vec![5; 3000], 1024);
     let launches = on.fake.get("launches");
     many.check(&on, &params);
@@ -116,30 +125,48 @@ fn scratch_bounds_the_chunk_and_many_regions_fit_one_launch() {
 }
 
 #[test]
-fn tables_of_regions_serve_again_and_launches_under_way_keep_theirs() {
+fn launches_allocate_nothing_and_bring_their_own_list_each() {
+    // covers: RES-7
     let on = bench();
     let params = TreeParams::default();
     let laid = lay(&on, &params, &[5000, 6000], u64::MAX);
-    let physical = on.fake.get("physical");
-    for nonce in 1..20 {
-        on.driver.digest(on.stream, &laid.job(&params, nonce)).unwrap();
-    }
-    // Nineteen launches are queued and none has run: eight tables, then each waits for one that is done.
-    assert_eq!(on.fake.get("physical"), physical + 7);
-    on.sync();
-    laid.check(&on, &params);
+    // No memory is left, on the device or for staging, and what lies where the list is to be is another's.
+    on.driver.fill(on.stream, laid.list, 0x5A).unwrap();
+    let job = laid.job(&params, 9);
+    let room = usize::try_from(laid.list.bytes).unwrap();
+    let mut staging = on.driver.host_buffer(room).unwrap();
     on.fake.set("capacity", 0);
-    for nonce in 1..20 {
-        on.driver.digest(on.stream, &laid.job(&params, nonce)).unwrap();
+    on.fake.order("cuMemHostAlloc", 2, 1, u64::from(u32::MAX));
+    for _ in 0..20 {
+        on.driver.digest(on.stream, &job, &mut staging, 0).unwrap();
     }
     on.sync();
-    assert_eq!(on.fake.get("physical"), physical + 7);
+    assert_eq!(on.peek(laid.table.ptr, laid.expected.len()), laid.expected);
+    on.fake.tell_the_truth();
+    // Room for all of the list, and in the staging too.
+    let refused = [
+        on.driver.digest(on.stream, &job, &mut staging, room - 47),
+        on.driver.digest(on.stream, &job, &mut staging, usize::MAX),
+        launch(&on, &DigestJob { region_list: Span { bytes: 47, ..laid.list }, ..job }),
+        launch(&on, &DigestJob { region_list: laid.scratch, ..job }),
+        launch(&on, &DigestJob { region_list: laid.table, ..job }),
+        launch(&on, &DigestJob { region_list: Span { ptr: laid.result, ..laid.list }, ..job }),
+        launch(&on, &DigestJob { region_list: laid.regions[0], ..job }),
+        launch(
+            &on,
+            &DigestJob { region_list: Span { ptr: laid.list.ptr.checked_add(8).unwrap(), ..laid.list }, ..job },
+        ),
+    ];
+    for result in refused {
+        assert_eq!(kind(result), DriverErrorKind::InvalidValue);
+    }
+    drop(staging);
     laid.free(&on);
     on.close();
 }
 
 #[test]
-fn a_launch_that_fails_part_way_keeps_its_table_until_it_is_done() {
+fn a_launch_that_fails_part_way_leaves_nothing_in_the_way() {
     let on = bench();
     let params = TreeParams::default();
     let laid = lay(&on, &params, &[5000], u64::MAX);
@@ -147,7 +174,7 @@ fn a_launch_that_fails_part_way_keeps_its_table_until_it_is_done() {
         for nth in 1..=3 {
             for number in [2, 226, 916, 12_345] {
                 on.fake.order(call, number, nth, 1);
-                if let Err(error) = on.driver.digest(on.stream, &laid.job(&params, 1)) {
+                if let Err(error) = launch(&on, &laid.job(&params, 1)) {
                     assert_eq!((error.operation, error.code), (call, number));
                 }
                 on.fake.tell_the_truth();
@@ -166,7 +193,7 @@ fn a_kernel_that_did_not_run_leaves_no_result() {
     let laid = lay(&on, &params, &[5000], u64::MAX);
     on.fake.set("skip_kernels", 1);
     on.driver.fill(on.stream, laid.holders[1], 0xEE).unwrap();
-    on.driver.digest(on.stream, &laid.job(&params, 77)).unwrap();
+    launch(&on, &laid.job(&params, 77)).unwrap();
     on.sync();
     assert_ne!(on.result(laid.result).nonce, 77);
     on.fake.set("skip_kernels", 0);
@@ -227,7 +254,7 @@ fn jobs_that_a_kernel_cannot_trust_are_refused() {
             ..good
         },
     ] {
-        assert_eq!(kind(on.driver.digest(on.stream, &bad)), DriverErrorKind::InvalidValue, "{bad:?}");
+        assert_eq!(kind(launch(&on, &bad)), DriverErrorKind::InvalidValue, "{bad:?}");
     }
     assert_eq!((on.fake.get("launches"), on.fake.get("pending")), (0, 0));
     laid.check(&on, &params);

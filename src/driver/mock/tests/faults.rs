@@ -18,7 +18,7 @@ fn each_call_can_be_ordered_to_fail() {
         MockCall::CopyToDevice => on.driver.copy_to_device(on.stream, span.ptr, &mut host, 0, 1),
         MockCall::CopyToHost => on.driver.copy_to_host(on.stream, &mut host, 0, span.ptr, 1),
         MockCall::Fill => on.driver.fill(on.stream, span, 0),
-        MockCall::Digest => on.driver.digest(on.stream, &image.job(1)),
+        MockCall::Digest => super::digest::launch(&on, &image.job(1)),
         MockCall::CountNonzero => on.driver.count_nonzero(on.stream, span, image.result, 1),
         MockCall::Synchronize => on.driver.synchronize(on.stream),
         MockCall::MemoryInfo => on.driver.memory_info().map(|_| ()),

@@ -1,11 +1,11 @@
-//! Memory that no manager may take for its device's own, and writes through a second mapping.
+//! Memory that no manager may take for its device's own.
 
 use std::ffi::c_void;
 use std::sync::Arc;
 
 use libloading::Symbol;
 
-use super::{AccessDesc, Alias, Location, Raw, check};
+use super::{AccessDesc, Location, Raw, check};
 
 /// A handle type that other processes can be given: a file descriptor.
 const EXPORTABLE: u32 = 1;
@@ -99,7 +99,7 @@ impl Raw {
     }
 
     /// Reserves a place, maps the memory there and makes it readable and writable. The context is current.
-    fn map_somewhere(&self, handle: u64, bytes: usize) -> Result<u64, String> {
+    pub(super) fn map_somewhere(&self, handle: u64, bytes: usize) -> Result<u64, String> {
         let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
             self.find("cuMemAddressReserve");
         let map: Symbol<'_, unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32> = self.find("cuMemMap");
@@ -117,7 +117,7 @@ impl Raw {
     }
 
     /// Gives a handle back. The context is current.
-    fn let_go(&self, handle: u64) {
+    pub(super) fn let_go(&self, handle: u64) {
         let release: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.find("cuMemRelease");
         // SAFETY: takes a number that the driver checks; every handle is given back once.
         let _ = unsafe { release(handle) };
@@ -131,16 +131,6 @@ impl Raw {
         let _ = unsafe { unmap(place, bytes) };
         // SAFETY: as above.
         let _ = unsafe { free(place, bytes) };
-    }
-}
-
-impl Alias {
-    /// Writes from the original's address `ptr` on.
-    pub fn write(&self, ptr: u64, bytes: &[u8]) {
-        if let Some(last) = bytes.len().checked_sub(1) {
-            self.of(ptr + last as u64);
-            self.raw.write(self.of(ptr), bytes);
-        }
     }
 }
 

@@ -1,0 +1,140 @@
+//! Kernels of an engine's.
+
+use std::ffi::{CString, c_void};
+use std::sync::Arc;
+
+use libloading::Symbol;
+
+use super::Raw;
+
+mod engine {
+    include!(concat!(env!("OUT_DIR"), "/engine.rs"));
+}
+
+/// Threads of a block of the engine's kernels, as in cuda/engine/engine.h.
+const ENGINE_THREADS: u32 = 128;
+/// Blocks that fill every GPU, for kernels that take any number.
+const WIDE_GRID: u32 = 4096;
+/// The engine's kernels, loaded.
+#[derive(Debug)]
+pub struct EngineKernels {
+    raw: Arc<Raw>,
+    module: usize,
+}
+
+impl Raw {
+    /// The engine's kernels for this device; `None` when none were built for it.
+    pub fn engine_kernels(self: &Arc<Self>) -> Option<EngineKernels> {
+        #[repr(align(64))]
+        struct Placeholder([u8; 64]);
+        static PLACEHOLDER: Placeholder = Placeholder([0x7f; 64]);
+        let capability = self.capability();
+        let fitting = |arch: u32| arch / 10 == capability / 10 && arch <= capability;
+        let image = match engine::IMAGES.iter().filter(|(arch, _)| fitting(*arch)).max_by_key(|(arch, _)| *arch) {
+            _ if self.stand_in => &PLACEHOLDER.0,
+            Some((_, image)) => *image,
+            None => return None,
+        };
+        // The driver reads images as structures: they lie as structures must.
+        let mut aligned = vec![0_u128; image.len().div_ceil(16) + 1];
+        // SAFETY: `aligned` has at least as many bytes as the image, and nothing else refers to it.
+        unsafe { std::ptr::copy_nonoverlapping(image.as_ptr(), aligned.as_mut_ptr().cast(), image.len()) };
+        let load: Symbol<'_, unsafe extern "C" fn(*mut usize, *const c_void) -> u32> = self.find("cuModuleLoadData");
+        let mut module = 0;
+        // SAFETY: a whole image, which the driver copies.
+        let code = self.inside(|| unsafe { load(&raw mut module, aligned.as_ptr().cast()) });
+        assert_eq!(code, 0, "cuModuleLoadData");
+        Some(EngineKernels { raw: Arc::clone(self), module })
+    }
+}
+
+impl EngineKernels {
+    /// Enqueues `y = weights · x` in float32 over `rows` rows of `columns`.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn matvec(&self, stream: usize, weights: u64, x: u64, y: u64, rows: u64, columns: u64) -> Result<(), u32> {
+        let grid = rows.div_ceil(u64::from(ENGINE_THREADS));
+        self.launch("engine_matvec", stream, u32::try_from(grid).unwrap(), &[weights, x, y, rows, columns])
+    }
+
+    /// Enqueues a kernel that flips one bit.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn flip(&self, stream: usize, address: u64, bit: u8) -> Result<(), u32> {
+        self.launch("engine_flip", stream, 1, &[address, u64::from(bit)])
+    }
+
+    /// Enqueues a kernel that keeps the stream busy for so long.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn spin(&self, stream: usize, nanoseconds: u64) -> Result<(), u32> {
+        self.launch("engine_spin", stream, 1, &[nanoseconds])
+    }
+
+    /// Enqueues a count of the places, multiples of 8, at which `value` stands, added to the 8 bytes at `counter`.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn scan(&self, stream: usize, address: u64, bytes: u64, value: u64, counter: u64) -> Result<(), u32> {
+        self.launch("engine_scan", stream, WIDE_GRID.min(grid(bytes)), &[address, bytes / 16, value, counter])
+    }
+
+    /// Enqueues filling memory with random bytes, or with `repeat` over and over where it is not 0.
+    ///
+    /// # Errors
+    /// The driver's number.
+    pub fn random(&self, stream: usize, address: u64, bytes: u64, seed: u64, repeat: u64) -> Result<(), u32> {
+        self.launch("engine_random", stream, WIDE_GRID.min(grid(bytes)), &[address, bytes / 16, seed, repeat])
+    }
+
+    /// Every engine kernel takes one structure of 64-bit numbers.
+    fn launch(&self, name: &str, stream: usize, grid: u32, args: &[u64]) -> Result<(), u32> {
+        let find: Symbol<'_, unsafe extern "C" fn(*mut usize, usize, *const i8) -> u32> =
+            self.raw.find("cuModuleGetFunction");
+        type Launch = unsafe extern "C" fn(
+            usize,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            u32,
+            usize,
+            *mut *mut c_void,
+            *mut *mut c_void,
+        ) -> u32;
+        let launch: Symbol<'_, Launch> = self.raw.find("cuLaunchKernel");
+        let c_name = CString::new(name).unwrap();
+        let mut args = args.to_vec();
+        self.raw.inside(|| {
+            let mut function = 0;
+            // SAFETY: the driver writes one handle to the local and copies the zero-terminated name.
+            let code = unsafe { find(&raw mut function, self.module, c_name.as_ptr().cast()) };
+            assert_eq!(code, 0, "{name}");
+            let mut parameters: [*mut c_void; 1] = [args.as_mut_ptr().cast()];
+            let nothing = std::ptr::null_mut();
+            // SAFETY: one parameter, the structure that cuda/engine/engine.h declares for this kernel.
+            let code = unsafe {
+                launch(function, grid, 1, 1, ENGINE_THREADS, 1, 1, 0, stream, parameters.as_mut_ptr(), nothing)
+            };
+            if code == 0 { Ok(()) } else { Err(code) }
+        })
+    }
+}
+
+impl Drop for EngineKernels {
+    fn drop(&mut self) {
+        let unload: Symbol<'_, unsafe extern "C" fn(usize) -> u32> = self.raw.find("cuModuleUnload");
+        // SAFETY: loaded once in `engine_kernels`.
+        let _ = self.raw.inside(|| unsafe { unload(self.module) });
+    }
+}
+
+/// Blocks of a kernel whose threads each take 16 bytes.
+fn grid(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(16 * u64::from(ENGINE_THREADS)).max(1)).unwrap_or(u32::MAX)
+}
