@@ -234,3 +234,38 @@ fn wait_for<M>(mut owner: Arc<M>) -> M {
         crate::sync::yield_now();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_at_the_edges_of_the_address_space() {
+        // covers: RES-7 RES-9
+        const EDGES: [u64; 9] =
+            [0, 1, (1 << 32) - 1, 1 << 32, 130 << 30, (1 << 63) - 1, 1 << 63, u64::MAX - 1, u64::MAX];
+        for ptr in EDGES {
+            for bytes in EDGES {
+                for element in EDGES {
+                    let region = RawRegion::new(ptr, bytes).element_bytes(element);
+                    let inside = ptr > 0 && bytes > 0 && u128::from(ptr) + u128::from(bytes) < 1 << 64;
+                    let whole = element > 0 && ptr.is_multiple_of(element) && bytes.is_multiple_of(element);
+                    match judge(&[region]) {
+                        Ok(spans) => {
+                            assert!(inside && whole);
+                            assert_eq!(spans, [Span { ptr: DevicePtr(ptr), bytes }]);
+                        }
+                        Err(error) => {
+                            assert!(!(inside && whole), "{ptr} {bytes} {element}: {error}");
+                            assert!(matches!(error, VramError::InvalidParams { field: "regions", .. }), "{error}");
+                        }
+                    }
+                }
+            }
+        }
+        let large = [RawRegion::new(1 << 40, 130 << 30), RawRegion::new((1 << 40) + (130 << 30), 1 << 63)];
+        assert_eq!(judge(&large).map(|spans| spans.len()).ok(), Some(2));
+        let met = [RawRegion::new(1 << 40, (130 << 30) + 1), RawRegion::new((1 << 40) + (130 << 30), 1)];
+        assert!(judge(&met).is_err());
+    }
+}
