@@ -7,14 +7,17 @@
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
+#[path = "model/sharing.rs"]
+mod sharing;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shuttle::thread;
 use vram_residency::{
-    DeviceSelector, ManagerState, MemorySink, MockConfig, OnIntegrityFailure, Policy, Purpose, SealedShard, ShardId,
-    ShardSource, ShardSpec, TreeParams, VramError, VramManager, WorkerId, WorkerSecret,
+    AuditSink, DeviceSelector, ManagerState, MemorySink, MockConfig, OnIntegrityFailure, Policy, Purpose, SealedShard,
+    ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager, WorkerId, WorkerSecret,
 };
 
 /// Runs a model under random schedules, half of them with few changes of thread (which find other faults).
@@ -35,8 +38,12 @@ const LARGE: usize = 24_000;
 
 /// A machine of 64 KiB.
 fn rig(on_failure: OnIntegrityFailure) -> Rig {
-    let (config, sink) = (MockConfig::new().capacity_bytes(64 << 10), Arc::new(MemorySink::default()));
-    let manager = VramManager::builder(WorkerId::new("model").unwrap(), WorkerSecret::from_bytes(&[7; 32]).unwrap())
+    rig_on(MockConfig::new().capacity_bytes(64 << 10), on_failure, None)
+}
+
+fn rig_on(config: MockConfig, on_failure: OnIntegrityFailure, more: Option<Arc<dyn AuditSink>>) -> Rig {
+    let sink = Arc::new(MemorySink::default());
+    let builder = VramManager::builder(WorkerId::new("model").unwrap(), WorkerSecret::from_bytes(&[7; 32]).unwrap())
         .device(DeviceSelector::Mock(config.clone()))
         .policy(Policy::development())
         .audit(sink.clone())
@@ -44,9 +51,8 @@ fn rig(on_failure: OnIntegrityFailure) -> Rig {
         .staging(4 << 10)
         .digest_threads(1)
         .tree_params(TreeParams::new(1024, b"").unwrap())
-        .on_integrity_failure(on_failure)
-        .build()
-        .unwrap();
+        .on_integrity_failure(on_failure);
+    let manager = more.into_iter().fold(builder, |builder, sink| builder.audit(sink)).build().unwrap();
     Rig { config, sink, manager: Arc::new(manager) }
 }
 
