@@ -237,7 +237,34 @@ fn wait_for<M>(mut owner: Arc<M>) -> M {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn overlaps_are_judged_as_byte_by_byte(places in prop::collection::vec((1_u64..60, 0_u64..20), 0..7)) {
+            // covers: RES-9 ASR-2
+            let regions: Vec<RawRegion> = places.iter().map(|(ptr, bytes)| RawRegion::new(*ptr, *bytes)).collect();
+            let mut taken = std::collections::HashSet::new();
+            let apart = places.iter().all(|(ptr, bytes)| (*ptr..ptr.saturating_add(*bytes)).all(|at| taken.insert(at)));
+            let sound = apart && !places.is_empty() && places.iter().all(|(_, bytes)| *bytes > 0);
+            match judge(&regions) {
+                Ok(spans) => {
+                    prop_assert!(sound);
+                    let judged: Vec<(u64, u64)> = spans.iter().map(|span| (span.ptr.0, span.bytes)).collect();
+                    prop_assert_eq!(judged, places, "in the caller's order");
+                }
+                Err(error) => {
+                    prop_assert!(!sound, "{error}");
+                    let named = matches!(error, VramError::InvalidParams { field: "regions", .. });
+                    prop_assert!(named);
+                }
+            }
+        }
+    }
 
     #[test]
     fn regions_at_the_edges_of_the_address_space() {
