@@ -38,16 +38,16 @@ const LARGE: usize = 24_000;
 
 /// A machine of 64 KiB.
 fn rig(on_failure: OnIntegrityFailure) -> Rig {
-    rig_on(MockConfig::new().capacity_bytes(64 << 10), on_failure, None)
+    rig_on(MockConfig::new().capacity_bytes(64 << 10), 0, on_failure, None)
 }
 
-fn rig_on(config: MockConfig, on_failure: OnIntegrityFailure, more: Option<Arc<dyn AuditSink>>) -> Rig {
+fn rig_on(config: MockConfig, headroom: u64, on_failure: OnIntegrityFailure, more: Option<Arc<dyn AuditSink>>) -> Rig {
     let sink = Arc::new(MemorySink::default());
     let builder = VramManager::builder(WorkerId::new("model").unwrap(), WorkerSecret::from_bytes(&[7; 32]).unwrap())
         .device(DeviceSelector::Mock(config.clone()))
         .policy(Policy::development())
         .audit(sink.clone())
-        .headroom(0)
+        .headroom(headroom)
         .staging(4 << 10)
         .digest_threads(1)
         .tree_params(TreeParams::new(1024, b"").unwrap())
@@ -151,6 +151,32 @@ fn racing_seals_never_take_more_than_there_is() {
         });
         let sealed = sealed.load(Ordering::SeqCst);
         assert!((1..=2).contains(&sealed), "{sealed} shards in room for two");
+        rig.close();
+    });
+}
+
+#[test]
+fn headroom_is_kept_whoever_comes_first() {
+    explore(|| {
+        // The device itself would give to all three; 64 KiB of it are ours, which is room for two.
+        let rig = rig_on(MockConfig::new().capacity_bytes(128 << 10), 64 << 10, OnIntegrityFailure::Stop, None);
+        rig.on_threads(4, move |manager, number| {
+            let ours = manager.total_vram() - (64 << 10);
+            if number == 0 {
+                for _ in 0..4 {
+                    assert!(manager.used_vram() <= ours, "overdrawn");
+                    thread::yield_now();
+                }
+                return;
+            }
+            match manager.allocate_scratch(Purpose::KvCache, LARGE as u64) {
+                Ok(scratch) => {
+                    assert!(manager.used_vram() <= ours, "overdrawn");
+                    drop(scratch.release().unwrap());
+                }
+                Err(error) => assert!(matches!(error, VramError::OutOfMemory { .. }), "{error:?}"),
+            }
+        });
         rig.close();
     });
 }

@@ -50,7 +50,7 @@ fn is_busy_or_gone(error: &VramError) -> bool {
 
 /// A machine that does not map memory read-only, so that an engine may write to sealed memory.
 fn writable() -> Rig {
-    rig_on(MockConfig::new().capacity_bytes(64 << 10).read_only(false), OnIntegrityFailure::Stop, None)
+    rig_on(MockConfig::new().capacity_bytes(64 << 10).read_only(false), 0, OnIntegrityFailure::Stop, None)
 }
 
 #[test]
@@ -313,7 +313,7 @@ fn events_of_many_threads_come_one_after_the_other_without_gaps() {
     explore(|| {
         let strict = Arc::new(Strict::default());
         let config = MockConfig::new().capacity_bytes(64 << 10);
-        let rig = rig_on(config, OnIntegrityFailure::QuarantineShard, Some(strict.clone()));
+        let rig = rig_on(config, 0, OnIntegrityFailure::QuarantineShard, Some(strict.clone()));
         let shard = Arc::new(rig.seal("a"));
         rig.on_threads(3, move |manager, number| match number {
             0 => manager.execute(&shard, |_| ()).unwrap(),
