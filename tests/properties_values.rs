@@ -62,7 +62,6 @@ proptest! {
 
     #[test]
     fn a_policy_names_exactly_what_is_laxer_than_production(rows in any::<[bool; 4]>(), audit in 0..3_usize, first in any::<bool>()) {
-        // covers: POL-1
         let requirement = [AuditRequirement::BestEffort, AuditRequirement::Accepted, AuditRequirement::Durable][audit];
         let [device, digest, secret, environment] = rows;
         let base = if first { Policy::production() } else { Policy::development() };
