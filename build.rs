@@ -25,6 +25,7 @@ const MOCK_INCLUDED: &[&str] = &[
     "cuda/mock/machine.c",
     "cuda/mock/faults.c",
     "cuda/mock/memory.c",
+    "cuda/mock/sparse.c",
     "cuda/mock/host.c",
     "cuda/mock/kernels.c",
     "cuda/mock/operations.c",

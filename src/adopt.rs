@@ -234,3 +234,65 @@ fn wait_for<M>(mut owner: Arc<M>) -> M {
         crate::sync::yield_now();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn overlaps_are_judged_as_byte_by_byte(places in prop::collection::vec((1_u64..60, 0_u64..20), 0..7)) {
+            // covers: RES-9 ASR-2
+            let regions: Vec<RawRegion> = places.iter().map(|(ptr, bytes)| RawRegion::new(*ptr, *bytes)).collect();
+            let mut taken = std::collections::HashSet::new();
+            let apart = places.iter().all(|(ptr, bytes)| (*ptr..ptr.saturating_add(*bytes)).all(|at| taken.insert(at)));
+            let sound = apart && !places.is_empty() && places.iter().all(|(_, bytes)| *bytes > 0);
+            match judge(&regions) {
+                Ok(spans) => {
+                    prop_assert!(sound);
+                    let judged: Vec<(u64, u64)> = spans.iter().map(|span| (span.ptr.0, span.bytes)).collect();
+                    prop_assert_eq!(judged, places, "in the caller's order");
+                }
+                Err(error) => {
+                    prop_assert!(!sound, "{error}");
+                    let named = matches!(error, VramError::InvalidParams { field: "regions", .. });
+                    prop_assert!(named);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn regions_at_the_edges_of_the_address_space() {
+        // covers: RES-7 RES-9
+        const EDGES: [u64; 9] =
+            [0, 1, (1 << 32) - 1, 1 << 32, 130 << 30, (1 << 63) - 1, 1 << 63, u64::MAX - 1, u64::MAX];
+        for ptr in EDGES {
+            for bytes in EDGES {
+                for element in EDGES {
+                    let region = RawRegion::new(ptr, bytes).element_bytes(element);
+                    let inside = ptr > 0 && bytes > 0 && u128::from(ptr) + u128::from(bytes) < 1 << 64;
+                    let whole = element > 0 && ptr.is_multiple_of(element) && bytes.is_multiple_of(element);
+                    match judge(&[region]) {
+                        Ok(spans) => {
+                            assert!(inside && whole);
+                            assert_eq!(spans, [Span { ptr: DevicePtr(ptr), bytes }]);
+                        }
+                        Err(error) => {
+                            assert!(!(inside && whole), "{ptr} {bytes} {element}: {error}");
+                            assert!(matches!(error, VramError::InvalidParams { field: "regions", .. }), "{error}");
+                        }
+                    }
+                }
+            }
+        }
+        let large = [RawRegion::new(1 << 40, 130 << 30), RawRegion::new((1 << 40) + (130 << 30), 1 << 63)];
+        assert_eq!(judge(&large).map(|spans| spans.len()).ok(), Some(2));
+        let met = [RawRegion::new(1 << 40, (130 << 30) + 1), RawRegion::new((1 << 40) + (130 << 30), 1)];
+        assert!(judge(&met).is_err());
+    }
+}

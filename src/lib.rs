@@ -39,6 +39,9 @@ pub(crate) mod core;
 pub(crate) mod device;
 pub(crate) mod digest;
 pub(crate) mod driver;
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+mod edges;
 pub(crate) mod erase;
 pub(crate) mod error;
 pub(crate) mod execution;

@@ -1,11 +1,14 @@
 //! Model checking: whole managers on the mock, under a scheduler that chooses which thread goes next at every lock and atomic.
 //!
 //! Built only with `--cfg vram_model` (ci/deep/model.sh). `VRAM_MODEL_ITERATIONS` sets how many schedules each model sees.
-// covers: CON-1 RES-3 VER-1 SCR-1
+// covers: CON-1 CON-2 RES-3 VER-1 SCR-1
 
 #![cfg(vram_model)]
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+#[path = "model/sharing.rs"]
+mod sharing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +16,8 @@ use std::time::Duration;
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shuttle::thread;
 use vram_residency::{
-    DeviceSelector, ManagerState, MemorySink, MockConfig, OnIntegrityFailure, Policy, Purpose, SealedShard, ShardId,
-    ShardSource, ShardSpec, TreeParams, VramError, VramManager, WorkerId, WorkerSecret,
+    AuditSink, DeviceSelector, ManagerState, MemorySink, MockConfig, OnIntegrityFailure, Policy, Purpose, SealedShard,
+    ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager, WorkerId, WorkerSecret,
 };
 
 /// Runs a model under random schedules, half of them with few changes of thread (which find other faults).
@@ -35,18 +38,21 @@ const LARGE: usize = 24_000;
 
 /// A machine of 64 KiB.
 fn rig(on_failure: OnIntegrityFailure) -> Rig {
-    let (config, sink) = (MockConfig::new().capacity_bytes(64 << 10), Arc::new(MemorySink::default()));
-    let manager = VramManager::builder(WorkerId::new("model").unwrap(), WorkerSecret::from_bytes(&[7; 32]).unwrap())
+    rig_on(MockConfig::new().capacity_bytes(64 << 10), 0, on_failure, None)
+}
+
+fn rig_on(config: MockConfig, headroom: u64, on_failure: OnIntegrityFailure, more: Option<Arc<dyn AuditSink>>) -> Rig {
+    let sink = Arc::new(MemorySink::default());
+    let builder = VramManager::builder(WorkerId::new("model").unwrap(), WorkerSecret::from_bytes(&[7; 32]).unwrap())
         .device(DeviceSelector::Mock(config.clone()))
         .policy(Policy::development())
         .audit(sink.clone())
-        .headroom(0)
+        .headroom(headroom)
         .staging(4 << 10)
         .digest_threads(1)
         .tree_params(TreeParams::new(1024, b"").unwrap())
-        .on_integrity_failure(on_failure)
-        .build()
-        .unwrap();
+        .on_integrity_failure(on_failure);
+    let manager = more.into_iter().fold(builder, |builder, sink| builder.audit(sink)).build().unwrap();
     Rig { config, sink, manager: Arc::new(manager) }
 }
 
@@ -145,6 +151,32 @@ fn racing_seals_never_take_more_than_there_is() {
         });
         let sealed = sealed.load(Ordering::SeqCst);
         assert!((1..=2).contains(&sealed), "{sealed} shards in room for two");
+        rig.close();
+    });
+}
+
+#[test]
+fn headroom_is_kept_whoever_comes_first() {
+    explore(|| {
+        // The device itself would give to all three; 64 KiB of it are ours, which is room for two.
+        let rig = rig_on(MockConfig::new().capacity_bytes(128 << 10), 64 << 10, OnIntegrityFailure::Stop, None);
+        rig.on_threads(4, move |manager, number| {
+            let ours = manager.total_vram() - (64 << 10);
+            if number == 0 {
+                for _ in 0..4 {
+                    assert!(manager.used_vram() <= ours, "overdrawn");
+                    thread::yield_now();
+                }
+                return;
+            }
+            match manager.allocate_scratch(Purpose::KvCache, LARGE as u64) {
+                Ok(scratch) => {
+                    assert!(manager.used_vram() <= ours, "overdrawn");
+                    drop(scratch.release().unwrap());
+                }
+                Err(error) => assert!(matches!(error, VramError::OutOfMemory { .. }), "{error:?}"),
+            }
+        });
         rig.close();
     });
 }

@@ -1,6 +1,6 @@
-//! Sixty-four threads over all operations, with a device that fails at random: no deadlock, an exact ledger, a trail without gaps.
+//! A hundred threads over all operations, with a device that fails at random: no deadlock, an exact ledger, a trail without gaps.
 //!
-//! `VRAM_RESIDENCY_STRESS_SECONDS` is how long each of the two runs takes (3 when not set). Every thread's choices follow from its
+//! `VRAM_RESIDENCY_STRESS_SECONDS` is how long each of the two runs takes (10 when not set). Every thread's choices follow from its
 //! number; what the threads make of each other does not.
 
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
@@ -20,7 +20,7 @@ use vram_residency::{
     ShardSource, VramError, VramManager,
 };
 
-const THREADS: u64 = 64;
+const THREADS: u64 = 100;
 
 /// Looks at every event as it comes and keeps only what is needed to judge the next.
 #[derive(Default)]
@@ -520,11 +520,11 @@ fn life(choice: OnIntegrityFailure, seed: u64, seconds: Duration) -> (u64, u64) 
 
 fn seconds() -> Duration {
     let set = std::env::var("VRAM_RESIDENCY_STRESS_SECONDS").ok();
-    Duration::from_secs_f64(set.map_or(3.0, |text| text.parse().expect("VRAM_RESIDENCY_STRESS_SECONDS is a number")))
+    Duration::from_secs_f64(set.map_or(10.0, |text| text.parse().expect("VRAM_RESIDENCY_STRESS_SECONDS is a number")))
 }
 
 #[test]
-fn sixty_four_threads_and_a_failing_device_leave_everything_exact() {
+fn a_hundred_threads_and_a_failing_device_leave_everything_exact() {
     // covers: CON-1 RES-5 AUD-1
     let (steps, results) = life(OnIntegrityFailure::QuarantineShard, 1, seconds());
     println!("{steps} steps, {results} results");
@@ -532,7 +532,7 @@ fn sixty_four_threads_and_a_failing_device_leave_everything_exact() {
 }
 
 #[test]
-fn a_manager_that_stops_under_sixty_four_threads_gives_no_further_result() {
+fn a_manager_that_stops_under_a_hundred_threads_gives_no_further_result() {
     // covers: CON-1 VER-5
     let until = Instant::now() + seconds();
     let (mut lives, mut steps) = (0, 0);

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Many threads on one manager, for a minute.
+# A hundred threads and every operation on one manager, for a minute on the mock and then on the stand-in for the CUDA driver.
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/../lib.sh"
 
-VRAM_RESIDENCY_STRESS_SECONDS=60 cargo test --locked --release --test stress
+export VRAM_RESIDENCY_STRESS_SECONDS=60
+cargo test --locked --release --test stress || exit 1
+VRAM_TEST_DEVICE=stand-in cargo test --locked --release -p vram-residency --test device -- soak::

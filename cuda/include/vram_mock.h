@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /* Changes with every change of this file that a caller could notice. */
-#define VRAM_MOCK_ABI_VERSION 2u
+#define VRAM_MOCK_ABI_VERSION 3u
 
 /* Statuses. Where CUDA has a number for the same thing, it is CUDA's. */
 typedef uint32_t vram_mock_status;
@@ -90,7 +90,7 @@ typedef struct vram_mock_config {
     uint32_t late_streams;
     uint32_t poison;
     uint32_t read_only; /* 0: protect refuses to map memory read-only, as not supported */
-    uint32_t reserved;
+    uint32_t sparse;    /* memory that is zero costs nothing, and fresh memory is poisoned at its ends only */
     uint8_t seed[16]; /* tells the machines of one process apart */
 } vram_mock_config;
 

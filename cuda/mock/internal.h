@@ -47,6 +47,8 @@ typedef struct allocation {
     /* Without poison, memory never written is zero: only this part is looked at when it is freed. */
     uint64_t written_from;
     uint64_t written_to;
+    /* Of a sparse device: for each chunk, whether it was written since it was last zero. */
+    uint8_t *touched;
 } allocation;
 
 typedef struct host_buffer {
@@ -160,10 +162,18 @@ static void faults_clear(device *on);
 static allocation *allocation_of(const device *on, uint64_t ptr, uint64_t bytes);
 static status resolve(const device *on, uint64_t ptr, uint64_t bytes, bool writes, range *out);
 static allocation *still_there(const device *on, const range *of);
-static void written(allocation *in, uint64_t ptr, uint64_t bytes);
 static void memory_drop(device *on);
 static uint64_t page_bytes(void);
 static uint64_t nonzero(const uint8_t *at, uint64_t bytes);
+
+/* sparse.c */
+static bool blank(const allocation *in, uint64_t ptr, uint64_t bytes);
+static void written(allocation *in, uint64_t ptr, uint64_t bytes);
+static bool make_sparse(allocation *in);
+static uint64_t nonzero_in(const allocation *in, uint64_t ptr, uint64_t bytes);
+static void fill_in(allocation *in, uint64_t ptr, uint8_t value, uint64_t bytes);
+static void copy_in(allocation *in, uint64_t ptr, const uint8_t *from, uint64_t bytes);
+static void poison_fresh(allocation *in);
 
 /* host.c */
 static host_buffer *host_of(const device *on, uint64_t ptr, uint64_t bytes);
@@ -171,7 +181,7 @@ static host_buffer *host_of(const device *on, uint64_t ptr, uint64_t bytes);
 /* kernels.c */
 static uint64_t block_count(uint64_t bytes, uint32_t block_size);
 static uint64_t entry_count(uint64_t leaves, uint32_t block_size);
-static void digest_table(const op *job, uint64_t leaves);
+static void digest_table(const device *on, const op *job, uint64_t leaves);
 
 /* operations.c */
 static status op_run(device *on, op *what);

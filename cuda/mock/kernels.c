@@ -20,11 +20,13 @@ static uint64_t entry_count(uint64_t leaves, uint32_t block_size)
 }
 
 typedef struct leaf_work {
+    const device *on;
     const op *job;
     const uint32_t *start;
     uint64_t from; /* leaves from here … */
     uint64_t to;   /* … to before here */
     uint64_t base; /* the leaf whose hash is the first in `out` */
+    const uint8_t *blank_hash;
     uint8_t *out;
 } leaf_work;
 
@@ -37,19 +39,25 @@ static void *hash_leaves(void *argument)
     for (uint64_t r = 0; r < job->region_count && leaf < work->to; r++) {
         const range *region = &job->regions[r];
         const uint64_t blocks = block_count(region->bytes, job->block_size);
+        const allocation *in = still_there(work->on, region);
         for (; leaf < work->to && leaf - first < blocks; leaf++) {
             const uint64_t offset = (leaf - first) * job->block_size;
-            vram_verity_block(work->start, job->salt_bytes, address(region->ptr) + offset,
-                              least(region->bytes - offset, job->block_size), job->block_size,
-                              work->out + (leaf - work->base) * HASH_BYTES);
+            const uint64_t have = least(region->bytes - offset, job->block_size);
+            uint8_t *out = work->out + (leaf - work->base) * HASH_BYTES;
+            if (blank(in, region->ptr + offset, have)) {
+                memcpy(out, work->blank_hash, HASH_BYTES);
+            } else {
+                vram_verity_block(work->start, job->salt_bytes, address(region->ptr) + offset, have, job->block_size, out);
+            }
         }
         first += blocks;
     }
     return NULL;
 }
 
-static void hash_chunk(const op *job, const uint32_t start[8], uint64_t from, uint64_t to, uint8_t *out)
+static void hash_chunk(const device *on, const op *job, const uint32_t start[8], uint64_t from, uint64_t to, uint8_t *out)
 {
+    uint8_t blank_hash[HASH_BYTES];
     leaf_work work[MOST_THREADS];
     pthread_t threads[MOST_THREADS];
     bool started[MOST_THREADS] = {false};
@@ -58,10 +66,11 @@ static void hash_chunk(const op *job, const uint32_t start[8], uint64_t from, ui
         const long cores = sysconf(_SC_NPROCESSORS_ONLN);
         shares = cores < 2 ? 2u : (uint32_t)least((uint64_t)cores, MOST_THREADS);
     }
+    vram_verity_block(start, job->salt_bytes, out, 0, job->block_size, blank_hash); /* of padding alone */
     const uint64_t each = (to - from + shares - 1) / shares;
     for (uint32_t i = 0; i < shares; i++) {
         const uint64_t at = least(from + i * each, to);
-        work[i] = (leaf_work){job, start, at, least(at + each, to), from, out};
+        work[i] = (leaf_work){on, job, start, at, least(at + each, to), from, blank_hash, out};
         /* The last share is this thread's; so is any for which no thread could be made. */
         started[i] = i + 1 < shares && pthread_create(&threads[i], NULL, hash_leaves, &work[i]) == 0;
         if (!started[i]) {
@@ -76,7 +85,7 @@ static void hash_chunk(const op *job, const uint32_t start[8], uint64_t from, ui
 }
 
 /* Hashes the first `leaves` blocks of the image and writes the table of just those. All ranges have been checked. */
-static void digest_table(const op *job, uint64_t leaves)
+static void digest_table(const device *on, const op *job, uint64_t leaves)
 {
     uint32_t start[8];
     uint8_t *scratch = address(job->scratch.ptr);
@@ -86,7 +95,7 @@ static void digest_table(const op *job, uint64_t leaves)
     vram_verity_start(start, job->salt, job->salt_bytes);
     for (uint64_t from = 0; from < leaves; from += room) {
         const uint64_t count = least(leaves - from, room);
-        hash_chunk(job, start, from, from + count, scratch);
+        hash_chunk(on, job, start, from, from + count, scratch);
         if (leaves == 1) {
             memcpy(table_at, scratch, HASH_BYTES);
             break;

@@ -104,7 +104,8 @@ uint64_t vram_mock_layout(uint64_t *out, uint64_t room)
     const uint64_t layout[] = {
         WHOLE(vram_mock_config), AT(vram_mock_config, abi_version), AT(vram_mock_config, devices),
         AT(vram_mock_config, capacity_bytes), AT(vram_mock_config, granularity), AT(vram_mock_config, late_streams),
-        AT(vram_mock_config, poison), AT(vram_mock_config, read_only), AT(vram_mock_config, seed),
+        AT(vram_mock_config, poison), AT(vram_mock_config, read_only), AT(vram_mock_config, sparse),
+        AT(vram_mock_config, seed),
         WHOLE(vram_mock_span), AT(vram_mock_span, ptr), AT(vram_mock_span, bytes),
         WHOLE(vram_mock_residency), AT(vram_mock_residency, kind), AT(vram_mock_residency, host_mapped),
         AT(vram_mock_residency, exportable), AT(vram_mock_residency, has_ordinal), AT(vram_mock_residency, ordinal),

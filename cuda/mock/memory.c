@@ -56,16 +56,6 @@ static allocation *still_there(const device *on, const range *of)
     return in != NULL && in->id == of->id ? in : NULL;
 }
 
-static void written(allocation *in, uint64_t ptr, uint64_t bytes)
-{
-    const uint64_t from = ptr - in->base;
-    if (bytes == 0) {
-        return;
-    }
-    in->written_from = least(in->written_from, from);
-    in->written_to = from + bytes > in->written_to ? from + bytes : in->written_to;
-}
-
 /* Pages come from the kernel, unreserved and zero, so that a device larger than the host can be mocked. */
 static uint8_t *memory_map(uint64_t bytes, uint64_t alignment)
 {
@@ -101,8 +91,8 @@ static void allocation_drop(device *on, allocation *in)
         uint8_t *at = address(in->base);
         if (in->written_from < in->written_to) {
             const uint64_t bytes = in->written_to - in->written_from;
-            on->stats.unwiped_device_bytes += nonzero(at + in->written_from, bytes);
-            if (on->machine->config.poison != 0) {
+            on->stats.unwiped_device_bytes += nonzero_in(in, in->base + in->written_from, bytes);
+            if (on->machine->config.poison != 0 && in->touched == NULL) {
                 memset(at + in->written_from, POISON_FREED, bytes);
             }
         }
@@ -113,6 +103,7 @@ static void allocation_drop(device *on, allocation *in)
         }
         on->used -= in->bytes;
     }
+    free(in->touched);
     free(in);
 }
 
@@ -168,13 +159,14 @@ static status alloc_on(device *on, uint64_t bytes, uint64_t *out)
     made->id = on->next_id++;
     made->written_from = UINT64_MAX;
     on->used += bytes;
-    if (!table_put(&on->allocations, made->base, made)) {
+    if ((config->sparse != 0 && made->mapped && !make_sparse(made)) || !table_put(&on->allocations, made->base, made)) {
         allocation_drop(on, made);
         return VRAM_MOCK_OUT_OF_MEMORY;
     }
-    if (config->poison != 0 || !made->mapped) {
-        memset(at, config->poison != 0 ? POISON_FRESH : 0, bytes);
-        written(made, made->base, bytes);
+    if (config->poison != 0) {
+        poison_fresh(made);
+    } else if (!made->mapped) {
+        fill_in(made, made->base, 0, bytes);
     }
     *out = made->base;
     return VRAM_MOCK_OK;

@@ -81,7 +81,7 @@ static void run_digest(device *on, const op *what)
         return;
     case VRAM_MOCK_FAULT_DIGEST_SHORT:
     case VRAM_MOCK_FAULT_DIGEST_SHORT_LIES:
-        digest_table(what, leaves / 2);
+        digest_table(on, what, leaves / 2);
         if (what->hit.kind == VRAM_MOCK_FAULT_DIGEST_SHORT) {
             put_result(what, what->nonce, leaves / 2, entry_count(leaves / 2, what->block_size));
         } else {
@@ -100,13 +100,13 @@ static void run_digest(device *on, const op *what)
         }
         return;
     default:
-        digest_table(what, leaves);
+        digest_table(on, what, leaves);
         put_result(what, what->nonce, leaves, entries);
         remember(on, what);
     }
 }
 
-static void run_copy(const op *what)
+static void run_copy(const device *on, const op *what)
 {
     const uint64_t bytes = what->device.bytes;
     const bool down = what->call == VRAM_MOCK_CALL_COPY_TO_HOST;
@@ -115,27 +115,37 @@ static void run_copy(const op *what)
     if (bytes == 0 || what->hit.kind == VRAM_MOCK_FAULT_SKIP) {
         return;
     }
-    memcpy(to, from, bytes);
+    allocation *in = down ? NULL : still_there(on, &what->device);
+    if (in == NULL) {
+        memcpy(to, from, bytes);
+    } else {
+        copy_in(in, what->device.ptr, from, bytes);
+    }
     if (what->hit.kind == VRAM_MOCK_FAULT_CORRUPT) {
         const uint64_t byte = (what->hit.value / 8) % bytes;
+        if (in != NULL) {
+            written(in, what->device.ptr + byte, 1);
+        }
         to[byte] = (uint8_t)(to[byte] ^ (1u << (what->hit.value % 8)));
     }
 }
 
-static void run_fill(const op *what)
+static void run_fill(const device *on, const op *what)
 {
-    if (what->hit.kind != VRAM_MOCK_FAULT_SKIP) {
+    allocation *in = still_there(on, &what->device);
+    if (in != NULL && what->hit.kind != VRAM_MOCK_FAULT_SKIP) {
         const uint64_t bytes = what->hit.kind == VRAM_MOCK_FAULT_HALF ? what->device.bytes / 2 : what->device.bytes;
-        memset(address(what->device.ptr), what->value, bytes);
+        fill_in(in, what->device.ptr, what->value, bytes);
     }
 }
 
-static void run_count(const op *what)
+static void run_count(const device *on, const op *what)
 {
-    if (what->hit.kind != VRAM_MOCK_FAULT_SKIP) {
+    const allocation *in = still_there(on, &what->device);
+    if (in != NULL && what->hit.kind != VRAM_MOCK_FAULT_SKIP) {
         const bool blind = what->hit.kind == VRAM_MOCK_FAULT_COUNT_ZERO;
         put_result(what, what->nonce, what->device.bytes,
-                   blind ? 0 : nonzero(address(what->device.ptr), what->device.bytes));
+                   blind ? 0 : nonzero_in(in, what->device.ptr, what->device.bytes));
     }
 }
 
@@ -155,19 +165,15 @@ static status op_run(device *on, op *what)
     }
     switch (what->call) {
     case VRAM_MOCK_CALL_COPY_TO_DEVICE:
-        mark(on, &what->device);
-        run_copy(what);
-        break;
     case VRAM_MOCK_CALL_COPY_TO_HOST:
-        run_copy(what);
+        run_copy(on, what);
         break;
     case VRAM_MOCK_CALL_FILL:
-        mark(on, &what->device);
-        run_fill(what);
+        run_fill(on, what);
         break;
     case VRAM_MOCK_CALL_COUNT_NONZERO:
         mark(on, &what->result);
-        run_count(what);
+        run_count(on, what);
         break;
     default:
         mark(on, &what->scratch);

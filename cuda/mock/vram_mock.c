@@ -4,6 +4,7 @@
  * machine.c      machines, devices, tables, entering and leaving a call
  * faults.c       faults to order, counters
  * memory.c       allocations, address checks, residency, access
+ * sparse.c       large allocations that are mostly zeros
  * host.c         host buffers
  * kernels.c      what the digest and the zero proof compute
  * stream.c       queues, events, and the order in which operations run
@@ -16,6 +17,8 @@
 #include "faults.c"
 
 #include "memory.c"
+
+#include "sparse.c"
 
 #include "host.c"
 

@@ -94,6 +94,8 @@ impl Core {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return false;
             }
+            // On a busy machine the time between two looks may be over at once: let those run who are waited for.
+            crate::sync::yield_now();
         }
     }
 

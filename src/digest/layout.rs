@@ -150,13 +150,13 @@ impl Layout {
         self.tensor_in(offset, 1)
     }
 
-    /// The first tensor that has a byte among the `bytes` bytes from `offset` on. O(log tensors), but for tensors without
-    /// elements.
+    /// The first tensor that has a byte among the `bytes` bytes from `offset` on; none has one among 0 bytes. O(log tensors), but
+    /// for tensors without elements.
     #[must_use]
     pub fn tensor_in(&self, offset: u64, bytes: u64) -> Option<&TensorInfo> {
         let first = self.tensors.partition_point(|tensor| tensor.offset.saturating_add(tensor.bytes) <= offset);
         let candidate = self.tensors.get(first..)?.iter().find(|tensor| tensor.bytes > 0)?;
-        (candidate.offset < offset.saturating_add(bytes)).then_some(candidate)
+        (bytes > 0 && candidate.offset < offset.saturating_add(bytes)).then_some(candidate)
     }
 
     /// The SHA-256 of the layout's only encoding. Equal for equal layouts, and for no others. O(names).

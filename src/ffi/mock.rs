@@ -71,6 +71,7 @@ pub(crate) struct MachineSettings {
     pub(crate) late_streams: bool,
     pub(crate) poison: bool,
     pub(crate) read_only: bool,
+    pub(crate) sparse: bool,
 }
 
 /// A machine with its devices.
@@ -99,7 +100,7 @@ impl Machine {
             late_streams: u32::from(settings.late_streams),
             poison: u32::from(settings.poison),
             read_only: u32::from(settings.read_only),
-            reserved: 0,
+            sparse: u32::from(settings.sparse),
             seed,
         };
         let mut raw = std::ptr::null_mut();

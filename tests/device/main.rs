@@ -23,6 +23,7 @@ mod engine;
 mod history;
 mod life;
 mod residency;
+mod soak;
 mod tampering;
 mod wipe;
 
@@ -52,6 +53,7 @@ const TOPICS: &[(&str, &[Case])] = &[
     ("history", history::CASES),
     ("life", life::CASES),
     ("residency", residency::CASES),
+    ("soak", soak::CASES),
     ("tampering", tampering::CASES),
     ("wipe", wipe::CASES),
 ];

@@ -191,3 +191,91 @@ pub(super) fn enqueue_count(
 }
 
 const _: () = assert!(LaunchResult::BYTES == 32 && DigestJob::REGION_BYTES == 24 && Region::BYTES == 24);
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+mod tests {
+    use super::*;
+
+    const EDGES: [u64; 11] = [
+        0,
+        1,
+        1 << 20,
+        (1 << 32) - 1,
+        1 << 32,
+        (1 << 32) + 1,
+        130 << 30,
+        (1 << 63) - 1,
+        1 << 63,
+        u64::MAX - 1,
+        u64::MAX,
+    ];
+
+    /// A job over one image, with its table, scratch and result in the lowest MiB.
+    fn plan(regions: &[Span], block_size: u32, table_bytes: u64, scratch_bytes: u64) -> Option<Plan> {
+        Plan::check(&DigestJob {
+            regions,
+            block_size,
+            salt: &[],
+            scratch: Span { ptr: DevicePtr(1 << 61), bytes: scratch_bytes },
+            table: Span { ptr: DevicePtr(1 << 60), bytes: table_bytes },
+            region_list: Span { ptr: DevicePtr(8192), bytes: 24 * u64::try_from(regions.len()).unwrap() },
+            result: DevicePtr(4096),
+            nonce: 1,
+        })
+    }
+
+    #[test]
+    fn jobs_at_the_edges_of_their_sizes() {
+        // covers: RES-7
+        const AT: u64 = 65_536;
+        for block_size in [1024, 65536] {
+            let (block, arity) = (u64::from(block_size), u64::from(block_size) / 32);
+            for bytes in EDGES {
+                let leaves = bytes.div_ceil(block);
+                let table = leaves.div_ceil(arity) * 32;
+                let region = [Span { ptr: DevicePtr(AT), bytes }];
+                let fits = bytes > 0 && u128::from(AT) + u128::from(bytes) <= 1 << 60;
+                let made = plan(&region, block_size, table, 1 << 20);
+                assert_eq!(made.is_some(), fits, "{bytes} bytes");
+                if let Some(plan) = made {
+                    assert_eq!((plan.leaves, plan.chunk.min(leaves)), (leaves, plan.chunk));
+                    assert!(plan.chunk == leaves || plan.chunk.is_multiple_of(arity));
+                }
+                for wrong in EDGES.into_iter().filter(|wrong| *wrong != table) {
+                    assert!(plan(&region, block_size, wrong, 1 << 20).is_none(), "a table of {wrong} bytes");
+                }
+                for scratch in EDGES {
+                    let enough = scratch >= (leaves * 32).min(block);
+                    let apart = u128::from(scratch) + (1 << 61) < 1 << 64;
+                    assert_eq!(plan(&region, block_size, table, scratch).is_some(), fits && enough && apart);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn regions_whose_blocks_come_late() {
+        // covers: RES-7
+        let regions = [
+            Span { ptr: DevicePtr(1 << 20), bytes: 130 << 30 },
+            Span { ptr: DevicePtr(1 << 40), bytes: (1 << 32) + 1 },
+            Span { ptr: DevicePtr(1 << 41), bytes: 1 },
+        ];
+        let leaves = (130 << 20) + (1 << 22) + 1 + 1;
+        let plan = plan(&regions, 1024, u64::div_ceil(leaves, 32) * 32, 1 << 20).unwrap();
+        let first: Vec<u64> = plan.regions.iter().map(|region| region.first_block).collect();
+        assert_eq!((plan.leaves, first), (leaves, vec![0, 130 << 20, (130 << 20) + (1 << 22) + 1]));
+        assert_eq!(plan.region_list().len(), 3 * Region::BYTES);
+    }
+
+    #[test]
+    fn results_lie_apart_and_never_wrap() {
+        // covers: RES-7
+        for ptr in EDGES {
+            let result = result_span(DevicePtr(ptr), &[Span { ptr: DevicePtr(1 << 40), bytes: 1 << 20 }]);
+            let wraps = u128::from(ptr) + 32 >= 1 << 64;
+            assert_eq!(result.is_ok(), ptr.is_multiple_of(8) && !wraps, "{ptr}");
+        }
+    }
+}

@@ -39,6 +39,7 @@ impl MockConfig {
             late_streams: true,
             poison: true,
             read_only: true,
+            sparse: false,
         };
         Self { settings, ordinal: 0, machine: Arc::default() }
     }
@@ -90,6 +91,15 @@ impl MockConfig {
     #[must_use]
     pub fn read_only(mut self, offered: bool) -> Self {
         self.settings.read_only = offered;
+        self
+    }
+
+    /// Whether memory that is zero costs nothing (not the default): neither room nor time of the host, so that a device and a
+    /// shard can be larger than both. Fresh memory is then poisoned only in its first and its last MiB. Digests, proofs and
+    /// counts are those of any other device; but a write from outside, past the driver, to memory that holds zeros is not seen.
+    #[must_use]
+    pub fn sparse(mut self, sparse: bool) -> Self {
+        self.settings.sparse = sparse;
         self
     }
 
@@ -198,6 +208,7 @@ impl fmt::Debug for MockConfig {
             .field("granularity", &self.settings.granularity)
             .field("poison", &self.settings.poison)
             .field("read_only", &self.settings.read_only)
+            .field("sparse", &self.settings.sparse)
             .finish_non_exhaustive()
     }
 }

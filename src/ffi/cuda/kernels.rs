@@ -108,8 +108,10 @@ const COUNT_THREADS: u32 = 256;
 /// Bytes that a thread block of the count should have to read, and the most thread blocks that are of use.
 const COUNT_SHARE: u64 = 32768;
 const COUNT_MOST_BLOCKS: u64 = 4096;
-/// The most thread blocks of any grid here (the driver's own limit is 2^31 - 1).
-const MOST_BLOCKS: u64 = 0x7fff_ffff;
+/// The thread blocks of a grid: all that are needed, or none where the driver would not take so many.
+fn grid(blocks: u64) -> Option<u32> {
+    u32::try_from(blocks).ok().filter(|grid| (1..=0x7fff_ffff).contains(grid))
+}
 
 /// The kernels of one device. Unloaded when dropped: every launch was waited for by then.
 #[derive(Debug)]
@@ -192,8 +194,7 @@ impl Kernels {
         mut args: A,
     ) -> Result<(), DriverError> {
         const OPERATION: &str = "cuLaunchKernel";
-        let grid = u32::try_from(blocks.clamp(1, MOST_BLOCKS)).ok().filter(|grid| u64::from(*grid) == blocks);
-        let grid = grid.ok_or_else(|| failure(OPERATION, INVALID_VALUE))?;
+        let grid = grid(blocks).ok_or_else(|| failure(OPERATION, INVALID_VALUE))?;
         let _current = self.context.enter()?;
         let mut places: [*mut c_void; 1] = [(&raw mut args).cast()];
         let (places, launch) = (places.as_mut_ptr(), self.context.table().launch);

@@ -234,6 +234,58 @@ fn structures_and_names_are_those_of_the_header() {
 }
 
 #[test]
+fn blocks_beyond_4_gib_of_a_region_and_of_an_image() {
+    // covers: RES-7
+    for block_size in [1024_u64, 65536] {
+        // Three blocks and a bit lie in memory: the end of a region that begins far below them, as do its first blocks in the image.
+        for (before, first_block) in [(1 << 32, 0), ((1 << 32) + (1 << 20), 5), (1 << 34, 1 << 33), (1 << 40, 1 << 40)]
+        {
+            let held = Skewed::new(usize::try_from(3 * block_size + 9).unwrap(), 0, 3);
+            let bytes = held.bytes();
+            let mut region = Region { ptr: address(bytes) - before, bytes: before + 3 * block_size + 9, first_block };
+            let mut counters = [0_u64; 2];
+            let mut hashes = [0_u128; 8];
+            let regions = [region];
+            let mut args = LeavesArgs {
+                regions: address(&regions),
+                region_count: 1,
+                first_block: first_block + before / block_size,
+                block_count: 4,
+                hashes: address_mut(&mut hashes),
+                counters: address_mut(&mut counters),
+                start: INITIAL,
+                block_size: u32::try_from(block_size).unwrap(),
+                message_bits: 8 * u32::try_from(block_size).unwrap(),
+                one: 1,
+                reserved: 0,
+            };
+            launch(LEAVES, &args, 1, false);
+            let (found, counted) = (hashes, counters);
+            region = Region { ptr: address(bytes), bytes: 3 * block_size + 9, first_block: 0 };
+            let regions = [region];
+            (args.regions, args.first_block, counters) = (address(&regions), 0, [0; 2]);
+            args.counters = address_mut(&mut counters);
+            launch(LEAVES, &args, 1, false);
+            assert_eq!((found, counted), (hashes, counters), "{before} bytes before, from block {first_block}");
+            assert!(counted == [4, 0] && found.iter().all(|hash| *hash != 0));
+        }
+    }
+}
+
+#[test]
+#[ignore = "reads 4 GiB: ci/deep.sh limits"]
+fn counts_beyond_4_gib() {
+    // covers: RES-7
+    let bytes = (1_usize << 32) + 4113;
+    let mut span = vec![0_u8; bytes];
+    assert_eq!(count_nonzero(&span, 3, 1), [1, u64::try_from(bytes).unwrap(), 0, 0]);
+    for at in [0, (1 << 32) - 1, 1 << 32, bytes - 1] {
+        span[at] = 9;
+    }
+    assert_eq!(count_nonzero(&span, 4096, 1), [1, u64::try_from(bytes).unwrap(), 4, 0]);
+}
+
+#[test]
 fn launches_of_another_shape_are_refused() {
     let status = |name: &CStr, grid, block| {
         let mut counters = [0_u64; 2];

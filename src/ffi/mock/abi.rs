@@ -1,7 +1,7 @@
 //! `cuda/include/vram_mock.h` in Rust: its structures, numbers and functions, and nothing else.
 
 /// `VRAM_MOCK_ABI_VERSION`.
-pub(crate) const ABI_VERSION: u32 = 2;
+pub(crate) const ABI_VERSION: u32 = 3;
 /// `VRAM_MOCK_CALLS`.
 pub(crate) const CALLS: usize = 16;
 /// `VRAM_MOCK_NOT_READY`.
@@ -43,7 +43,7 @@ pub(super) struct RawConfig {
     pub(super) late_streams: u32,
     pub(super) poison: u32,
     pub(super) read_only: u32,
-    pub(super) reserved: u32,
+    pub(super) sparse: u32,
     pub(super) seed: [u8; 16],
 }
 

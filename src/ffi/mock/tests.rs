@@ -24,7 +24,7 @@ macro_rules! layout {
 /// In the order of `vram_mock_layout` in `cuda/mock/machine.c`.
 fn mirrored() -> Vec<(&'static str, usize)> {
     layout! {
-        RawConfig: abi_version devices capacity_bytes granularity late_streams poison read_only seed;
+        RawConfig: abi_version devices capacity_bytes granularity late_streams poison read_only sparse seed;
         RawSpan: ptr bytes;
         RawResidency: kind host_mapped exportable has_ordinal ordinal range;
         RawDigestJob: regions region_count block_size salt_bytes salt scratch table result nonce;

@@ -105,3 +105,21 @@ fn the_entry_points_are_those_of_the_header() {
     sorted.sort();
     assert_eq!(quoted(OURS, "function(c\""), sorted);
 }
+
+#[test]
+fn grids_are_whole_or_refused() {
+    // covers: RES-7
+    for (blocks, wanted) in [
+        (0, None),
+        (1, Some(1)),
+        ((1 << 31) - 1, Some(0x7fff_ffff)),
+        (1 << 31, None),
+        ((1 << 32) - 1, None),
+        (1 << 32, None),
+        ((1 << 32) + 1, None),
+        (1 << 63, None),
+        (u64::MAX, None),
+    ] {
+        assert_eq!(grid(blocks), wanted, "{blocks}");
+    }
+}

@@ -1,0 +1,334 @@
+//! Engines' memory, engines' streams, batches and seals that are renewed, between threads.
+// covers: CON-1 CON-2 RES-9 VER-1
+
+use std::sync::atomic::AtomicU8;
+
+use shuttle::sync::Mutex;
+use vram_residency::{
+    Ack, AdoptError, Adopted, AuditError, AuditEvent, AuditSink, EventKind, ExecuteOptions, RawRegion,
+};
+
+use super::*;
+
+/// An engine's memory, and a count of how often it was given up.
+#[derive(Debug)]
+struct Engine {
+    memory: Arc<Vec<AtomicU8>>,
+    drops: Arc<AtomicU64>,
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.drops.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn arena(bytes: usize) -> Arc<Vec<AtomicU8>> {
+    Arc::new((0..bytes).map(|at| AtomicU8::new((at % 250) as u8 + 1)).collect())
+}
+
+/// Adopts some of an arena; says how often its owner was dropped, too.
+fn adopt(
+    manager: &VramManager,
+    name: &str,
+    memory: &Arc<Vec<AtomicU8>>,
+    places: &[(usize, usize)],
+) -> (Result<Adopted<Engine>, AdoptError<Engine>>, Arc<AtomicU64>) {
+    let drops = Arc::new(AtomicU64::new(0));
+    let engine = Engine { memory: Arc::clone(memory), drops: Arc::clone(&drops) };
+    let base = memory.as_ptr().expose_provenance() as u64;
+    let regions: Vec<RawRegion> =
+        places.iter().map(|(at, bytes)| RawRegion::new(base + *at as u64, *bytes as u64)).collect();
+    let spec = ShardSpec::new(ShardId::new(name).unwrap()).wipe_adopted(true);
+    // SAFETY: the regions lie in `memory`, which the engine keeps alive and which does not move; nobody else writes its cells.
+    (unsafe { manager.adopt(spec, engine, &regions) }, drops)
+}
+
+fn is_busy_or_gone(error: &VramError) -> bool {
+    matches!(error, VramError::StaleHandle { .. } | VramError::ShardBusy { .. })
+}
+
+/// A machine that does not map memory read-only, so that an engine may write to sealed memory.
+fn writable() -> Rig {
+    rig_on(MockConfig::new().capacity_bytes(64 << 10).read_only(false), 0, OnIntegrityFailure::Stop, None)
+}
+
+#[test]
+fn an_engines_memory_is_given_back_once_and_wiped_by_then() {
+    explore(|| {
+        let rig = Rig::stopping();
+        let memory = arena(3000);
+        let (adopted, drops) = adopt(&rig.manager, "a", &memory, &[(0, 1001), (1003, 1500)]);
+        let adopted = Arc::new(adopted.unwrap());
+        let released = Arc::new(AtomicU64::new(0));
+        let (shared, count, cells) = (Arc::clone(&adopted), Arc::clone(&released), Arc::clone(&memory));
+        rig.on_threads(3, move |manager, number| {
+            if number == 0 {
+                let ended = manager.execute(shared.shard(), |verified| {
+                    let mut byte = [0];
+                    verified.read_at(0, &mut byte).unwrap();
+                    assert_eq!(byte, [1], "wiped under an execution");
+                });
+                assert!(ended.as_ref().err().is_none_or(is_busy_or_gone), "{ended:?}");
+            } else {
+                match manager.release(shared.shard()) {
+                    Ok(_) => {
+                        count.fetch_add(1, Ordering::SeqCst);
+                        assert_eq!(cells[0].load(Ordering::SeqCst), 0, "given back before it was wiped");
+                    }
+                    Err(error) => assert!(is_busy_or_gone(&error), "{error:?}"),
+                }
+            }
+        });
+        if released.load(Ordering::SeqCst) == 0 {
+            rig.manager.release(adopted.shard()).unwrap();
+        }
+        assert!(released.load(Ordering::SeqCst) <= 1);
+        let engine = Arc::into_inner(adopted).unwrap().into_owner().expect("nobody else has it");
+        assert_eq!((drops.load(Ordering::SeqCst), rig.manager.adopted_vram()), (0, 0));
+        assert!(engine.memory[..1001].iter().all(|cell| cell.load(Ordering::SeqCst) == 0));
+        assert_eq!((engine.memory[1001].load(Ordering::SeqCst), engine.memory[2503].load(Ordering::SeqCst)), (2, 4));
+        drop(engine);
+        assert_eq!(drops.load(Ordering::SeqCst), 1);
+        rig.close();
+    });
+}
+
+#[test]
+fn one_memory_is_adopted_once_whoever_is_first() {
+    explore(|| {
+        let rig = Rig::stopping();
+        let memory = arena(3000);
+        let taken = Arc::new(AtomicU64::new(0));
+        let (count, cells) = (Arc::clone(&taken), Arc::clone(&memory));
+        rig.on_threads(3, move |manager, number| {
+            let (adopted, drops) = adopt(manager, &format!("a{number}"), &cells, &[(number * 100, 1000)]);
+            match adopted {
+                Ok(adopted) => {
+                    assert_eq!(count.fetch_add(1, Ordering::SeqCst), 0, "two shards in one memory");
+                    thread::yield_now();
+                    count.fetch_sub(1, Ordering::SeqCst);
+                    manager.release(adopted.shard()).unwrap();
+                    drop(adopted.into_owner().unwrap_or_else(|_| panic!("still owned")));
+                }
+                Err(AdoptError { error, owner }) => {
+                    assert!(matches!(error, VramError::InvalidParams { field: "regions", .. }), "{error:?}");
+                    assert_eq!(drops.load(Ordering::SeqCst), 0);
+                    drop(owner);
+                }
+            }
+            assert_eq!(drops.load(Ordering::SeqCst), 1);
+        });
+        rig.close();
+    });
+}
+
+#[test]
+fn a_dropped_execution_keeps_its_shard_until_the_engines_work_is_done() {
+    explore(|| {
+        let rig = writable();
+        let shard = Arc::new(rig.seal("a"));
+        let shared = Arc::clone(&shard);
+        rig.on_threads(2, move |manager, number| {
+            if number == 0 {
+                let stream = manager.mock_controls().unwrap().engine_stream().unwrap();
+                // SAFETY: the stream is of this device and waited for before it goes.
+                let options = unsafe { ExecuteOptions::default().on_stream(stream.raw()) };
+                match manager.begin(&shared, options) {
+                    Ok(run) => {
+                        // The byte that is there: work that changes nothing. It fails if the memory goes before it has run.
+                        stream.enqueue_write(&shared, 5, 1, 5).unwrap();
+                        drop(run);
+                        thread::yield_now();
+                        stream.synchronize().expect("the memory went under the engine's work");
+                    }
+                    Err(error) => assert!(is_busy_or_gone(&error), "{error:?}"),
+                }
+            } else {
+                for _ in 0..3 {
+                    match manager.release(&shared) {
+                        Ok(_) => return,
+                        Err(error) => assert!(is_busy_or_gone(&error), "{error:?}"),
+                    }
+                    thread::yield_now();
+                }
+            }
+        });
+        match rig.manager.release(&shard) {
+            Ok(_) | Err(VramError::StaleHandle { .. }) => {}
+            Err(error) => panic!("pinned for ever: {error:?}"),
+        }
+        rig.close();
+    });
+}
+
+#[test]
+fn batches_in_any_order_begin_whole_or_not_at_all_and_never_wait_for_each_other() {
+    explore(|| {
+        let rig = Rig::stopping();
+        let shards = Arc::new([rig.seal("a"), rig.seal("b")]);
+        let (released, running) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (both, gone) = (Arc::clone(&shards), Arc::clone(&released));
+        rig.on_threads(3, move |manager, number| {
+            let [a, b] = &*both;
+            if number == 2 {
+                match manager.release(a) {
+                    Ok(_) => {
+                        assert_eq!(running.load(Ordering::SeqCst), 0, "released under a batch");
+                        gone.fetch_add(1, Ordering::SeqCst);
+                    }
+                    Err(error) => assert!(is_busy_or_gone(&error), "{error:?}"),
+                }
+                return;
+            }
+            let batch = if number == 0 { [a, b] } else { [b, a] };
+            let over = gone.load(Ordering::SeqCst) > 0;
+            match manager.begin_all(&batch, ExecuteOptions::default()) {
+                Ok(runs) => {
+                    assert!(runs.len() == 2 && !over, "a batch began with a shard that was gone");
+                    running.fetch_add(1, Ordering::SeqCst);
+                    thread::yield_now();
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    runs.into_iter().for_each(|run| drop(run.finish().unwrap()));
+                }
+                Err(error) => assert!(is_busy_or_gone(&error), "{error:?}"),
+            }
+        });
+        rig.manager.execute(&shards[1], |_| ()).expect("a batch that did not begin left nothing pinned or stopped");
+        rig.manager.release(&shards[1]).unwrap();
+        if released.load(Ordering::SeqCst) == 0 {
+            rig.manager.release(&shards[0]).unwrap();
+        }
+        rig.close();
+    });
+}
+
+#[test]
+fn a_seal_that_was_renewed_executes_no_more_and_the_new_one_does() {
+    explore(|| {
+        let rig = Rig::stopping();
+        let old = Arc::new(rig.seal("a"));
+        let (renewed, running) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
+        let (shared, new) = (Arc::clone(&old), Arc::clone(&renewed));
+        rig.on_threads(3, move |manager, number| {
+            if number < 2 {
+                match manager.reseal(&shared) {
+                    Ok(seal) => {
+                        assert_eq!(running.load(Ordering::SeqCst), 0, "renewed under an execution");
+                        new.lock().unwrap().push(seal);
+                    }
+                    Err(error) => assert!(is_busy_or_gone(&error), "{error:?}"),
+                }
+            } else {
+                let over = !new.lock().unwrap().is_empty();
+                let ended = manager.execute(&shared, |_| {
+                    assert!(!over, "it ran under a seal that was renewed");
+                    running.fetch_add(1, Ordering::SeqCst);
+                    thread::yield_now();
+                    running.fetch_sub(1, Ordering::SeqCst);
+                });
+                assert!(ended.as_ref().err().is_none_or(is_busy_or_gone), "{ended:?}");
+            }
+        });
+        let renewed = std::mem::take(&mut *renewed.lock().unwrap());
+        assert!(renewed.len() <= 1, "one seal was renewed {} times", renewed.len());
+        let (live, stale) = (renewed.first().unwrap_or(&old), renewed.first().map(|_| &old));
+        rig.manager.execute(live, |_| ()).unwrap();
+        for stale in stale {
+            assert!(matches!(rig.manager.execute(stale, |_| ()), Err(VramError::StaleHandle { .. })));
+        }
+        rig.manager.release(live).unwrap();
+        rig.close();
+    });
+}
+
+#[test]
+fn an_execution_that_ends_after_the_stop_gives_no_result() {
+    explore(|| {
+        let rig = Rig::stopping();
+        let (good, bad) = (Arc::new(rig.seal("good")), Arc::new(rig.seal("bad")));
+        rig.manager.mock_controls().unwrap().flip_bit(&bad, 5, 0).unwrap();
+        rig.on_threads(3, move |manager, number| {
+            if number == 0 {
+                assert!(manager.verify_sealed(&bad).is_err());
+                return;
+            }
+            let begun = match number {
+                1 => manager.begin(&good, ExecuteOptions::default()),
+                _ => manager.begin(&good, ExecuteOptions::default().bracket(true)),
+            };
+            match begun {
+                Ok(run) => {
+                    let stopped = matches!(manager.state(), ManagerState::Stopped(_));
+                    let ended = run.finish();
+                    assert!(matches!(ended, Ok(_) | Err(VramError::ManagerStopped { .. })), "{ended:?}");
+                    assert!(!(stopped && ended.is_ok()), "a result after the stop");
+                }
+                Err(error) => assert!(matches!(error, VramError::ManagerStopped { .. }), "{error:?}"),
+            }
+        });
+        rig.close();
+    });
+}
+
+#[test]
+fn calls_that_share_a_check_all_learn_what_it_found() {
+    explore(|| {
+        let rig = Rig::stopping();
+        let shard = Arc::new(rig.seal("a"));
+        let before = rig.config.stats().runs(vram_residency::MockCall::Digest);
+        let shared = Arc::clone(&shard);
+        rig.on_threads(3, move |manager, _| {
+            assert_eq!(manager.verify_sealed(&shared).unwrap().digest, shared.digest());
+        });
+        let ran = rig.config.stats().runs(vram_residency::MockCall::Digest) - before;
+        assert!((1..=3).contains(&ran), "{ran} digests for three calls");
+        rig.manager.release(&shard).unwrap();
+        rig.close();
+    });
+}
+
+/// Sees each event as it comes: one after the other, in the order of the numbers, an end only after its start.
+#[derive(Default)]
+struct Strict(Mutex<(u64, i64)>);
+
+impl AuditSink for Strict {
+    fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
+        let mut seen = self.0.try_lock().expect("two events at one time");
+        thread::yield_now();
+        assert_eq!(event.sequence, seen.0 + 1);
+        let change = match &event.kind {
+            EventKind::ExecuteStarted { .. } => 1,
+            EventKind::ExecuteFinished { .. } => -1,
+            _ => 0,
+        };
+        *seen = (event.sequence, seen.1 + change);
+        assert!(seen.1 >= 0, "an end before its start");
+        Ok(Ack::Accepted)
+    }
+}
+
+#[test]
+fn events_of_many_threads_come_one_after_the_other_without_gaps() {
+    explore(|| {
+        let strict = Arc::new(Strict::default());
+        let config = MockConfig::new().capacity_bytes(64 << 10);
+        let rig = rig_on(config, 0, OnIntegrityFailure::QuarantineShard, Some(strict.clone()));
+        let shard = Arc::new(rig.seal("a"));
+        rig.on_threads(3, move |manager, number| match number {
+            0 => manager.execute(&shard, |_| ()).unwrap(),
+            1 => drop(manager.verify_sealed(&shard).unwrap()),
+            _ => {
+                let own = seal(manager, "own", 2000).unwrap();
+                manager.mock_controls().unwrap().flip_bit(&own, 3, 3).unwrap();
+                assert!(manager.execute(&own, |_| panic!("it ran on changed bytes")).is_err());
+                manager.release(&own).unwrap();
+            }
+        });
+        let last = strict.0.lock().unwrap().0;
+        assert_eq!(rig.sink.events().len() as u64, last, "both sinks see the same events");
+        rig.close();
+        assert!(strict.0.lock().unwrap().0 > last, "the end of the manager");
+        assert_eq!(strict.0.lock().unwrap().1, 0);
+    });
+}
