@@ -267,17 +267,26 @@ impl VramManager {
     pub fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, VramError> {
         self.core.state.drain();
         // A deadline beyond the clock is none.
-        let drained = self.core.wait_idle(Instant::now().checked_add(deadline));
+        let until = Instant::now().checked_add(deadline);
+        let drained = self.core.wait_idle(until);
         let mut report = ShutdownReport { drained, wiped_bytes: 0, residue_bytes: 0, busy_bytes: 0 };
         self.core.stop(StopReason::Shutdown);
-        let (idle, busy_bytes) = self.core.residents.close();
-        report.busy_bytes = busy_bytes.saturating_add(self.core.scratch.bytes());
-        for record in idle {
-            match self.core.retire_record(&record) {
-                Ok(wiped) => report.wiped_bytes = report.wiped_bytes.saturating_add(wiped.bytes),
-                Err(_) => report.residue_bytes = report.residue_bytes.saturating_add(record.room),
+        loop {
+            let (idle, busy_bytes) = self.core.residents.close();
+            report.busy_bytes = busy_bytes;
+            for record in idle {
+                match self.core.retire_record(&record) {
+                    Ok(wiped) => report.wiped_bytes = report.wiped_bytes.saturating_add(wiped.bytes),
+                    Err(_) => report.residue_bytes = report.residue_bytes.saturating_add(record.room),
+                }
             }
+            // A call that looked at the state before it changed may have pinned a shard since. It is refused now, and lets go.
+            if busy_bytes == 0 || !report.drained {
+                break;
+            }
+            report.drained = self.core.wait_idle(until);
         }
+        report.busy_bytes = report.busy_bytes.saturating_add(self.core.scratch.bytes());
         self.core.trail.flush_refusals();
         Ok(report)
     }

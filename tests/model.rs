@@ -158,25 +158,38 @@ fn racing_seals_never_take_more_than_there_is() {
 #[test]
 fn headroom_is_kept_whoever_comes_first() {
     explore(|| {
-        // The device itself would give to all three; 64 KiB of it are ours, which is room for two.
-        let rig = rig_on(MockConfig::new().capacity_bytes(128 << 10), 64 << 10, OnIntegrityFailure::Stop, None);
-        rig.on_threads(4, move |manager, number| {
-            let ours = manager.total_vram() - (64 << 10);
-            if number == 0 {
-                for _ in 0..4 {
-                    assert!(manager.used_vram() <= ours, "overdrawn");
-                    thread::yield_now();
-                }
-                return;
+        // The device itself would give to all; 32 KiB of it are ours, which is room for one.
+        let rig =
+            rig_on(MockConfig::new().capacity_bytes(1 << 20), (1 << 20) - (32 << 10), OnIntegrityFailure::Stop, None);
+        rig.on_threads(3, move |manager, _| match manager.allocate_scratch(Purpose::KvCache, LARGE as u64) {
+            Ok(scratch) => {
+                assert!(manager.used_vram() <= 32 << 10, "overdrawn");
+                drop(scratch.release().unwrap());
             }
-            match manager.allocate_scratch(Purpose::KvCache, LARGE as u64) {
-                Ok(scratch) => {
-                    assert!(manager.used_vram() <= ours, "overdrawn");
-                    drop(scratch.release().unwrap());
-                }
-                Err(error) => assert!(matches!(error, VramError::OutOfMemory { .. }), "{error:?}"),
+            Err(error) => {
+                assert!(manager.used_vram() <= 32 << 10, "overdrawn");
+                assert!(matches!(error, VramError::OutOfMemory { .. }), "{error:?}");
             }
         });
+        rig.close();
+    });
+}
+
+#[test]
+fn what_a_shutdown_drained_it_has_wiped() {
+    explore(|| {
+        let rig = Rig::stopping();
+        let shard = Arc::new(rig.seal("a"));
+        rig.on_threads(2, move |manager, number| {
+            if number == 0 {
+                let report = manager.shutdown(Duration::from_secs(3600)).unwrap();
+                assert!(report.drained && report.busy_bytes == 0 && report.wiped_bytes > 0, "{report:?}");
+            } else if let Err(error) = manager.execute(&shard, |_| ()) {
+                let refused = matches!(error, VramError::ManagerStopped { .. } | VramError::StaleHandle { .. });
+                assert!(refused, "{error:?}");
+            }
+        });
+        assert_eq!(rig.manager.used_vram(), 0);
         rig.close();
     });
 }

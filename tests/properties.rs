@@ -315,7 +315,7 @@ proptest! {
                     // Image and check space, each in allocator units.
                     let blocks = (length as u64).div_ceil(1024);
                     let entries = blocks.div_ceil(32);
-                    let check = (1 + entries) * 32 + blocks * 32;
+                    let check = (1 + entries) * 32 + blocks * 32 + 32; // the last for the list of one region
                     let room = (length as u64).next_multiple_of(granularity) + check.next_multiple_of(granularity);
                     let sealed = rig.try_seal(&format!("shard-{name}"), &noise(length, 1));
                     match sealed {

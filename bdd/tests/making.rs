@@ -68,10 +68,11 @@ pub(crate) fn taken(unit: u64, parts: &[u64]) -> u64 {
     parts.iter().map(|bytes| bytes.next_multiple_of(unit)).sum()
 }
 
-/// Bytes of the check space of an image in blocks of 1024 bytes: a hash for each block, for each 32 of them, and a result.
+/// Bytes of the check space of an image in blocks of 1024 bytes: a hash for each block, for each 32 of them, a result,
+/// and a list of one region.
 pub(crate) fn check_space(image: u64) -> u64 {
     let blocks = image.div_ceil(1024);
-    32 * (blocks + blocks.div_ceil(32) + 1)
+    32 * (blocks + blocks.div_ceil(32) + 2)
 }
 
 pub(crate) fn spec(name: &str) -> ShardSpec {
