@@ -462,7 +462,7 @@ fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
 #[test]
 fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
     // covers: VER-10 SCR-3
-    let rig = Rig::new();
+    let rig = Rig::writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
@@ -481,7 +481,7 @@ fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
 #[test]
 fn a_guard_that_is_dropped_while_a_shutdown_waits_lets_it_end() {
     // covers: VER-10 SCR-3
-    let rig = Rig::new();
+    let rig = Rig::writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
