@@ -184,8 +184,9 @@ def main(arguments):
     if not rows:
         return 2
     failed = 0
-    work = TARGET / "deep" / "mutants"
-    tree = Tree(work / "planted", work / "target", "mutants")
+    # Two copies of one workspace must not share a target folder: their crates have the same names there.
+    work = TARGET / "deep" / "planted"
+    tree = Tree(work / "tree", work / "target", "mutants")
     missing = tree.missing(rows)
     if missing:
         print(f"error: without a fault these do not pass: {', '.join(missing)}", file=sys.stderr)
