@@ -139,7 +139,7 @@ ROWS = [
         "Ok(Span { ptr: DevicePtr(self.ptr), bytes: self.bytes.saturating_sub(1).max(1) })",
         adoption="exactly_the_regions_are_wiped_and_only_where_the_owner_allows_it"),
     row("adopted-twice", "src/residents.rs", "table.refuse_overlap(&adopted)?;", "let _ = table.refuse_overlap(&adopted);",
-        adoption="memory_of_a_live_shard_is_not_adopted_again"),
+        lib="memory_belongs_to_one_shard"),
     # What may be sealed.
     row("policy-skipped", "src/manager/sealing.rs",
         "self.policy.admit_origin(spec.origin()).inspect_err(|error| self.report_violation(error))?;", "",

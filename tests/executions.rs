@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use support::{Arena, Rig, adopt, assert_clean, noise, spec};
 use vram_residency::{
-    EventKind, ExecuteOptions, ExecuteOutcome, Execution, Fault, ManagerState, MockCall, MockStream,
-    OnIntegrityFailure, OwnedExecution, SealedShard, VramError, VramManager,
+    Coverage, EventKind, ExecuteOptions, ExecuteOutcome, Execution, Fault, ManagerState, MockCall, MockStream,
+    OnIntegrityFailure, OwnedExecution, RawStream, SealedShard, VramError, VramManager,
 };
 
 fn options() -> ExecuteOptions {
@@ -758,4 +758,27 @@ fn a_failed_read_leaves_nothing_on_its_way_to_the_host() {
     assert!(out[..] == noise(5000, 1));
     guard.finish().unwrap();
     rig.close_clean();
+}
+
+#[test]
+fn options_are_kept_and_a_verified_shard_says_what_it_is() {
+    // covers: VER-1
+    let all = ExecuteOptions::default().bracket(true).max_hold(Duration::from_secs(9));
+    assert_eq!(all.clone().coverage(Coverage::Full), all.coverage(Coverage::Full).bracket(true));
+    assert_ne!(ExecuteOptions::default().bracket(true).coverage(Coverage::Full), ExecuteOptions::default());
+    assert_eq!(Coverage::Full.as_str(), "full");
+    let rig = Rig::new();
+    let shard = rig.seal("a", &[9; 5000]);
+    let guard = rig.manager.begin(&shard, ExecuteOptions::default()).unwrap();
+    let verified = guard.verified().unwrap();
+    assert_eq!((verified.id(), verified.byte_len()), (shard.id(), 5000));
+    assert_eq!((verified.verification().digest, verified.layout().byte_len()), (shard.digest(), 5000));
+    assert_eq!(verified.layout().block_size(), 1024);
+    let regions = verified.regions();
+    assert_eq!((regions.len(), regions[0].offset(), regions[0].byte_len()), (1, 0, 5000));
+    assert!(regions[0].tensor().is_none());
+    assert!(guard.read_at(0, &mut [0; 5000]).is_ok() && guard.read_at(1, &mut [0; 5000]).is_err());
+    assert!(format!("{:?} {:?}", RawStream::new(77), regions[0]).find("77").is_none(), "addresses are not shown");
+    guard.finish().unwrap();
+    rig.manager.release(&shard).unwrap();
 }
