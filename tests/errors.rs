@@ -1,5 +1,7 @@
 //! Every error by itself: its code, who has to act, whether to try again, and the words that people and trails read.
 
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects)]
+
 use std::time::Duration;
 
 use vram_residency::{
@@ -12,8 +14,11 @@ fn driver(kind: DriverErrorKind) -> DriverError {
     DriverError { operation: "cuMemcpy", code: 719, name: "CUDA_ERROR_LAUNCH_FAILED", kind }
 }
 
-/// Each variant, with its code, its category, how long to wait before another try in milliseconds, and words of its message.
-fn errors() -> Vec<(VramError, Code, Category, Option<u64>, &'static [&'static str])> {
+/// An error, its code, its category, how long to wait before another try in milliseconds, and words of its message.
+type Row = (VramError, Code, Category, Option<u64>, &'static [&'static str]);
+
+/// A row for each variant.
+fn errors() -> Vec<Row> {
     let shard = || ShardId::new("model-a").unwrap();
     let problem = || "is wrong".to_owned();
     let digest = |byte| Digest::from_bytes([byte; 32]);
