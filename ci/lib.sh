@@ -26,7 +26,7 @@ need() {
 # cargo_tool cargo-NAME: is it there, and of the version that ci/tools.txt says?
 cargo_tool() {
     local version
-    version=$(sed -n "s/^$1 //p" ci/tools.txt)
+    version=$(sed -nE "s/^(deep )?$1 //p" ci/tools.txt)
     [ "$(cargo "${1#cargo-}" --version 2>/dev/null | tr ' ' '\n' | tail -n 1)" = "$version" ] && return
     echo "error: $1 $version is missing: cargo install --locked --version $version $1" >&2
     return 1

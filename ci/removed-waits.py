@@ -10,27 +10,14 @@ Usage: ci/removed-waits.py [--list] [NAME…]
 """
 # covers: VER-10
 
-import os
-import re
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "removed-waits"
-PACKAGE = "vram-residency"
-LIMIT = 300  # seconds for the tests of one row; a test that hangs has noticed
-
-
-@dataclass(frozen=True)
-class Patch:
-    path: str
-    old: str
-    new: str
+sys.dont_write_bytecode = True  # leave no folder beside the scripts
+from patched import TARGET, Patch, Tree
 
 
 @dataclass(frozen=True)
@@ -146,87 +133,15 @@ ROWS = [
 ]
 
 
-class Tree:
-    """A copy of the project in which text is taken out and put back."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        listed = subprocess.run(["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-                                capture_output=True, check=True).stdout.decode()
-        for name in filter(None, listed.split("\0")):
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                # With a new time: what an earlier copy without a wait left in the target folder must not pass for this one.
-                shutil.copy(ROOT / name, folder / name)
-
-    def remove(self, patches):
-        """Applies the patches; returns what undoes them."""
-        before = {}
-        try:
-            for patch in patches:
-                path = self.folder / patch.path
-                text = path.read_text(encoding="utf-8")
-                before.setdefault(path, text)
-                if text.count(patch.old) != 1:
-                    raise LookupError(f"{patch.path} has {text.count(patch.old)} times: {patch.old.strip()!r}")
-                path.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
-        except LookupError:
-            self.restore(before)
-            raise
-        return before
-
-    @staticmethod
-    def restore(before):
-        for path, text in before.items():
-            path.write_text(text, encoding="utf-8")
-
-    def cargo(self, tests, *rest, limit=None):
-        targets = [part for target in sorted(tests)
-                   for part in (["--lib"] if target == "lib" else ["--test", target])]
-        environment = {**os.environ, "CARGO_TARGET_DIR": str(TARGET), "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0"}
-        return subprocess.run(["cargo", "test", "--locked", "-p", PACKAGE, "--no-fail-fast", *targets, *rest],
-                              cwd=self.folder, env=environment, capture_output=True, text=True, timeout=limit, check=False)
-
-    def run(self, tests):
-        """Builds, then runs the named tests: (names that failed, names that passed), or None where they hang."""
-        built = self.cargo(tests, "--no-run")
-        if built.returncode != 0:
-            raise RuntimeError("it does not build:\n" + built.stderr[-3000:])
-        names = [name for target in tests for name in tests[target]]
-        try:
-            ran = self.cargo(tests, "--", *names, limit=LIMIT)
-        except subprocess.TimeoutExpired:
-            return None
-        results = re.findall(r"^test (\S+)(?: - should panic)? \.\.\. (?:.*\n)*?.*?\b(ok|FAILED)$", ran.stdout, re.M)
-        done = {name.rsplit("::", 1)[-1]: word for name, word in results}
-        failed = [name for name in names if done.get(name) == "FAILED"]
-        passed = [name for name in names if done.get(name) == "ok"]
-        if ran.returncode != 0 and not failed:
-            failed = ["(the process)"]  # it aborted, or crashed, before it could say which
-        return failed, passed
-
-
-def noticed(tree, patches, tests):
-    """In words who noticed the removal; empty when nobody did."""
-    before = tree.remove(patches)
-    try:
-        outcome = tree.run(tests)
-    finally:
-        tree.restore(before)
-    if outcome is None:
-        return f"a test hung for {LIMIT} s"
-    return ", ".join(outcome[0])
-
-
 def judge(tree, row):
     """(whether the row is as it should be, what happened)"""
     try:
-        alone = noticed(tree, row.patches, row.tests)
+        alone = tree.noticed(row.patches, row.tests)
         if alone:
             return True, f"caught by {alone}"
         if not row.behind:
             return False, "SURVIVED: no test noticed"
-        together = noticed(tree, row.patches + row.also, row.tests)
+        together = tree.noticed(row.patches + row.also, row.tests)
     except (LookupError, RuntimeError) as problem:
         return False, f"FAILED: {problem}"
     if together:
@@ -245,13 +160,8 @@ def main(arguments):
     rows = [row for row in ROWS if not arguments or row.name in arguments]
     results = []
     with tempfile.TemporaryDirectory(prefix="removed-waits-") as folder:
-        tree = Tree(Path(folder))
-        tests = {}
-        for row in rows:
-            for target, names in row.tests.items():
-                tests.setdefault(target, []).extend(name for name in names if name not in tests.get(target, []))
-        outcome = tree.run(tests)
-        missing = sorted(name for names in tests.values() for name in names if outcome is None or name not in outcome[1])
+        tree = Tree(Path(folder), TARGET / "removed-waits")
+        missing = tree.missing(rows)
         if missing:
             print(f"error: with every wait in place these do not pass: {', '.join(missing)}", file=sys.stderr)
             return 1

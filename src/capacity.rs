@@ -245,6 +245,35 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_of_bytes_has_its_own_count() {
+        // covers: RES-5 SCR-2
+        let ledger = ledger(10_000, 1000);
+        assert_eq!((ledger.total(), ledger.headroom(), ledger.available()), (10_000, 1000, 9000));
+        let mut engines = ledger.reserve(512).unwrap().with_adopted(70).with_adopted(7);
+        assert_eq!((ledger.adopted(), ledger.used(), ledger.quarantined()), (77, 512, 0));
+        engines.let_adopted_go();
+        engines.let_adopted_go();
+        assert_eq!((ledger.adopted(), ledger.used()), (0, 512));
+        let lasting = ledger.reserve(256).unwrap().with_adopted(30);
+        assert_eq!(ledger.adopted(), 30);
+        drop(lasting);
+        assert_eq!((ledger.adopted(), ledger.used()), (0, 512));
+        engines.shrink_to(600);
+        assert_eq!((engines.bytes(), ledger.used()), (512, 512), "it never grows");
+        engines.shrink_to(300);
+        assert_eq!((engines.bytes(), ledger.used()), (300, 300));
+        ledger.hold_evidence(40);
+        ledger.hold_evidence(2);
+        assert_eq!((ledger.quarantined(), ledger.residue(), ledger.used()), (42, 0, 300));
+        ledger.let_evidence_go(40);
+        let kept = engines.quarantine();
+        assert_eq!((kept.bytes(), ledger.residue(), ledger.quarantined(), ledger.used()), (300, 300, 302, 300));
+        drop(kept);
+        ledger.let_evidence_go(2);
+        assert_eq!((ledger.residue(), ledger.quarantined(), ledger.used()), (0, 0, 0));
+    }
+
+    #[test]
     fn headroom_defaults_to_a_tenth_and_at_most_four_gibibytes() {
         // covers: RES-4
         assert_eq!(default_headroom(1000), 100);

@@ -355,3 +355,6 @@ impl Drop for Pinned {
         self.residents.unpinned.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests;

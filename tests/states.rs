@@ -114,7 +114,10 @@ fn by_choice_only_the_shard_is_out_of_service() {
     rig.flip_bit(&bad, 0, 7);
     assert!(matches!(rig.execute(&bad), (Err(VramError::IntegrityFailure { .. }), false)));
     assert_eq!(rig.manager.state(), ManagerState::Ready);
+    // It is counted once, however often it failed: half of what two shards of one size take.
+    assert_eq!(rig.manager.quarantined_vram() * 2, rig.manager.used_vram());
     rig.manager.release(&bad).unwrap();
+    assert_eq!(rig.manager.quarantined_vram(), 0);
     let fresh = rig.seal("bad", &noise(3000, 1));
     assert!(matches!(rig.execute(&fresh), (Ok(()), true)));
     rig.close_clean();

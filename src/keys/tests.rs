@@ -85,6 +85,8 @@ fn files_are_judged() {
     };
     let good = place("good", 32, 0o600);
     assert_eq!(*WorkerSecret::from_file(&good).unwrap().bytes, vec![9; 32].into_boxed_slice());
+    assert_eq!(WorkerSecret::from_file(&good).unwrap().origin(), SecretOrigin::Stored);
+    assert_eq!(secret().origin(), SecretOrigin::Process);
     let link = folder.path().join("link");
     symlink(&good, &link).unwrap();
     let fifo = folder.path().join("fifo");

@@ -9,6 +9,7 @@ use crate::driver::mock::MockConfig;
 use crate::keys::WorkerSecret;
 use crate::names::WorkerId;
 use crate::policy::Policy;
+use crate::seal::SealMessage;
 
 fn manager(config: &MockConfig, sink: &Arc<MemorySink>) -> VramManager {
     VramManager::builder(WorkerId::new("worker-1").unwrap(), WorkerSecret::random().unwrap())
@@ -61,4 +62,22 @@ fn a_shard_lives_its_whole_life() {
         ]
     );
     println!("{:?}", config.stats());
+}
+
+#[test]
+fn an_authentic_seal_that_its_record_does_not_know_stops_the_manager() {
+    // covers: VER-1
+    let sink = Arc::new(MemorySink::default());
+    let manager = manager(&MockConfig::new(), &sink);
+    let shard = manager.seal_model(ShardSpec::new(ShardId::new("model-a").unwrap()), ShardSource::bytes(&[7; 100]));
+    let shard = shard.unwrap();
+    // The same slot and generation, signed with the manager's own key, but other words.
+    let message = SealMessage { sealed_at: shard.message().sealed_at.wrapping_add(1), ..shard.message().clone() };
+    let twin = SealedShard::sign(&manager.core.key, message).unwrap();
+    assert!(matches!(manager.release(&twin), Err(VramError::IntegrityFailure { .. })));
+    assert!(matches!(manager.verify_sealed(&twin), Err(VramError::IntegrityFailure { .. })));
+    assert_eq!(manager.state(), ManagerState::Stopped(StopReason::IntegrityFailure));
+    assert_eq!(sink.names().iter().filter(|name| **name == "shard_quarantined").count(), 1);
+    manager.release(&shard).unwrap();
+    assert_eq!((manager.used_vram(), manager.quarantined_vram()), (0, 0));
 }

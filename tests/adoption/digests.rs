@@ -141,6 +141,8 @@ fn reads_cross_virtual_padding_and_see_zeros_there() {
     assert_eq!(found.len(), 60);
     for (region, (at, bytes)) in found.iter().zip(&places) {
         assert_eq!((region.byte_len(), region.offset()), (*bytes as u64, offset(&places, 1024, *at).unwrap()));
+        let tensor = region.tensor().unwrap();
+        assert_eq!((tensor.bytes, tensor.offset), (region.byte_len(), region.offset()));
         // SAFETY: the address is compared, never followed.
         assert_eq!(unsafe { region.device_ptr() }.as_u64(), arena.address(*at), "where it lies, not a copy");
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vram_residency::{EventKind, ExecuteOutcome, OwnedExecution, VramError};
+use vram_residency::{Coverage, EventKind, ExecuteOptions, ExecuteOutcome, OwnedExecution, RawStream, VramError};
 
 use crate::support::{self, Rig, assert_clean, noise};
 use crate::{assert_error, options, outcomes};
@@ -169,4 +169,27 @@ fn a_dropped_guard_and_two_guards_of_one_shard_are_reported_each_once() {
     drop(two);
     assert_eq!(rig.count("execute_overheld"), 2);
     rig.close_clean();
+}
+
+#[test]
+fn options_are_kept_and_a_verified_shard_says_what_it_is() {
+    // covers: VER-1
+    let all = ExecuteOptions::default().bracket(true).max_hold(Duration::from_secs(9));
+    assert_eq!(all.clone().coverage(Coverage::Full), all.coverage(Coverage::Full).bracket(true));
+    assert_ne!(ExecuteOptions::default().bracket(true).coverage(Coverage::Full), ExecuteOptions::default());
+    assert_eq!(Coverage::Full.as_str(), "full");
+    let rig = Rig::new();
+    let shard = rig.seal("a", &[9; 5000]);
+    let guard = rig.manager.begin(&shard, ExecuteOptions::default()).unwrap();
+    let verified = guard.verified().unwrap();
+    assert_eq!((verified.id(), verified.byte_len()), (shard.id(), 5000));
+    assert_eq!((verified.verification().digest, verified.layout().byte_len()), (shard.digest(), 5000));
+    assert_eq!(verified.layout().block_size(), 1024);
+    let regions = verified.regions();
+    assert_eq!((regions.len(), regions[0].offset(), regions[0].byte_len()), (1, 0, 5000));
+    assert!(regions[0].tensor().is_none());
+    assert!(guard.read_at(0, &mut [0; 5000]).is_ok() && guard.read_at(1, &mut [0; 5000]).is_err());
+    assert!(format!("{:?} {:?}", RawStream::new(77), regions[0]).find("77").is_none(), "addresses are not shown");
+    guard.finish().unwrap();
+    rig.manager.release(&shard).unwrap();
 }

@@ -1,0 +1,204 @@
+#!/usr/bin/env python3
+"""Plants deliberate faults, one at a time, and demands that a fast test catches each.
+
+For each row: changes a copy of the tree by exact text (text that is not there exactly once is a failure), builds, runs the tests
+that the row names, and demands that at least one of them fails. Before anything is changed, all named tests must pass.
+
+Usage: ci/planted-faults.py [--list] [--slice K/N] [NAME…]
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+
+sys.dont_write_bytecode = True  # leave no folder beside the scripts
+from patched import TARGET, Patch, Tree
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    patches: tuple
+    tests: dict  # test target ("lib" for the unit tests) -> names
+
+
+def row(name, path, old, new, **tests):
+    """A row of one patch; tests by target, one name or several in a list."""
+    return Row(name, (Patch(path, old, new),),
+               {target: [names] if isinstance(names, str) else names for target, names in tests.items()})
+
+
+CHANGED = "an_owned_guard_of_changed_bytes_does_not_exist"
+SEAL_VECTORS = "the_vector_file_is_what_this_code_signs"
+
+ROWS = [
+    # The verdict.
+    row("comparison-true", "src/verify.rs", "Ok(found)) if found != record.sealed =>", "Ok(found)) if false && found != record.sealed =>",
+        executions=CHANGED),
+    row("digest-cached", "src/verify.rs", "let launch = resident.memory.launch_digest(after).map(|()| Some(began));",
+        "let (_, launch) = ((after, began), Ok(None));", executions=CHANGED),
+    row("earlier-check-reused", "src/verify.rs", "resident.good_since > *call", "resident.good_since > call.saturating_sub(*call)",
+        executions="a_call_never_uses_a_check_that_began_before_it"),
+    row("one-bad-of-a-batch", "src/verify.rs", "outcome.map(|()| verifications)", "outcome.or(Ok(())).map(|()| verifications)",
+        executions="when_one_of_a_batch_fails_none_begins_and_no_pin_stays"),
+    row("launch-error-swallowed", "src/verify.rs", "Err(failure) => Checked::Found(Err(failure)),", "Err(_) => Checked::Shared,",
+        failing_device="the_nth_call_of_any_kind_may_fail"),
+    row("quarantined-checked-again", "src/verify.rs", "if let Some(first_bad) = record.failure.get() {",
+        "if let Some(first_bad) = record.failure.get().filter(|_| false) {",
+        states="by_choice_only_the_shard_is_out_of_service"),
+    row("record-not-compared", "src/verify.rs", "if record.message.as_slice() == sealed.message_bytes() {",
+        "if record.message.len() == sealed.message_bytes().len() {",
+        lib="an_authentic_seal_that_its_record_does_not_know_stops_the_manager"),
+    row("forged-tag-accepted", "src/verify.rs", "{ Ok(()) } else { Err(self.refuse(sealed, sealed.claim(&self.identity))) }",
+        "{ Ok(()) } else { Err(self.refuse(sealed, sealed.claim(&self.identity))).or(Ok(())) }",
+        acceptance_flips="a_flip_of_every_bit_of_the_tag_is_forged"),
+    row("expired-seal-accepted", "src/verify.rs", "if record.is_expired() {", "if record.is_expired() && record.max_age.is_none() {",
+        freshness="an_expired_seal_executes_no_more_but_verifies_and_releases"),
+    row("generation-not-checked", "src/residents.rs", "Some(record) if self.generation == generation =>", "Some(record) =>",
+        freshness="sealing_anew_makes_the_old_seal_stale_and_the_age_fresh"),
+    # The launch.
+    row("nonce-not-compared", "src/device/check.rs", "LaunchResult { nonce, covered",
+        "LaunchResult { nonce: LaunchResult::from_bytes(result).nonce, covered",
+        lying_device=["a_digest_that_repeats_an_old_result_is_not_believed", "every_bit_of_a_result_that_arrives_changed_is_refused"]),
+    row("covered-not-compared", "src/device/check.rs", "covered: self.sizes.blocks,",
+        "covered: LaunchResult::from_bytes(result).covered,", 
+        lying_device="every_bit_of_a_result_that_arrives_changed_is_refused"),
+    row("known-answers-not-asked", "src/device.rs", "device.answer_known_questions()?;",
+        "let _ = Self::answer_known_questions;", lying_device="a_device_that_answers_known_questions_wrongly_gets_no_manager"),
+    row("salt-ignored", "src/digest/tree.rs", "if !params.salt().is_empty() {", "if params.salt().len() > TreeParams::MAX_SALT {",
+        lib="edges_of_every_block_size_equal_the_reference"),
+    # Executions.
+    row("refusal-executes", "src/execution/scope.rs", "core.permit()?;\n        let mut records", "let mut records",
+        states="an_integrity_failure_stops_all_but_evidence_and_release"),
+    row("stopped-during-check", "src/execution/scope.rs", "core.permit()?; // another shard may have failed meanwhile\n", "",
+        states="work_whose_check_passed_just_before_the_manager_stopped_does_not_run"),
+    row("stopped-at-finish", "src/execution/scope.rs",
+        "ManagerState::Ready | ManagerState::Draining => Ok(self.verification.clone()),",
+        "ManagerState::Ready | ManagerState::Draining | ManagerState::Stopped(crate::error::StopReason::IntegrityFailure) => "
+        "Ok(self.verification.clone()),", states="results_in_flight_are_discarded_when_another_shard_fails"),
+    row("bracket-skipped", "src/execution/scope.rs", "bracket: options.bracket.then_some(coverage)",
+        "bracket: options.bracket.then_some(coverage).filter(|_| false)",
+        executions="a_bracket_discards_the_result_of_work_over_bytes_that_changed"),
+    row("read-leaves-image", "src/execution.rs", "end.is_none_or(|end| end > bytes)", "end.is_none_or(|end| end > bytes.saturating_add(1))",
+        adoption="reads_cross_virtual_padding_and_see_zeros_there"),
+    row("pin-not-taken", "src/residents.rs",
+        "let record = Arc::clone(entry.live(generation)?);\n        entry.pins = entry.pins.saturating_add(1);",
+        "let record = Arc::clone(entry.live(generation)?);",
+        executions="a_pinned_shard_is_busy_until_its_last_guard_is_gone"),
+    row("pin-let-go-early", "src/execution/scope.rs", "self.core.reap_later(record, stream),", "drop((record, stream)),",
+        executions="a_dropped_guard_keeps_its_shard_until_the_engines_queue_has_run"),
+    row("pinned-shard-released", "src/residents.rs", "entry.live(generation)?;\n        if entry.pins > 0 {",
+        "entry.live(generation)?;\n        if entry.pins > 1 {", executions="a_pinned_shard_is_busy_until_its_last_guard_is_gone"),
+    # Failure.
+    row("failure-does-not-stop", "src/core.rs", "OnIntegrityFailure::Stop => self.state.stop(StopReason::IntegrityFailure),",
+        "OnIntegrityFailure::Stop => false,", states="an_integrity_failure_stops_all_but_evidence_and_release"),
+    row("quarantine-not-counted", "src/core.rs", "self.ledger.hold_evidence(record.room);", "self.ledger.hold_evidence(0);",
+        states="by_choice_only_the_shard_is_out_of_service"),
+    row("residue-not-counted", "src/capacity.rs", "self.ledger.residue.fetch_add(self.bytes, Ordering::AcqRel);",
+        "self.ledger.residue.fetch_add(0, Ordering::AcqRel);", lib="quarantined_bytes_stay_used"),
+    row("event-dropped", "src/execution/scope.rs",
+        "core.trail.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;", "",
+        audit="every_step_of_an_ordinary_life_leaves_its_event_once"),
+    row("trail-failure-ignored", "src/audit/trail.rs", "(_, Err(source)) => return Err(VramError::AuditUnavailable { event, source }),",
+        "(_, Err(_)) => return Ok(()),", audit="a_required_trail_that_fails_permits_nothing_and_hinders_no_protection"),
+    # Seals and keys.
+    row("wrong-key-purpose", "src/keys.rs", "for part in [purpose.label(), kind", "for part in [b\"other\".as_slice(), kind",
+        lib=["a_key_of_another_purpose_device_manager_or_worker_does_not_verify", SEAL_VECTORS]),
+    row("key-of-any-device", "src/keys.rs", "info.extend_from_slice(uuid.as_bytes());", "let _ = uuid;",
+        lib="a_key_of_another_purpose_device_manager_or_worker_does_not_verify"),
+    row("length-not-signed", "src/seal.rs", "let tag = key.sign(&bytes);\n        Ok(",
+        "let tag = key.sign(&SealMessage { byte_len: 1, ..message.clone() }.encode().unwrap_or_default());\n        Ok(",
+        lib=[SEAL_VECTORS, "any_flipped_bit_is_refused"]),
+    row("half-signed", "src/keys.rs", ".chain_update(message)", ".chain_update(message.get(..64).unwrap_or(message))",
+        lib="every_flipped_bit_every_cut_and_every_extension_is_refused"),
+    row("readable-secret-accepted", "src/keys/file.rs", "SecretFileMode::Strict => (0o077,", "SecretFileMode::Strict => (0o022,",
+        lib="files_are_judged"),
+    # Memory.
+    row("headroom-ignored", "src/capacity.rs", "let limit = self.total.saturating_sub(self.headroom);", "let limit = self.total;",
+        lib="overshoot_is_refused_with_need_and_have_and_changes_nothing"),
+    row("others-memory-taken", "src/manager/sealing.rs", "if free < needed { Err(", "if free < needed && free == 0 { Err(",
+        lying_device="a_driver_that_reports_no_room_gets_nothing"),
+    row("empty-residency-accepted", "src/device/region.rs", "    match answer.kind {\n        MemoryKind::Device => {}",
+        "    if answer.range.bytes == 0 {\n        return Ok(());\n    }\n    match answer.kind {\n        MemoryKind::Device => {}",
+        lib="only_a_complete_answer_is_a_proof", lying_device="residency_lies_are_refused_at_allocation"),
+    row("wipe-skipped", "src/device/memory.rs", "let wiped = match self.wipe() {",
+        "let wiped = match Ok::<u64, DeviceFailure>(self.room()) {",
+        scratch_and_shutdown="a_drained_shutdown_wipes_everything_and_says_so"),
+    row("tail-not-wiped", "src/device/memory.rs", "Holding::Owned(region) => region.unfreed().into_iter().collect(),",
+        "Holding::Owned(_) => self.image.spans().collect(),", lying_device="no_single_missed_fill_or_count_of_a_wipe_leaves_anything_behind"),
+    row("wipe-not-proven", "src/device/wipe.rs", "if LaunchResult::from_bytes(&found) == expected {",
+        "if LaunchResult::from_bytes(&found) == expected || found.len() == LaunchResult::BYTES {",
+        lying_device="a_wipe_that_is_not_proven_keeps_the_memory_out_of_the_pool"),
+    row("free-error-swallowed", "src/device/region.rs", "self.driver.free(self.span.ptr)?;", "let _ = self.driver.free(self.span.ptr);",
+        failing_device="memory_that_cannot_be_freed_stays_counted"),
+    row("written-while-read-only", "src/device/memory.rs", "region.make_writable()?;", "let _ = &region;",
+        read_only="every_wipe_makes_the_memory_writable_first"),
+    row("switch-not-looked-behind", "src/manager/sealing.rs", "if again == sealed {", "if again.image_bytes == sealed.image_bytes {",
+        read_only="bytes_that_change_with_the_switch_are_never_signed"),
+    row("adopted-off-by-one", "src/adopt.rs", "Ok(Span { ptr: DevicePtr(self.ptr), bytes: self.bytes })",
+        "Ok(Span { ptr: DevicePtr(self.ptr), bytes: self.bytes.saturating_sub(1).max(1) })",
+        adoption="exactly_the_regions_are_wiped_and_only_where_the_owner_allows_it"),
+    row("adopted-twice", "src/residents.rs", "table.refuse_overlap(&adopted)?;", "let _ = table.refuse_overlap(&adopted);",
+        lib="memory_belongs_to_one_shard"),
+    # What may be sealed.
+    row("policy-skipped", "src/manager/sealing.rs",
+        "self.policy.admit_origin(spec.origin()).inspect_err(|error| self.report_violation(error))?;", "",
+        audit="policy_violations_are_critical_events"),
+    row("expected-digest-ignored", "src/manager/sealing.rs", "Some(expected) if expected != resident.digest =>",
+        "Some(expected) if expected != resident.digest && spec.expected.is_none() =>",
+        sources="a_digest_that_is_not_the_expected_one_is_refused_and_wiped"),
+    Row("set-part-twice", (Patch("src/set.rs", "if !seen.insert(index) =>", "if !seen.insert(index) && index > count =>"),
+                           Patch("src/set.rs", "if index != place =>", "if index > place =>")),
+        {"sets": ["parts_that_do_not_belong_together_are_refused"]}),
+]
+
+
+def judge(tree, each):
+    """(whether the row is as it should be, what happened)"""
+    try:
+        caught = tree.noticed(each.patches, each.tests)
+    except (LookupError, RuntimeError) as problem:
+        return False, f"FAILED: {problem}"
+    return bool(caught), f"caught by {caught}" if caught else "SURVIVED: no test noticed"
+
+
+def chosen(arguments):
+    """The rows that the arguments name, or None when they are wrong."""
+    rows = ROWS
+    if arguments[:1] == ["--slice"]:
+        kth, slices = (int(number) for number in arguments[1].split("/"))
+        rows, arguments = ROWS[kth - 1::slices], arguments[2:]
+    unknown = set(arguments) - {each.name for each in ROWS}
+    if unknown:
+        print(f"error: no row {', '.join(sorted(unknown))}; --list names them", file=sys.stderr)
+        return None
+    return [each for each in rows if not arguments or each.name in arguments]
+
+
+def main(arguments):
+    """Runs the rows."""
+    if arguments == ["--list"]:
+        print("\n".join(each.name for each in ROWS))
+        return 0
+    rows = chosen(arguments)
+    if not rows:
+        return 2
+    failed = 0
+    # Two copies of one workspace must not share a target folder: their crates have the same names there.
+    work = TARGET / "deep" / "planted"
+    tree = Tree(work / "tree", work / "target", "mutants")
+    missing = tree.missing(rows)
+    if missing:
+        print(f"error: without a fault these do not pass: {', '.join(missing)}", file=sys.stderr)
+        return 1
+    for each in rows:
+        began = time.monotonic()
+        good, what = judge(tree, each)
+        failed += not good
+        print(f"{'ok  ' if good else 'FAIL'} {each.name:26} {time.monotonic() - began:4.0f} s  {what}", flush=True)
+    print(f"planted faults: {len(rows) - failed} caught, {failed} not")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
