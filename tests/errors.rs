@@ -83,7 +83,7 @@ fn errors() -> Vec<Row> {
             Code::ModelLoadFailed,
             Category::User,
             None,
-            &["sha256:0101", "sha256:0202", "--expect"],
+            &["sha256:0101", "sha256:0202", "check the file"],
         ),
         (
             VramError::ModelLoad { problem: problem(), source: None },
