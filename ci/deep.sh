@@ -3,12 +3,14 @@
 #   ci/deep.sh                  lists the parts
 #   ci/deep.sh PART…            runs them, one after the other
 #   ci/deep.sh PART K/N         runs the Kth of N slices of a part that can be cut (its file says so)
-#   ci/deep.sh --table          prints what has been run: commit, part, slice, result, duration, last line
+#   ci/deep.sh --table          prints what has been run: commit, part, slice, result, duration, last line, and whether the code that
+#                               is examined (CODE below) is still as it was in that commit
 # A part is a file ci/deep/PART.sh: its first comment says what it shows. It resumes where it was stopped if its file says so. A
 # part that cannot run here ends as SKIPPED, by name, and never as passed.
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 
+CODE=(src cuda worker/src build.rs Cargo.toml Cargo.lock ':!src/**tests.rs' ':!src/**tests/**')
 results=${VRAM_RESIDENCY_DEEP_RESULTS:-$target/deep/results.tsv}
 logs=$target/deep/logs
 mkdir -p "$logs" "$(dirname "$results")"
@@ -20,9 +22,26 @@ list() {
     done
 }
 
+table() {
+    local row commit
+    [ -f "$results" ] || { echo "nothing has been run: $results does not exist" >&2; return 1; }
+    while IFS= read -r row; do
+        commit=$(cut -f 2 <<<"$row")
+        case $commit in
+            commit) printf '%s\tcode since\n' "$row" ;;
+            *+changes) printf '%s\tnot known\n' "$row" ;;
+            *)
+                if ! git rev-parse -q --verify "$commit^{commit}" >/dev/null; then printf '%s\tnot known\n' "$row"
+                elif git diff --quiet "$commit" -- "${CODE[@]}"; then printf '%s\tthe same\n' "$row"
+                else printf '%s\tchanged\n' "$row"; fi
+                ;;
+        esac
+    done <"$results" | column -t -s $'\t'
+}
+
 case ${1:-} in
     "") list && exit 0 ;;
-    --table) [ -f "$results" ] && column -t -s $'\t' "$results"; exit ;;
+    --table) table; exit ;;
 esac
 
 # What ran: the commit, and whether the tree had changes besides.

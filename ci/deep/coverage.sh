@@ -24,9 +24,9 @@ out=$CARGO_TARGET_DIR/lcov.info
 
 # Left out: what compiles other crates, what runs for a minute, what needs another build, and processes that die on purpose.
 tests=()
-for file in tests/*.rs; do
-    name=$(basename "$file" .rs)
-    case $name in compile_fail | stress | model | attacks) ;; *) tests+=(--test "$name") ;; esac
+for file in tests/*.rs tests/*/main.rs; do
+    name=${file#tests/} name=${name%.rs} name=${name%/main}
+    case $name in compile_fail | stress | model | attacks | device) ;; *) tests+=(--test "$name") ;; esac
 done
 status=0
 cargo test --locked --profile mutants --no-fail-fast -p vram-residency --lib "${tests[@]}" || status=1

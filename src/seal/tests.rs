@@ -300,4 +300,7 @@ fn serde_has_one_spelling() {
         assert!(serde_json::from_str::<SealedShard>(&bad).is_err(), "{bad}");
     }
     assert!(serde_json::from_str::<SealedShard>("[1,2]").is_err());
+    // Text that is too long is not even decoded: that would have said what the bytes are not.
+    let long = serde_json::from_str::<SealedShard>(&format!("\"{}\"", "ab".repeat(MAX_SEAL_BYTES + 1))).unwrap_err();
+    assert!(long.to_string().starts_with("not a seal"), "{long}");
 }

@@ -16,7 +16,7 @@ crate::cases! {
 }
 
 /// How many threads, and for how long: `VRAM_RESIDENCY_STRESS_SECONDS`, or what a device can be asked in a short time. On the
-/// mock `tests/stress.rs` does much more of this.
+/// mock `tests/stress/` does much more of this.
 fn extent() -> (u64, Duration) {
     let (threads, seconds) = match Kind::from_env() {
         Kind::Mock => (100, 3.0),
