@@ -3,15 +3,15 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-mod common;
+mod support;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use common::{Rig, noise, refusals, spec};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use support::{Rig, noise, refusals, spec};
 use vram_residency::{
     ErrorCode, ExecuteOptions, Execution, ManagerState, OnIntegrityFailure, RefusalReason, SealedShard, ShardId,
     ShardSource, TreeParams, VramError, digest_bytes, digest_reader,
@@ -51,7 +51,7 @@ fn on_rig<T>(params: &TreeParams, case: impl FnOnce(&Rig) -> T) -> T {
     RIGS.with_borrow_mut(|rigs| {
         let rig = rigs.entry(params.clone()).or_insert_with(|| {
             let params = params.clone();
-            Rig::with(common::small(), move |b| {
+            Rig::with(support::small(), move |b| {
                 b.tree_params(params).on_integrity_failure(OnIntegrityFailure::QuarantineShard)
             })
         });
@@ -172,7 +172,7 @@ proptest! {
         on_rig(&params, |rig| {
             let shard = rig.seal("case", &noise(length, 7));
             let at = at.index(length) as u64;
-            rig.flip(&shard, at, bit);
+            rig.flip_bit(&shard, at, bit);
             let (outcome, ran) = rig.execute(&shard);
             prop_assert!(!ran);
             match outcome {
@@ -302,7 +302,7 @@ proptest! {
         granularity in (8_u32..13).prop_map(|log| 1_u64 << log),
     ) {
         let total = 200_000_u64;
-        let config = common::small().capacity_bytes(total).granularity(granularity).poison(false);
+        let config = support::small().capacity_bytes(total).granularity(granularity).poison(false);
         let rig = Rig::with(config, |b| b.headroom(headroom));
         let mut live: BTreeMap<usize, (SealedShard, u64)> = BTreeMap::new();
         let mut stale: Vec<SealedShard> = Vec::new();

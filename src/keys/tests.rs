@@ -129,9 +129,66 @@ fn credentials_have_plain_names_and_an_absolute_folder() {
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o440)).unwrap();
     let here = || Some(folder.path().as_os_str().to_owned());
     WorkerSecret::from_credential(here(), "seal-secret").unwrap();
-    for name in ["", ".", "..", "../seal-secret", "a/b", "/etc/passwd", "seal-secret\0", &"x".repeat(256), "missing"] {
-        assert!(WorkerSecret::from_credential(here(), name).is_err(), "{name:?}");
+    let refused = |directory, name: &str| WorkerSecret::from_credential(directory, name).unwrap_err().to_string();
+    // By their names alone: these files can be read.
+    for name in [".hidden", "two words", "colon:"] {
+        std::fs::copy(&path, folder.path().join(name)).unwrap();
     }
-    assert!(WorkerSecret::from_credential(None, "seal-secret").is_err());
-    assert!(WorkerSecret::from_credential(Some("relative".into()), "seal-secret").is_err());
+    let long = "x".repeat(256);
+    for name in [
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "two words",
+        "colon:",
+        "../seal-secret",
+        "a/b",
+        "/etc/passwd",
+        "seal-secret\0",
+        &long,
+    ] {
+        assert!(refused(here(), name).contains("credential name"), "{name:?}");
+    }
+    for name in ["missing", &long[1..], "A-z_0.9"] {
+        assert!(refused(here(), name).contains("cannot be read"), "{name:?}");
+    }
+    assert!(refused(None, "seal-secret").contains("not set"));
+    assert!(refused(Some("relative".into()), "seal-secret").contains("not an absolute path"));
+}
+
+/// Whether the file at `$VRAM_RESIDENCY_OWN_SECRET` is taken by a process of the user it belongs to; the next test asks.
+#[test]
+#[ignore = "the next test starts it, as another user"]
+fn own_file_of_another_user() {
+    WorkerSecret::from_file(std::env::var_os("VRAM_RESIDENCY_OWN_SECRET").unwrap()).unwrap();
+}
+
+#[test]
+fn a_secret_belongs_to_root_or_to_the_user_of_the_process() {
+    // covers: KEY-1
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    use std::os::unix::process::CommandExt as _;
+    const OTHER: u32 = 54_321;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, [9; 32]).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    WorkerSecret::from_file(&path).unwrap();
+    if path.metadata().unwrap().uid() != 0 {
+        return; // Only root can give a file away, or be somebody else.
+    }
+    chown(&path, Some(OTHER), None).unwrap();
+    WorkerSecret::from_file_mounted(&path).unwrap();
+    let refused = WorkerSecret::from_file(&path).unwrap_err().to_string();
+    assert!(refused.contains("belongs to another user"), "{refused}");
+    // That user's own process takes it. It may not enter the folder this program lies in.
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let program = folder.path().join("tests");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut own = std::process::Command::new(&program);
+    own.args(["--exact", "keys::tests::own_file_of_another_user", "--include-ignored"]).uid(OTHER).current_dir("/");
+    let run = own.env("VRAM_RESIDENCY_OWN_SECRET", &path).output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&run.stderr));
 }

@@ -9,7 +9,7 @@ use vram_residency::{
 use vram_residency_rig::{Alias, EngineStream, Kind, Machine, Memory};
 
 #[allow(dead_code, reason = "each suite uses its own part of this file")]
-#[path = "../common/dice.rs"]
+#[path = "../support/dice.rs"]
 mod dice;
 
 pub(crate) use dice::{Dice, noise};

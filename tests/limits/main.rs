@@ -6,13 +6,13 @@
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::redundant_pub_crate)]
 
-#[path = "../common/mod.rs"]
-mod common;
+#[path = "../support/mod.rs"]
+mod support;
 mod tree;
 
 use std::io::{self, Read};
 
-use common::{Dice, Rig, block, builder, noise, spec};
+use support::{Dice, Rig, block, builder, noise, spec};
 use tree::Image;
 use vram_residency::{
     BadRange, DeviceSelector, MockConfig, OnIntegrityFailure, Policy, Purpose, ShardSource, VramError, VramManager,
@@ -77,7 +77,7 @@ fn life(rig: &Rig, image: &Image, block_size: u64, measured: bool, flip: u64) {
     for nowhere in [image.bytes, u64::MAX] {
         assert!(rig.manager.mock_controls().unwrap().flip_bit(&shard, nowhere, 0).is_err());
     }
-    rig.flip(&shard, flip, 3);
+    rig.flip_bit(&shard, flip, 3);
     let subtree = block_size * block_size / 32;
     let offset = flip / subtree * subtree;
     let bytes = subtree.min(image.bytes - offset);
@@ -109,7 +109,7 @@ fn a_sparse_machine_gives_the_digests_and_proofs_of_any_other() {
             let shard = rig.seal("a", &bytes);
             assert_eq!((shard.digest(), rig.manager.compute_vram_digest(&shard).unwrap()), (digest, digest));
             let at = dice.below(bytes.len() as u64);
-            rig.flip(&shard, at, 7);
+            rig.flip_bit(&shard, at, 7);
             assert!(rig.manager.verify_sealed(&shard).is_err(), "a flip at {at} of {} was not found", bytes.len());
             rig.manager.release(&shard).unwrap();
             rig.close_clean();

@@ -5,7 +5,6 @@
 
 #![allow(dead_code, reason = "each suite uses its own part of this file")]
 
-#[path = "../common/dice.rs"]
 mod dice;
 mod engine;
 
