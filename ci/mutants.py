@@ -44,7 +44,7 @@ STAGES = {
     "src/capacity.rs": (("lib:capacity",), DEVICE),
     "src/set.rs": (("sets",),),
     "src/adopt.rs": (("adoption",),),
-    "src/digest": (("lib:digest",), ("sources", "adoption")),
+    "src/digest": (("lib:digest",), ("sources", "adoption"), ("fsverity_parity",)),
 }
 
 

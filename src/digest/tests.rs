@@ -1,10 +1,11 @@
-//! Tests of the tree that see inside it; known answers of the stock tool are in `tests/digest.rs`.
+//! Tests of the tree that see inside it; `tests/fsverity_parity.rs` asks the stock tool.
 
 use std::num::NonZeroUsize;
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::{Layout, LayoutKind};
 
 fn threads(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
@@ -93,6 +94,41 @@ fn parameters_are_checked() {
     let error = TreeParams::new(4096, &[7; 33]).unwrap_err();
     assert!(error.to_string().starts_with("salt is 33 bytes"), "{error}");
     assert_eq!(TreeParams::default(), TreeParams::new(4096, b"").unwrap());
+}
+
+#[test]
+fn parameters_and_layouts_say_what_they_were_made_of() {
+    // covers: DIG-1
+    let params = TreeParams::new(1024, &[7, 0, 9]).unwrap();
+    assert_eq!((params.block_size(), params.log_block(), params.salt()), (1024, 10, [7, 0, 9].as_slice()));
+    let file = Layout::of_file(&params, 10);
+    assert_eq!((file.kind(), file.block_size(), file.byte_len()), (LayoutKind::File, 1024, 10));
+    assert_eq!((LayoutKind::File.as_str(), LayoutKind::Tensors.as_str()), ("file", "tensors"));
+    assert_eq!((LayoutKind::Tensors.to_string().as_str(), file.tensors().len()), ("tensors", 0));
+    // From the second block on lies the second region; between them lies padding; in nothing lies no tensor.
+    let regions = Layout::of_regions(&params, &[10, 0, 20]).unwrap();
+    assert_eq!((regions.kind(), regions.byte_len()), (LayoutKind::Tensors, 1044));
+    let within = |offset, bytes| regions.tensor_in(offset, bytes).map(|tensor| tensor.name.as_str());
+    let asked = [(0, 1), (9, 1), (10, 1), (1023, 1), (1023, 2), (1024, 1), (1043, 9), (1044, 9), (5, 0), (1030, 0)];
+    let (first, third) = (Some("region 0"), Some("region 2"));
+    let known = [first, first, None, None, third, third, third, None, None, None];
+    assert_eq!(asked.map(|(offset, bytes)| within(offset, bytes)), known);
+}
+
+#[test]
+fn the_stock_tools_answers() {
+    // covers: DIG-1
+    // As `fsverity digest` 1.5 prints them, with `--block-size` and `--salt`, for a file of 10,000 letters `a`.
+    let counted: Vec<u8> = (0..32).collect();
+    for (block, salt, known) in [
+        (1024, [].as_slice(), "71b925e307bbb064d93c452e0611c071d86d007222f0e7365666aef0c7125fa7"),
+        (4096, &[1, 2, 3, 4, 5], "67594aa53d8656e2091820788378eaa85630d67434f71f65710fcf37dca9f7b6"),
+        (4096, &counted, "b7e74d894d63282c97835a7db675fc2af95b36f350812da56ef0a753dc0d7c63"),
+        (65536, &[], "eedbc5fcdd10859730f7af64cd73d0028d429df22b32a981e982f221c6e22916"),
+    ] {
+        let params = TreeParams::new(block, salt).unwrap();
+        assert_eq!(digest_bytes(&params, &[b'a'; 10_000]).to_string(), format!("sha256:{known}"), "{block} {salt:?}");
+    }
 }
 
 #[test]
