@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # The crate's own threads, the standard library and the mock's C under the thread sanitizer; a planted race is found.
+# covers: CON-2
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/../lib.sh"
 

@@ -108,11 +108,41 @@ fn parameters_and_layouts_say_what_they_were_made_of() {
     // From the second block on lies the second region; between them lies padding; in nothing lies no tensor.
     let regions = Layout::of_regions(&params, &[10, 0, 20]).unwrap();
     assert_eq!((regions.kind(), regions.byte_len()), (LayoutKind::Tensors, 1044));
+    // The encoding that the documentation describes, written and hashed elsewhere.
+    let known = "1d5e1ce543dd939cbfbd65774b00b8af4c869e3318d73962b3891ce7f7b9bd1e";
+    assert_eq!(hex::encode(regions.digest()), known);
     let within = |offset, bytes| regions.tensor_in(offset, bytes).map(|tensor| tensor.name.as_str());
     let asked = [(0, 1), (9, 1), (10, 1), (1023, 1), (1023, 2), (1024, 1), (1043, 9), (1044, 9), (5, 0), (1030, 0)];
     let (first, third) = (Some("region 0"), Some("region 2"));
     let known = [first, first, None, None, third, third, third, None, None, None];
     assert_eq!(asked.map(|(offset, bytes)| within(offset, bytes)), known);
+}
+
+/// Gives a byte in every third call, is interrupted in the next, and ends or fails at last.
+struct Restless(u32, Option<std::io::ErrorKind>);
+
+impl std::io::Read for Restless {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0 += 1;
+        match (self.0, self.1) {
+            (10.., None) => Ok(0),
+            (10.., Some(kind)) => Err(kind.into()),
+            (call, _) if call % 3 == 1 => Err(std::io::ErrorKind::Interrupted.into()),
+            _ => {
+                buffer[0] = b'a';
+                Ok(1)
+            }
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_read_is_tried_again_and_a_failed_one_is_not() {
+    // covers: DIG-3
+    let params = TreeParams::default();
+    assert_eq!(digest_reader(&params, threads(1), Restless(0, None)).unwrap(), (digest_bytes(&params, b"aaaaaa"), 6));
+    let failed = digest_reader(&params, threads(1), Restless(0, Some(std::io::ErrorKind::BrokenPipe))).unwrap_err();
+    assert!(failed.to_string().contains("broken pipe"), "{failed}");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Engines' memory, engines' streams, batches and seals that are renewed, between threads.
-// covers: CON-1 RES-9 VER-1
+// covers: CON-1 CON-2 RES-9 VER-1
 
 use std::sync::atomic::AtomicU8;
 
