@@ -4,6 +4,7 @@ ci/planted-faults.py share, and the copy on which ci/mutants.py lets its tool wo
 import os
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,16 @@ class Tree:
         targets = [part for target in sorted(tests)
                    for part in (["--lib"] if target == "lib" else ["--test", target])]
         environment = {**os.environ, "CARGO_TARGET_DIR": str(self.target), "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0"}
-        command = ["cargo", "test", "--locked", "--profile", self.profile, "-p", PACKAGE, "--no-fail-fast"]
-        return subprocess.run([*command, *targets, *rest],
-                              cwd=self.folder, env=environment, capture_output=True, text=True, timeout=limit, check=False)
+        command = ["cargo", "test", "--locked", "--profile", self.profile, "-p", PACKAGE, "--no-fail-fast", *targets, *rest]
+        with subprocess.Popen(command, cwd=self.folder, env=environment, text=True, start_new_session=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+            try:
+                out, err = running.communicate(timeout=limit)
+            except subprocess.TimeoutExpired:
+                # The test that hangs is a child of cargo: without its end it would go on for ever.
+                os.killpg(running.pid, signal.SIGKILL)
+                raise
+        return subprocess.CompletedProcess(command, running.returncode, out, err)
 
     def run(self, tests):
         """Builds, then runs the named tests: (names that failed, names that passed), or None where they hang."""
