@@ -121,6 +121,14 @@ fn files_are_judged() {
 }
 
 #[test]
+fn a_file_whose_bytes_do_not_come_is_refused() {
+    // covers: KEY-1
+    // A regular file of this process's user; nothing is mapped at its beginning.
+    let refused = WorkerSecret::from_file("/proc/self/mem").unwrap_err().to_string();
+    assert!(refused.contains("cannot be read"), "{refused}");
+}
+
+#[test]
 fn credentials_have_plain_names_and_an_absolute_folder() {
     // covers: KEY-1
     let folder = tempfile::tempdir().unwrap();
