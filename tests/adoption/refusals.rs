@@ -105,6 +105,14 @@ fn memory_of_a_live_shard_is_not_adopted_again() {
     ] {
         assert_refused(&rig, spec("second"), &arena, &taken, regions_are_refused);
     }
+    // Nor by another manager on the device, whom the driver refuses.
+    let other = support::builder(&rig.config).build().unwrap();
+    for taken in [arena.region(999, 1), RawRegion::new(address + 100, 10)] {
+        let (error, owner) = refused(adopt(&other, spec("second"), &arena, &[taken]).0);
+        assert!(regions_are_refused(&error) && error.to_string().contains("nobody else has adopted"), "{error}");
+        drop(owner);
+    }
+    drop(other);
     rig.manager.execute(first.shard(), |_| ()).unwrap();
     rig.manager.execute(&owned, |_| ()).unwrap();
     // The twin: what lies between is free, and so is all of it after the release.
