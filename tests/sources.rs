@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use support::{Rig, noise, spec};
-use vram_residency::{ErrorCode, ManagerState, ShardSource, VramError, digest_bytes};
+use vram_residency::{ErrorCode, LayoutKind, ManagerState, ShardSource, TreeParams, VramError, digest_bytes};
 
 fn temp() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -324,4 +324,51 @@ fn a_name_in_use_is_refused_before_anything_is_read() {
     rig.manager.release(&shard).unwrap();
     rig.seal("taken", &noise(100, 2));
     rig.close_clean();
+}
+
+#[test]
+fn an_image_is_read_once_whole_and_unchanged_or_not_confirmed() {
+    // covers: DIG-1 SEAL-6
+    let (folder, params) = (temp(), TreeParams::default());
+    let bytes = noise(10_000, 6);
+    let path = write(folder.path(), "model.bin", &bytes);
+    let open = || ShardSource::file(&path).unwrap().into_image(&params).unwrap();
+    let mut image = open();
+    assert_eq!((image.layout().kind(), image.layout().byte_len()), (LayoutKind::File, 10_000));
+    let shown = format!("{image:?}");
+    assert!(shown.contains("model.bin") && shown.len() < 300, "{shown}");
+    let mut read = Vec::new();
+    image.read_to_end(&mut read).unwrap();
+    assert!(read == bytes);
+    image.finish().unwrap();
+    // Left before its end; longer than it was; written to.
+    let mut early = open();
+    early.read_exact(&mut [0; 9_999]).unwrap();
+    assert_eq!(early.finish().unwrap_err().code(), ErrorCode::Internal);
+    let append = || OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more").unwrap();
+    let mut longer = open();
+    append();
+    longer.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(longer.finish().unwrap_err().code(), ErrorCode::ModelLoadFailed);
+    // Shorter: the read says so, with the error of the library inside.
+    let mut shorter = open();
+    File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+    let error = shorter.read_to_end(&mut Vec::new()).unwrap_err();
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<VramError>()).unwrap();
+    assert_eq!(inner.code(), ErrorCode::ModelLoadFailed, "{inner}");
+}
+
+#[test]
+fn a_source_shows_its_name_and_length_and_no_bytes() {
+    // covers: AUD-6
+    let (folder, secret) = (temp(), b"never to be shown");
+    let path = write(folder.path(), "weights.bin", secret);
+    let shown = [format!("{:?}", ShardSource::file(&path).unwrap()), format!("{:?}", ShardSource::bytes(secret))];
+    assert!(shown[0].contains("weights.bin"), "{}", shown[0]);
+    for text in &shown {
+        assert!(text.contains("17") && !text.contains("never") && !text.contains(&format!("{:?}", b'n')), "{text}");
+    }
+    let error = ShardSource::safetensors(&path).unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ModelLoadFailed);
+    assert!(error.to_string().contains("weights.bin"), "{error}");
 }

@@ -72,6 +72,8 @@ fn unusable_regions_are_refused_and_the_owner_comes_back() {
         vec![arena.region(odd, 16).element_bytes(1)],
     ];
     assert_eq!((one.byte_len(), good[1][1].byte_len()), (3000, 4));
+    // What is shown of a region holds no address.
+    assert_eq!(format!("{one:?}"), "RawRegion { bytes: 3000, .. }");
     for regions in good {
         let (adopted, _drops) = adopt(&rig.manager, spec("engine"), &arena, &regions);
         rig.manager.release(adopted.unwrap().shard()).unwrap();
