@@ -131,7 +131,7 @@ Feature: Many threads at once
     And weights llama of 20000 bytes
     And the shard part-0 is sealed from llama
     When 6 threads work on part-0 at once, and every other one panics
-    Then all of them succeeded
+    Then all others succeeded
     And the trail has 6 times execute_started
     And the trail pairs each beginning of work with its end
     When I execute part-0
@@ -145,7 +145,7 @@ Feature: Many threads at once
     Given a manager
     And weights llama of 200000 bytes
     When 4 threads seal shards of llama at once, and the source of every other one panics
-    Then all of them succeeded
+    Then all others succeeded
     And the trail has 2 times vram_sealed
     And those that were sealed verify
     And own-1 can be sealed from llama after all

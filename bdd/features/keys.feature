@@ -62,19 +62,19 @@ Feature: Secrets and keys
     And the message shows neither the secret nor its place
 
     Examples:
-      | bytes | permissions | where                    | problem                                |
-      | 64    | 640         | the file                 | can be used by group or others         |
-      | 64    | 604         | the file                 | can be used by group or others         |
-      | 64    | 620         | the file as mounted      | can be written by group or others      |
-      | 64    | 602         | a link as mounted        | can be written by group or others      |
-      | 64    | 600         | a link                   | is not a regular file                  |
-      | 64    | 600         | the folder               | is not a regular file                  |
-      | 64    | 600         | the folder as mounted    | is not a regular file                  |
-      | 64    | 600         | nowhere                  | cannot be read                         |
-      | 64    | 600         | nowhere as mounted       | cannot be read                         |
-      | 31    | 600         | the file                 | is 31 bytes long; 32 to 4096 are allowed |
-      | 31    | 444         | the file as mounted      | is 31 bytes long; 32 to 4096 are allowed |
-      | 4097  | 600         | the file                 | is longer than 4096 bytes              |
+      | bytes | permissions | where                 | problem                                  |
+      | 64    | 640         | the file              | can be used by group or others           |
+      | 64    | 604         | the file              | can be used by group or others           |
+      | 64    | 620         | the file as mounted   | can be written by group or others        |
+      | 64    | 602         | a link as mounted     | can be written by group or others        |
+      | 64    | 600         | a link                | is not a regular file                    |
+      | 64    | 600         | the folder            | is not a regular file                    |
+      | 64    | 600         | the folder as mounted | is not a regular file                    |
+      | 64    | 600         | nowhere               | cannot be read                           |
+      | 64    | 600         | nowhere as mounted    | cannot be read                           |
+      | 31    | 600         | the file              | is 31 bytes long; 32 to 4096 are allowed |
+      | 31    | 444         | the file as mounted   | is 31 bytes long; 32 to 4096 are allowed |
+      | 4097  | 600         | the file              | is longer than 4096 bytes                |
 
   @KEY-1
   Scenario: A service takes the credential that it was given
@@ -89,11 +89,11 @@ Feature: Secrets and keys
     Then the process says that the worker secret <problem>
 
     Examples:
-      | permissions | what       | name          | problem                           |
-      | 440         | its folder | other.key     | cannot be read                    |
-      | 440         | its folder | ../secret.key | has a credential name outside     |
-      | 440         | its folder | .secret.key   | has a credential name outside     |
-      | 460         | its folder | secret.key    | can be written by group or others |
+      | permissions | what       | name          | problem                                                       |
+      | 440         | its folder | other.key     | cannot be read                                                |
+      | 440         | its folder | ../secret.key | has a credential name outside                                 |
+      | 440         | its folder | .secret.key   | has a credential name outside                                 |
+      | 460         | its folder | secret.key    | can be written by group or others                             |
       | 440         | no folder  | secret.key    | is a systemd credential, but CREDENTIALS_DIRECTORY is not set |
 
   @KEY-1

@@ -119,7 +119,7 @@ Feature: Recovery from errors
 
   @SCR-2 @RES-5 @faults @capacity
   Scenario: Memory that could not be wiped stays taken and is given to nobody, until it was wiped after all
-    Given a manager on a device of 20 units with 4 units of headroom
+    Given a manager on a device of 40 units with 24 units of headroom
     And weights llama of 7 units
     And the shard part-0 is sealed from llama
     And the device will skip a fill
@@ -145,7 +145,7 @@ Feature: Recovery from errors
 
   @SCR-1 @RES-5 @capacity
   Scenario: Memory that was wiped is given out again
-    Given a manager on a device of 20 units with 4 units of headroom
+    Given a manager on a device of 40 units with 24 units of headroom
     And weights llama of 7 units
     And the shard part-0 is sealed from llama
     When I release part-0

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cucumber::{given, when};
 use vram_residency::{ShardSource, VramError, digest_source};
@@ -30,8 +30,10 @@ fn execute_behind_a_check(world: &mut World, name: &str, between: impl FnOnce(&W
         ended.send(checked).unwrap();
     });
     has_begun.recv().unwrap();
-    // As soon as its digest has begun, where that can be seen.
+    let started = Instant::now();
+    // Until its digest has begun, where that can be seen.
     while before.is_some() && world.device().digests() == before && !thread.is_finished() {
+        assert!(started.elapsed() < LIMIT, "the older check does not begin");
         std::thread::yield_now();
     }
     between(world, place);
@@ -42,6 +44,9 @@ fn execute_behind_a_check(world: &mut World, name: &str, between: impl FnOnce(&W
     thread.join().unwrap();
     // It saw the bytes before the change or after it.
     assert!(matches!(older, Ok(_) | Err(VramError::IntegrityFailure { .. })), "{older:?}");
+    if older.is_ok() && executed.is_ok() {
+        world.assert_digests_since(before, 2, "each has its own");
+    }
     world.note(executed);
 }
 

@@ -17,7 +17,14 @@ const TAG: usize = 32;
 
 /// Bytes of a secret that text would show as they are.
 fn characters(bytes: usize) -> Vec<u8> {
-    b"Never.shown:".iter().copied().cycle().zip(0_u32..).map(|(byte, at)| byte ^ (at / 12 % 2) as u8).take(bytes).collect()
+    b"Never.shown:"
+        .iter()
+        .copied()
+        .cycle()
+        .zip(0_u32..)
+        .map(|(byte, at)| byte ^ (at / 12 % 2) as u8)
+        .take(bytes)
+        .collect()
 }
 
 fn keep(world: &mut World, bytes: Vec<u8>, taken: Result<WorkerSecret, VramError>) {
