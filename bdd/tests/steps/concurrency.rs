@@ -283,11 +283,6 @@ fn pairs(world: &mut World) {
         let step = match event.kind {
             EventKind::ExecuteStarted { .. } => 1,
             EventKind::ExecuteFinished { .. } => -1,
-            // Nothing of a shard in use is wiped.
-            EventKind::VramWiped { ref shard, .. } => {
-                assert_eq!(open.get(shard.as_str()).copied().unwrap_or(0), 0, "{shard} was wiped in use");
-                0
-            }
             _ => continue,
         };
         let shard = event.kind.shard().expect("an event of a shard").to_string();
