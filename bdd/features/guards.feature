@@ -1,4 +1,4 @@
-Feature: Guards, batches, brackets and engine streams
+Feature: Guards, batches and engine streams
   A guard exists only over verified bytes. While it lives its shard stays; what it computed counts only if it finishes well.
 
   @VER-12
@@ -128,54 +128,6 @@ Feature: Guards, batches, brackets and engine streams
     And I begin the batch part-0
     Then it succeeds
 
-  @VER-6
-  Scenario: A bracket that finds nothing lets the result count
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    When I take a bracketed guard of part-0
-    And the guard finishes
-    Then it succeeds
-    And 1 digest was taken since
-    And the executions ended as: finished
-
-  @VER-6 @VER-5
-  Scenario: A bracket discards the result of work over bytes that changed
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    When I take a bracketed guard of part-0
-    And bit 3 of byte 40000 of part-0 flips in VRAM
-    And the guard finishes
-    Then it is an integrity failure of part-0 that covers byte 40000
-    And the executions ended as: discarded
-    And the manager has stopped for integrity
-
-  @VER-6
-  Scenario: Without a bracket only the next check finds the change
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    When I take a guard of part-0
-    And bit 3 of byte 40000 of part-0 flips in VRAM
-    And the guard finishes
-    Then it succeeds
-    And 0 digests were taken since
-    When I take a guard of part-0
-    Then it is an integrity failure of part-0 that covers byte 40000
-
-  @VER-6 @VER-7
-  Scenario: In a bracketed batch only the changed result is lost
-    Given a manager that quarantines only the shard
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    And the shard part-1 is sealed from llama
-    When I begin bracketed the batch part-0, part-1
-    And bit 3 of byte 40000 of part-1 flips in VRAM
-    And the batch finishes
-    Then it is an integrity failure of part-1 that covers byte 40000
-    And the executions ended as: finished, discarded
-
   # On a GPU it costs the context: see the device suite.
   @DEV-5 @mock
   Scenario: A stray write to a sealed shard is stopped by the device and reported
@@ -191,19 +143,6 @@ Feature: Guards, batches, brackets and engine streams
     When I go on
     And I execute part-0
     Then it read the weights nines
-
-  @VER-10 @DEV-5 @writable
-  Scenario: The check sees what the engine's stream has still to write
-    Given a device that cannot map memory read-only
-    And a manager that quarantines only the shard
-    And weights nines of 5000 bytes that are all 9
-    And the shard part-0 is sealed from nines
-    And an engine's stream
-    When the engine enqueues 8 over 1 byte at 4999 of part-0
-    And I take a guard of part-0 on the engine's stream
-    Then it is an integrity failure of part-0 that covers byte 4999
-    And there is no guard
-    And the engine has 0 operations to do
 
   @VER-10 @writable
   Scenario: A stream whose work leaves the bytes as they are is followed and served
@@ -264,19 +203,6 @@ Feature: Guards, batches, brackets and engine streams
     When the engine closes its stream
     And I release part-0
     Then it succeeds
-
-  @VER-6 @VER-10 @writable
-  Scenario: A bracket sees what the engine wrote during the work
-    Given a device that cannot map memory read-only
-    And a manager
-    And weights nines of 5000 bytes that are all 9
-    And the shard part-0 is sealed from nines
-    And an engine's stream
-    When I take a bracketed guard of part-0 on the engine's stream
-    And the engine enqueues 8 over 1 byte at 4999 of part-0
-    And the guard finishes
-    Then it is an integrity failure of part-0 that covers byte 4999
-    And the executions ended as: discarded
 
   @VER-10 @VER-3 @late @writable
   Scenario: A dropped guard keeps its shard until the engine's queue has run

@@ -15,6 +15,7 @@ mod faults;
 mod holding;
 mod making;
 mod steps;
+mod threads;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +43,9 @@ fn report(choice: Choice) -> PathBuf {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    if let Some(ended) = steps::take_credential() {
+        return ended;
+    }
     let choice = Choice::from_env();
     let anchor = device::Anchor::new();
     let device = anchor.describe();

@@ -22,6 +22,41 @@ pub(crate) fn unwipeable(how: &str) -> bool {
     matches!(how, "skip every fill" | "die")
 }
 
+/// The call and its turn in `fail CALL number N`.
+fn call_and_turn(how: &str) -> Option<(&str, u64)> {
+    let (call, turn) = how.strip_prefix("fail ")?.split_once(" number ")?;
+    Some((call, turn.parse().expect("a number")))
+}
+
+/// A call of the mock that fails in its turn.
+fn nth_on_mock(call: &str, turn: u64) -> FaultOrder {
+    let call = match call {
+        "allocation" => MockCall::Alloc,
+        "upload" => MockCall::CopyToDevice,
+        "readback" => MockCall::CopyToHost,
+        "fill" => MockCall::Fill,
+        "digest" => MockCall::Digest,
+        "wait" => MockCall::Synchronize,
+        "switch" => MockCall::Protect,
+        other => panic!("no such call: {other}"),
+    };
+    Fault::call(call).nth(turn)
+}
+
+/// The same on the stand-in, by the driver's own names.
+fn nth_on_stand_in(stand_in: &StandIn, call: &str, turn: u64) {
+    match call {
+        "allocation" => stand_in.order("cuMemCreate", UNKNOWN, turn, 1),
+        "upload" => stand_in.order("cuMemcpyHtoDAsync_v2", UNKNOWN, turn, 1),
+        "readback" => stand_in.order("cuMemcpyDtoHAsync_v2", UNKNOWN, turn, 1),
+        "fill" => stand_in.order("cuMemsetD8Async", UNKNOWN, turn, 1),
+        "digest" => stand_in.order("cuLaunchKernel", UNKNOWN, (turn - 1) * DIGEST + 1, 1),
+        "wait" => stand_in.quirk("stream wait fails", turn, 1),
+        "switch" => stand_in.quirk("switch fails", turn, 1),
+        other => panic!("no such call: {other}"),
+    }
+}
+
 /// Tells the device to misbehave, on the next call that can meet it and once, unless the words say otherwise.
 pub(crate) fn order(device: &Device, how: &str) {
     match (&*device.machine, device.stand_in()) {
@@ -32,6 +67,9 @@ pub(crate) fn order(device: &Device, how: &str) {
 }
 
 fn on_mock(how: &str) -> FaultOrder {
+    if let Some((call, turn)) = call_and_turn(how) {
+        return nth_on_mock(call, turn);
+    }
     match how {
         "skip a digest" => Fault::DigestSkipped.into(),
         "digest half and say so" => Fault::DigestShort.into(),
@@ -59,6 +97,9 @@ fn on_mock(how: &str) -> FaultOrder {
 }
 
 fn on_stand_in(stand_in: &StandIn, how: &str) {
+    if let Some((call, turn)) = call_and_turn(how) {
+        return nth_on_stand_in(stand_in, call, turn);
+    }
     match how {
         "skip a digest" => stand_in.quirk("kernel skipped", 1, DIGEST),
         "digest half and say so" => stand_in.quirk("half hashed", 1, 1),

@@ -43,10 +43,25 @@ impl Setup {
     }
 }
 
+/// The secret of managers for which a scenario chose none.
+pub(crate) fn usual_secret() -> WorkerSecret {
+    WorkerSecret::from_bytes(&[7; 32]).unwrap()
+}
+
 /// A manager to be, on the device that `selector` names, whose unit is `unit`.
 pub(crate) fn builder(selector: DeviceSelector, unit: u64, setup: &Setup) -> VramManagerBuilder {
+    builder_of(usual_secret(), selector, unit, setup)
+}
+
+/// The same of another secret.
+pub(crate) fn builder_of(
+    secret: WorkerSecret,
+    selector: DeviceSelector,
+    unit: u64,
+    setup: &Setup,
+) -> VramManagerBuilder {
     let worker = WorkerId::new(setup.worker).unwrap();
-    let begun = VramManager::builder(worker, WorkerSecret::from_bytes(&[7; 32]).unwrap())
+    let begun = VramManager::builder(worker, secret)
         .device(selector)
         .policy(setup.policy.clone())
         .tree_params(setup.params.clone())

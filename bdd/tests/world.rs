@@ -6,14 +6,14 @@ use std::thread::JoinHandle;
 
 use vram_residency::{
     Digest, ErrorCode, EventKind, ManagerState, MemorySink, OwnedExecution, Scratch, SealedShard, ShardSource,
-    ShardSpec, ShutdownReport, VramError, VramManager, digest_bytes,
+    ShardSpec, ShutdownReport, VramError, VramManager, WorkerSecret, digest_bytes,
 };
 use vram_residency_rig::Machine;
 
 use crate::device::{Device, Left, first};
 use crate::engine::{Engine, Stream};
 use crate::holding::{Batch, Held, place};
-use crate::making::{Setup, builder};
+use crate::making::{Setup, builder_of, usual_secret};
 
 /// A second manager, with its device as an attacker there sees it.
 #[derive(Debug)]
@@ -43,8 +43,16 @@ pub(crate) struct World {
     pub(crate) ending: Option<JoinHandle<ShutdownReport>>,
     pub(crate) report: Option<ShutdownReport>,
     pub(crate) folder: Option<tempfile::TempDir>,
+    /// For the next manager, where the scenario chooses its secret.
+    pub(crate) secret: Option<WorkerSecret>,
+    /// The bytes of the last secret that the scenario chose.
+    pub(crate) secret_bytes: Vec<u8>,
+    /// What every error so far said, to people and to developers.
+    pub(crate) said: Vec<String>,
     /// How the last call ended; taken by the step that looks at it.
     pub(crate) outcome: Option<Result<(), VramError>>,
+    /// How the threads of the last call ended, each in its own way.
+    pub(crate) outcomes: Vec<Result<(), VramError>>,
     pub(crate) ran: bool,
     pub(crate) read: Vec<u8>,
     pub(crate) digest: Option<Digest>,
@@ -68,7 +76,8 @@ impl World {
         self.sink = Arc::new(if setup.durable_sink { MemorySink::claiming_durable() } else { MemorySink::default() });
         let sink = Arc::clone(&self.sink);
         let selector = device.machine.selector_of(first() + setup.ordinal);
-        let built = builder(selector, device.unit, &setup).audit(sink).build();
+        let secret = self.secret.take().unwrap_or_else(usual_secret);
+        let built = builder_of(secret, selector, device.unit, &setup).audit(sink).build();
         let device = self.device.insert(device);
         let manager = built?;
         device.note_manager(0);
@@ -166,7 +175,10 @@ impl World {
     pub(crate) fn note<T>(&mut self, outcome: Result<T, VramError>) -> Option<T> {
         let (value, outcome) = match outcome {
             Ok(value) => (Some(value), Ok(())),
-            Err(error) => (None, Err(error)),
+            Err(error) => {
+                self.said.push(format!("{error} {error:?}"));
+                (None, Err(error))
+            }
         };
         self.outcome = Some(outcome);
         value

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use cucumber::given;
-use vram_residency::{OnIntegrityFailure, Policy, TreeParams};
+use vram_residency::{OnIntegrityFailure, Policy, TreeParams, WorkerSecret};
 
 use crate::device::first;
-use crate::making::{Setup, builder, check_space, noise, spec, taken};
+use crate::making::{Setup, builder_of, check_space, noise, spec, taken, usual_secret};
 use crate::world::{Second, World};
 
 #[given("a device that cannot map memory read-only")]
@@ -70,23 +70,28 @@ fn an_audited_manager(world: &mut World) {
 
 #[given("a second manager on the same device")]
 fn a_second_manager(world: &mut World) {
-    a_second(world, Setup::default());
+    a_second(world, Setup::default(), usual_secret());
 }
 
 #[given("a second manager on another device")]
 fn a_manager_elsewhere(world: &mut World) {
-    a_second(world, Setup { ordinal: 1, ..Setup::default() });
+    a_second(world, Setup { ordinal: 1, ..Setup::default() }, usual_secret());
 }
 
 #[given("a second manager of another worker")]
 fn a_manager_of_another(world: &mut World) {
-    a_second(world, Setup { worker: "worker-2", ..Setup::default() });
+    a_second(world, Setup { worker: "worker-2", ..Setup::default() }, usual_secret());
 }
 
-fn a_second(world: &mut World, setup: Setup) {
+#[given("a second manager of another secret")]
+fn a_manager_of_another_secret(world: &mut World) {
+    a_second(world, Setup::default(), WorkerSecret::from_bytes(&[8; 32]).unwrap());
+}
+
+fn a_second(world: &mut World, setup: Setup, secret: WorkerSecret) {
     let device = world.device();
     let ordinal = first() + setup.ordinal;
-    let manager = builder(device.machine.selector_of(ordinal), device.unit, &setup).build().unwrap();
+    let manager = builder_of(secret, device.machine.selector_of(ordinal), device.unit, &setup).build().unwrap();
     let same = manager.device_uuid() == world.manager().device_uuid();
     assert_eq!(same, setup.ordinal == 0, "devices are told apart");
     let machine = device.machine.beside(ordinal);
