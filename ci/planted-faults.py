@@ -28,6 +28,12 @@ def row(name, path, old, new, **tests):
                {target: [names] if isinstance(names, str) else names for target, names in tests.items()})
 
 
+EXECUTION_ENDED = "        self.core.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration });\n"
+UNPIN = """        match self.stream.filter(|_| !self.waited) {
+            Some(stream) => self.core.reap_later(record, stream),
+            None => drop(record),
+        }
+"""
 CHANGED = "an_owned_guard_of_changed_bytes_does_not_exist"
 SEAL_VECTORS = "the_vector_file_is_what_this_code_signs"
 
@@ -73,9 +79,12 @@ ROWS = [
     row("stopped-during-check", "src/execution/scope.rs", "core.permit()?; // another shard may have failed meanwhile\n", "",
         states="work_whose_check_passed_just_before_the_manager_stopped_does_not_run"),
     row("stopped-at-finish", "src/execution/scope.rs",
-        "ManagerState::Ready | ManagerState::Draining => Ok(self.verification.clone()),",
-        "ManagerState::Ready | ManagerState::Draining | ManagerState::Stopped(crate::error::StopReason::IntegrityFailure) => "
-        "Ok(self.verification.clone()),", states="results_in_flight_are_discarded_when_another_shard_fails"),
+        "if let state @ ManagerState::Stopped(_) = self.core.state.get() {",
+        "if let state @ ManagerState::Stopped(crate::error::StopReason::Shutdown) = self.core.state.get() {",
+        states="results_in_flight_are_discarded_when_another_shard_fails"),
+    row("failed-at-finish", "src/execution/scope.rs", "record.failure.get().map(|first_bad| (record, first_bad))",
+        "record.failure.get().filter(|_| false).map(|first_bad| (record, first_bad))",
+        executions="a_result_over_a_shard_that_was_found_changed_is_discarded_though_the_manager_goes_on"),
     row("bracket-skipped", "src/execution/scope.rs", "bracket: options.bracket.then_some(coverage)",
         "bracket: options.bracket.then_some(coverage).filter(|_| false)",
         executions="a_bracket_discards_the_result_of_work_over_bytes_that_changed"),
@@ -96,6 +105,8 @@ ROWS = [
         states="by_choice_only_the_shard_is_out_of_service"),
     row("residue-not-counted", "src/capacity.rs", "self.ledger.residue.fetch_add(self.bytes, Ordering::AcqRel);",
         "self.ledger.residue.fetch_add(0, Ordering::AcqRel);", lib="quarantined_bytes_stay_used"),
+    row("event-after-unpin", "src/execution/scope.rs", EXECUTION_ENDED + UNPIN, UNPIN + EXECUTION_ENDED,
+        executions="a_shard_is_not_let_go_before_the_trail_says_that_its_execution_ended"),
     row("event-dropped", "src/execution/scope.rs",
         "core.trail.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;", "",
         audit="every_step_of_an_ordinary_life_leaves_its_event_once"),

@@ -6,6 +6,7 @@
 //! is held while the memory of a record that nobody pins is taken for its successor; no others nest. A caller's code runs under
 //! two of them: sinks under the audit trail's, a source's reads under staging's. `.specs/25-lifecycle.md` has the table.
 
+use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -58,7 +59,6 @@ pub struct WipeReport {
 }
 
 /// The shared heart of a manager.
-#[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) identity: Identity,
     pub(crate) key: SealKey,
@@ -81,6 +81,16 @@ pub(crate) struct Core {
     reapable: Mutex<Vec<Reapable>>,
     /// Guards with a longest holding time, and the last number given to one.
     watched: Mutex<(u64, Vec<Watch>)>,
+}
+
+impl fmt::Debug for Core {
+    /// Who it is and how it is: what it holds would show addresses and the driver's handles.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("identity", &self.identity)
+            .field("state", &self.state.get())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Memory kept out of the pool, with what counts it.

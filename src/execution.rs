@@ -3,6 +3,7 @@
 //! Owns [`Execution`], [`Verified`] and [`ExecuteOptions`]. An execution exists only after a check that began after its call found
 //! every byte as sealed; while it exists the shard cannot be released; its result counts only if `finish` says so.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
@@ -153,10 +154,16 @@ impl<'a> VerifiedRegion<'a> {
 }
 
 /// Verified bytes, for as long as the execution that verified them.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Verified<'a> {
     scope: &'a Scope,
     record: &'a Pinned,
+}
+
+impl fmt::Debug for Verified<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verified").field("scope", self.scope).finish_non_exhaustive()
+    }
 }
 
 impl<'a> Verified<'a> {

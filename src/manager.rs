@@ -2,6 +2,7 @@
 //!
 //! Owns the public calls and their order. Everything behind it — ledger, slot table, device, trail — is reached through here.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,11 +58,16 @@ pub use spec::ShardSpec;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct VramManager {
     core: Arc<Core>,
     #[cfg(feature = "mock")]
     mock: Option<Arc<crate::driver::mock::MockDriver>>,
+}
+
+impl fmt::Debug for VramManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VramManager").field("core", &self.core).finish_non_exhaustive()
+    }
 }
 
 /// What a shutdown did.

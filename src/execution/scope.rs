@@ -4,6 +4,7 @@
 //! that is dropped without `finish`, or whose wait failed, does not wait: its pin goes to the core's list of pins to reap, behind an event.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,6 @@ use crate::seal::SealedShard;
 use crate::verify::{Coverage, Verification};
 
 /// One verified shard in use.
-#[derive(Debug)]
 pub(super) struct Scope {
     pub(super) core: Arc<Core>,
     pub(super) record: Option<Pinned>,
@@ -30,6 +30,15 @@ pub(super) struct Scope {
     waited: bool,
     max_hold: Option<Duration>,
     held: Option<Held>,
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("core", &self.core)
+            .field("verification", &self.verification)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Scope {
@@ -93,14 +102,15 @@ impl Scope {
     fn end(&mut self, outcome: ExecuteOutcome) {
         let Some(record) = self.record.take() else { return };
         let (shard, duration) = (record.id.clone(), self.started.elapsed());
+        if let Some(held) = self.held.take() {
+            self.core.unwatch(held, &shard, self.max_hold.unwrap_or_default(), duration);
+        }
+        // Before the pin goes: the trail must not tell of the release first.
+        self.core.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration });
         match self.stream.filter(|_| !self.waited) {
             Some(stream) => self.core.reap_later(record, stream),
             None => drop(record),
         }
-        if let Some(held) = self.held.take() {
-            self.core.unwatch(held, &shard, self.max_hold.unwrap_or_default(), duration);
-        }
-        self.core.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration });
     }
 
     /// Waits for the engine's work, checks once more where that was asked for, and says whether the result counts.
@@ -125,9 +135,15 @@ impl Scope {
         {
             self.verification = verification;
         }
-        match self.core.state.get() {
-            ManagerState::Ready | ManagerState::Draining => Ok(self.verification.clone()),
-            state @ ManagerState::Stopped(_) => Err(VramError::ManagerStopped { state }),
+        if let state @ ManagerState::Stopped(_) = self.core.state.get() {
+            return Err(VramError::ManagerStopped { state });
+        }
+        // A manager that quarantines only the shard goes on; what was computed over this shard does not count.
+        match self.record.as_ref().and_then(|record| record.failure.get().map(|first_bad| (record, first_bad))) {
+            Some((record, first_bad)) => {
+                Err(VramError::IntegrityFailure { shard: record.id.clone(), first_bad: first_bad.clone() })
+            }
+            None => Ok(self.verification.clone()),
         }
     }
 }

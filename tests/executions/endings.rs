@@ -1,9 +1,12 @@
 //! Guards that are dropped with work under way, and managers that end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use vram_residency::{
-    ExecuteOutcome, Fault, ManagerState, MockCall, MockStream, OnIntegrityFailure, SealedShard, VramError, VramManager,
+    Ack, AuditError, AuditEvent, AuditSink, EventKind, ExecuteOutcome, Fault, ManagerState, MockCall, MockStream,
+    OnIntegrityFailure, Purpose, SealedShard, ShardSource, VramError, VramManager,
 };
 
 use crate::support::{self, Rig, noise};
@@ -190,6 +193,93 @@ fn results_in_flight_are_discarded_when_the_manager_stops() {
     let (finished, outcomes) = in_flight(OnIntegrityFailure::QuarantineShard, |_| ());
     finished.unwrap();
     assert_eq!(outcomes, [ExecuteOutcome::Finished]);
+}
+
+#[test]
+fn a_result_over_a_shard_that_was_found_changed_is_discarded_though_the_manager_goes_on() {
+    // covers: VER-5 VER-12
+    let rig = Rig::lenient();
+    let (a, b) = (rig.seal("a", &[1; 3000]), rig.seal("b", &[2; 3000]));
+    let mut guards = rig.manager.begin_all(&[&a, &b], options()).unwrap();
+    rig.flip(&a, 2000);
+    assert_error!(rig.manager.verify_sealed(&a), VramError::IntegrityFailure { .. });
+    let (of_b, of_a) = (guards.pop().unwrap(), guards.pop().unwrap());
+    let found = of_a.finish();
+    assert!(
+        matches!(&found, Err(VramError::IntegrityFailure { shard, first_bad: Some(range) })
+            if shard == a.id() && (range.offset..range.offset + range.bytes).contains(&2000)),
+        "{found:?}"
+    );
+    // The twin: the other shard's result counts.
+    of_b.finish().unwrap();
+    assert_eq!(outcomes(&rig), [ExecuteOutcome::Discarded, ExecuteOutcome::Finished]);
+    // A closure's too.
+    let inside = rig.manager.execute(&b, |_| {
+        rig.flip(&b, 0);
+        rig.manager.verify_sealed(&b).is_err()
+    });
+    assert_error!(inside, VramError::IntegrityFailure { .. });
+    rig.close_clean();
+}
+
+/// Says how many bytes are used a while after an execution was told to have finished.
+struct Slow {
+    manager: OnceLock<Weak<VramManager>>,
+    told: AtomicBool,
+    used: Mutex<Vec<u64>>,
+}
+
+impl AuditSink for Slow {
+    fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
+        if matches!(event.kind, EventKind::ExecuteFinished { .. }) {
+            let manager = self.manager.get().and_then(Weak::upgrade).unwrap();
+            self.told.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(200));
+            self.used.lock().unwrap().push(manager.used_vram());
+        }
+        Ok(Ack::Accepted)
+    }
+}
+
+#[test]
+fn a_shard_is_not_let_go_before_the_trail_says_that_its_execution_ended() {
+    // covers: AUD-1 VER-3
+    let sink = Arc::new(Slow { manager: OnceLock::new(), told: AtomicBool::new(false), used: Mutex::default() });
+    let manager = Arc::new(support::builder(&support::small()).audit(sink.clone()).build().unwrap());
+    sink.manager.set(Arc::downgrade(&manager)).unwrap();
+    let shard = manager.seal_model(support::spec("a"), ShardSource::bytes(&[1; 3000])).unwrap();
+    let used = manager.used_vram();
+    let guard = manager.begin(&shard, options()).unwrap();
+    support::within(Duration::from_secs(30), || {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !sink.told.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                while let Err(VramError::ShardBusy { .. }) = manager.release(&shard) {}
+            });
+            guard.finish().unwrap();
+        });
+    });
+    assert_eq!((sink.used.lock().unwrap().clone(), manager.used_vram()), (vec![used], 0));
+}
+
+#[test]
+fn what_is_shown_of_managers_and_guards_is_short_and_names_no_place() {
+    // covers: KEY-3
+    let rig = Rig::new();
+    let shard = rig.seal("a", &noise(300_000, 1));
+    let guard = rig.manager.begin_owned(&shard, options()).unwrap();
+    let inside = rig.manager.execute(&shard, |verified| format!("{verified:?}")).unwrap();
+    let scratch = rig.manager.allocate_scratch(Purpose::Workspace, 5000).unwrap();
+    for shown in [format!("{:?}", rig.manager), format!("{guard:?}"), inside, format!("{scratch:?}")] {
+        assert!(shown.contains("suite") && shown.contains("Ready"), "{shown}");
+        assert!(shown.len() < 1500 && !shown.contains("0x") && !shown.contains("StreamId"), "{shown}");
+    }
+    guard.finish().unwrap();
+    drop(scratch);
+    rig.manager.release(&shard).unwrap();
+    rig.close_clean();
 }
 
 #[test]
