@@ -4,6 +4,7 @@ mod adoption;
 mod audit;
 mod batches;
 mod capacity;
+mod command_line;
 mod device;
 mod devices;
 mod draining;

@@ -14,6 +14,7 @@ use crate::device::{Device, Left, first};
 use crate::engine::{Engine, Stream};
 use crate::holding::{Batch, Held, place};
 use crate::making::{Setup, builder};
+use crate::shell::Shell;
 
 /// A second manager, with its device as an attacker there sees it.
 #[derive(Debug)]
@@ -43,6 +44,7 @@ pub(crate) struct World {
     pub(crate) ending: Option<JoinHandle<ShutdownReport>>,
     pub(crate) report: Option<ShutdownReport>,
     pub(crate) folder: Option<tempfile::TempDir>,
+    pub(crate) shell: Shell,
     /// How the last call ended; taken by the step that looks at it.
     pub(crate) outcome: Option<Result<(), VramError>>,
     pub(crate) ran: bool,
@@ -230,6 +232,7 @@ impl World {
 
     /// What holds after every scenario: an exact ledger, a trail without gaps, and nothing unwiped when the manager is gone.
     pub(crate) fn assert_invariants(&mut self, scenario: &str) {
+        self.shell.assert_looked(scenario);
         self.end_everything();
         self.sink.failing(false);
         self.assert_recount();
