@@ -31,10 +31,11 @@ fn worker() -> &'static Path {
         }
         None => build(),
     });
-    found.as_ref().unwrap_or_else(|problem| panic!("{problem}; VRAM_WORKER names another vram-worker"))
+    found.as_ref().unwrap_or_else(|problem| panic!("{problem}; name a vram-worker in VRAM_WORKER"))
 }
 
-/// Builds it with the features that `cargo test` gives it: beside a suite, whose dependencies count then.
+/// Builds it with the features that `cargo test` gives it, so that nothing is compiled twice: beside an example, for which the
+/// dependencies of tests count.
 fn build() -> Result<PathBuf, String> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let own = std::env::current_exe().map_err(|error| format!("where this suite lies is not known: {error}"))?;
@@ -46,10 +47,11 @@ fn build() -> Result<PathBuf, String> {
         Some(other) => other.to_owned(),
     };
     let output = Command::new(&cargo)
-        .args(["build", "--locked", "--message-format=json-render-diagnostics", "--manifest-path"])
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
-        .args(["--bin", "vram-worker", "--test", "bdd", "--profile"])
+        .args(["build", "--locked", "--message-format=json-render-diagnostics"])
+        .args(["--bin", "vram-worker", "--example", "one_model", "--profile"])
         .arg(profile)
+        // The workspace, from which cargo was called.
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
