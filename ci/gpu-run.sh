@@ -125,7 +125,11 @@ stage_engine() { # what an engine computes on owned and on adopted weights
     [ "$count" -gt 0 ] || skip "the device suite has no test of an engine"
     "$bundle/bin/device" engine --test-threads=1
 }
-stage_bdd() { has bdd && "$bundle/bin/bdd"; }
+stage_bdd() { # with the shipped worker, as a process, where the device is one that it knows
+    has bdd
+    [ ! -x "$bundle/bin/vram-worker" ] || export VRAM_WORKER=$bundle/bin/vram-worker
+    "$bundle/bin/bdd"
+}
 stage_properties() { # random histories, besides those of the device suite
     has device
     VRAM_TEST_CASES=50 "$bundle/bin/device" history --test-threads=1

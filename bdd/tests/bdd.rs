@@ -14,6 +14,8 @@ mod engine;
 mod faults;
 mod holding;
 mod making;
+mod process;
+mod shell;
 mod steps;
 mod threads;
 mod world;

@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use cucumber::gherkin::{Feature, Rule, Scenario};
 use vram_residency_rig::{Kind, Machine};
 
+use crate::process;
+
 /// What a scenario's tag asks of the device, and the reason that is given where the device does not have it.
 const NEEDS: &[(&str, Need, &str)] = &[
     ("mock", Need::Mock, "it is about the mock itself"),
@@ -14,6 +16,7 @@ const NEEDS: &[(&str, Need, &str)] = &[
     ("writable", Need::Orders, "whether a GPU maps memory read-only cannot be chosen"),
     ("late", Need::Orders, "a GPU runs what is enqueued as soon as it can"),
     ("two-devices", Need::TwoDevices, "there is no second device"),
+    ("worker", Need::Worker, "no vram-worker is given that can use it"),
 ];
 
 #[derive(Clone, Copy)]
@@ -22,6 +25,8 @@ enum Need {
     /// A device that takes orders: the mock or the stand-in.
     Orders,
     TwoDevices,
+    /// A `vram-worker` that can use the device.
+    Worker,
 }
 
 /// What the device of this run has.
@@ -29,6 +34,7 @@ enum Need {
 pub(crate) struct Choice {
     kind: Kind,
     second: bool,
+    worker: bool,
 }
 
 /// Scenarios that are not run, by reason.
@@ -42,7 +48,14 @@ impl Choice {
             // The second device is the one after the first.
             Kind::Cuda(ordinal) => Machine::new(kind, 0).devices().is_some_and(|devices| ordinal + 1 < devices),
         };
-        Self { kind, second }
+        let worker = match kind {
+            Kind::Mock => true,
+            // No worker knows it.
+            Kind::StandIn => false,
+            // The one that cargo would build may have no kernels.
+            Kind::Cuda(_) => process::given().is_some(),
+        };
+        Self { kind, second, worker }
     }
 
     fn has(self, need: Need) -> bool {
@@ -50,6 +63,7 @@ impl Choice {
             Need::Mock => self.kind == Kind::Mock,
             Need::Orders => !matches!(self.kind, Kind::Cuda(_)),
             Need::TwoDevices => self.second,
+            Need::Worker => self.worker,
         }
     }
 

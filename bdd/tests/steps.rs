@@ -5,6 +5,7 @@ mod audit;
 mod batches;
 mod capacity;
 mod check_and_use;
+mod command_line;
 mod concurrency;
 mod device;
 mod devices;

@@ -14,6 +14,7 @@ use crate::device::{Device, Left, first};
 use crate::engine::{Engine, Stream};
 use crate::holding::{Batch, Held, place};
 use crate::making::{Setup, builder_of, usual_secret};
+use crate::shell::Shell;
 
 /// A second manager, with its device as an attacker there sees it.
 #[derive(Debug)]
@@ -49,6 +50,7 @@ pub(crate) struct World {
     pub(crate) secret_bytes: Vec<u8>,
     /// What every error so far said, to people and to developers.
     pub(crate) said: Vec<String>,
+    pub(crate) shell: Shell,
     /// How the last call ended; taken by the step that looks at it.
     pub(crate) outcome: Option<Result<(), VramError>>,
     /// How the threads of the last call ended, each in its own way.
@@ -242,6 +244,7 @@ impl World {
 
     /// What holds after every scenario: an exact ledger, a trail without gaps, and nothing unwiped when the manager is gone.
     pub(crate) fn assert_invariants(&mut self, scenario: &str) {
+        self.shell.assert_looked(scenario);
         self.end_everything();
         self.sink.failing(false);
         self.assert_recount();
