@@ -5,10 +5,10 @@ cargo-mutants makes the mutants of the files that .cargo/mutants.toml names, in 
 its file (`STAGES`), the likeliest first. A mutant that none notices is a failure, unless ci/mutants-explained.txt says why it
 cannot be noticed; so is an entry there whose mutant does not exist, or is caught.
 
-Verdicts are kept in the target folder: a mutant that was caught is not judged again while the library's sources, its unit tests
-left out, are the same; one that survived always is.
+Verdicts are kept in the target folder: a mutant that was caught is not judged again while its file, unit tests left out, is the
+same; one that survived always is. `--anew` forgets them all: other files and the tests may have changed since.
 
-Usage: ci/mutants.py [--slice K/N] [--minutes M] [--file PART] [--summary]
+Usage: ci/mutants.py [--slice K/N] [--minutes M] [--file PART] [--summary] [--anew]
 """
 
 import functools
@@ -48,14 +48,11 @@ STAGES = {
 }
 
 
-def sources():
-    """A hash of the library's sources without their unit tests."""
-    digest = hashlib.sha256()
-    for path in sorted([*(ROOT / "src").rglob("*.rs"), ROOT / "Cargo.toml", ROOT / "Cargo.lock"]):
-        if path.name != "tests.rs" and "tests" not in path.relative_to(ROOT).parts:
-            text = path.read_text(encoding="utf-8").partition("#[cfg(test)]\nmod tests {")[0]
-            digest.update(f"{path.relative_to(ROOT)}\0{text}\0".encode())
-    return digest.hexdigest()[:16]
+@functools.cache
+def state(name):
+    """A hash of a source file without its unit tests."""
+    text = (ROOT / name).read_text(encoding="utf-8").partition("#[cfg(test)]\nmod tests {")[0]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def listed(tree):
@@ -142,19 +139,24 @@ def judge(tree, batch, stage):
 
 
 class Verdicts:
-    """What was found, kept from run to run."""
+    """What was found, kept from run to run: each with the state of the file it was found on."""
 
-    def __init__(self):
-        self.path = WORK / f"verdicts-{sources()}.tsv"
+    def __init__(self, anew):
+        self.path = WORK / "verdicts.tsv"
         self.of = {}
+        if anew:
+            self.path.unlink(missing_ok=True)
         if self.path.is_file():
-            self.of = dict(line.split("\t") for line in self.path.read_text(encoding="utf-8").splitlines())
+            for line in self.path.read_text(encoding="utf-8").splitlines():
+                name, verdict, seen = line.split("\t")
+                if (ROOT / name.partition(":")[0]).is_file() and seen == state(name.partition(":")[0]):
+                    self.of[name] = verdict
 
     def add(self, found):
         """Remembers verdicts."""
         self.of.update(found)
         with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(f"{name}\t{verdict}\n" for name, verdict in found.items())
+            file.writelines(f"{name}\t{verdict}\t{state(name.partition(':')[0])}\n" for name, verdict in found.items())
 
 
 def run(tree, mutants, verdicts, until):
@@ -199,8 +201,8 @@ def report(mutants, every, verdicts):
 def main(arguments):
     """Runs a slice."""
     kth, slices, minutes, only = 1, 1, 55.0, ""
-    summary = arguments == ["--summary"]
-    options = iter([] if summary else arguments)
+    summary, anew = arguments == ["--summary"], "--anew" in arguments
+    options = iter([] if summary else [option for option in arguments if option != "--anew"])
     for option in options:
         if option == "--slice":
             kth, slices = (int(number) for number in next(options).split("/"))
@@ -217,7 +219,7 @@ def main(arguments):
     every = listed(tree)
     mutants = dict(list(every.items())[kth - 1::slices])
     mutants = {short: mutant for short, mutant in mutants.items() if only in mutant["file"]}
-    verdicts = Verdicts()
+    verdicts = Verdicts(anew)
     if not summary:
         run(tree, mutants, verdicts, began + 60 * minutes)
     return 1 if report(mutants, every, verdicts) else 0

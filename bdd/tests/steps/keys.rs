@@ -190,10 +190,8 @@ fn nothing_secret(world: &mut World) {
     let manager = world.manager();
     texts.push(format!("{:?} {:?} {:?}", world.outcome, world.report, manager.enforce_vram_only_policy()));
     texts.push(format!("{:?} {:?}", world.seals, world.replaced));
-    assert!(texts.iter().all(|text| !shows_some_key(text)), "what may be a key: {texts:?}");
-    // It holds tables of digests, which look like keys.
     texts.push(format!("{manager:?} {:?}", world.guards));
-    assert!(texts.last().is_some_and(|text| text.contains("SealKey(..)")), "the manager shows no key");
+    assert!(texts.iter().all(|text| !shows_some_key(text)), "what may be a key: {texts:?}");
     let seals: Vec<Vec<u8>> = world.seals.values().chain(world.replaced.values()).map(SealedShard::to_bytes).collect();
     assert!(world.secret_bytes.len() >= TAG && seals.len() > 1 && texts.len() > 10);
     for text in &texts {
