@@ -40,7 +40,7 @@ STAGES = {
     "src/device/wipe.rs": (DEVICE,),
     "src/seal": (("lib:seal",), ("acceptance_flips", "sets", "freshness", "adoption")),
     "src/keys": (("lib:keys",), ("lib:seal",), ("audit",)),
-    "src/residents.rs": (("lib:residents",), RECORDS, ("audit", "adoption", "concurrency")),
+    "src/residents": (("lib:residents",), RECORDS, ("audit", "adoption", "concurrency")),
     "src/capacity.rs": (("lib:capacity",), DEVICE),
     "src/set.rs": (("sets",),),
     "src/adopt.rs": (("adoption",),),
