@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # At least 95 % of the library's lines and 85 % of its branches run in tests, on the mock and on the stand-in for CUDA.
+# covers: ASR-3
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/../lib.sh"
 

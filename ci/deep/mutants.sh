@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # No small change to the library's deciding modules goes unnoticed by the tests; slices by mutant, and goes on where it was stopped.
+# covers: ASR-3
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/../lib.sh"
 
