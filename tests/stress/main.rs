@@ -122,6 +122,11 @@ fn life(choice: OnIntegrityFailure, seed: u64, seconds: Duration) -> (u64, u64) 
             std::thread::sleep(seconds / 2);
             field.deadly.store(true, Ordering::SeqCst);
             std::thread::sleep(until.saturating_duration_since(Instant::now()));
+            // On a busy machine it takes longer until a change is made and found.
+            let latest = Instant::now() + Duration::from_secs(60);
+            while choice == OnIntegrityFailure::Stop && !stopped(&field.manager) && Instant::now() < latest {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             field.ended.store(true, Ordering::SeqCst);
         });
     });
