@@ -53,6 +53,7 @@ PY
     python3 ci/summarise.py --self-test || status=1
     python3 ci/materialise.py --self-test || status=1
     bash ci/fuzz.sh --self-test || status=1
+    bash ci/deep.sh --self-test || status=1
     python3 ci/gates.py --self-test || status=1
     python3 ci/gpu-results.py --self-test || status=1
     if command -v shellcheck >/dev/null; then

@@ -3,8 +3,10 @@
 #   ci/deep.sh                  lists the parts
 #   ci/deep.sh PART…            runs them, one after the other
 #   ci/deep.sh PART K/N         runs the Kth of N slices of a part that can be cut (its file says so)
-#   ci/deep.sh --table          prints what has been run: commit, part, slice, result, duration, last line, and whether the code that
-#                               is examined (CODE below) is still as it was in that commit
+#   ci/deep.sh --table          prints the newest result of each part and slice: commit, result, duration, last line, and whether the
+#                               code that is examined (CODE below) is still as it was in that commit; parts that never ran are listed
+#   ci/deep.sh --keep           writes those results that are of a commit into ci/deep-results.tsv, which is committed: what was
+#                               shown on one machine can be read on every other
 # A part is a file ci/deep/PART.sh: its first comment says what it shows. It resumes where it was stopped if its file says so. A
 # part that cannot run here ends as SKIPPED, by name, and never as passed.
 # shellcheck source-path=SCRIPTDIR
@@ -12,8 +14,9 @@
 
 CODE=(src cuda worker/src build.rs Cargo.toml Cargo.lock ':!src/**tests.rs' ':!src/**tests/**')
 results=${VRAM_RESIDENCY_DEEP_RESULTS:-$target/deep/results.tsv}
+kept=${VRAM_RESIDENCY_DEEP_KEPT:-ci/deep-results.tsv}
+heading=$'date\tcommit\tpart\tslice\tresult\tseconds\tlast line'
 logs=$target/deep/logs
-mkdir -p "$logs" "$(dirname "$results")"
 
 list() {
     local file
@@ -22,27 +25,80 @@ list() {
     done
 }
 
+# newest FILE…: of each part and slice the last row, without the heading. A part that was cut otherwise since has only its new slices.
+newest() {
+    local files=() file
+    for file in "$@"; do [ ! -s "$file" ] || files+=("$file"); done
+    [ "${#files[@]}" -gt 0 ] || return 0
+    awk -F '\t' '
+        $2 == "commit" { next }
+        { split($4, cut, "/"); row[$3 FS $4] = $0; slices[$3] = cut[2] }
+        END {
+            for (key in row) { split(row[key], field, FS); split(field[4], cut, "/"); if (cut[2] == slices[field[3]]) print row[key] }
+        }' "${files[@]}" | sort -t $'\t' -k 3,3 -k 4,4V
+}
+
+# Whether the code is still what it was in a commit.
+since() {
+    case $1 in
+        *+changes) echo "not known" ;;
+        *)
+            if ! git rev-parse -q --verify "$1^{commit}" >/dev/null; then echo "not known"
+            elif git diff --quiet "$1" -- "${CODE[@]}"; then echo "the same"
+            else echo "changed"; fi
+            ;;
+    esac
+}
+
 table() {
-    local row commit
-    [ -f "$results" ] || { echo "nothing has been run: $results does not exist" >&2; return 1; }
-    while IFS= read -r row; do
-        commit=$(cut -f 2 <<<"$row")
-        case $commit in
-            commit) printf '%s\tcode since\n' "$row" ;;
-            *+changes) printf '%s\tnot known\n' "$row" ;;
-            *)
-                if ! git rev-parse -q --verify "$commit^{commit}" >/dev/null; then printf '%s\tnot known\n' "$row"
-                elif git diff --quiet "$commit" -- "${CODE[@]}"; then printf '%s\tthe same\n' "$row"
-                else printf '%s\tchanged\n' "$row"; fi
-                ;;
-        esac
-    done <"$results" | column -t -s $'\t'
+    local row rows part
+    rows=$(newest "$kept" "$results")
+    {
+        printf '%s\tcode since\n' "$heading"
+        while IFS= read -r row; do
+            [ -z "$row" ] || printf '%s\t%s\n' "$row" "$(since "$(cut -f 2 <<<"$row")")"
+        done <<<"$rows"
+        while read -r part; do
+            cut -f 3 <<<"$rows" | grep -qx "$part" || printf -- '-\t-\t%s\t-\tnever ran\t-\t-\t-\n' "$part"
+        done < <(list | cut -d ' ' -f 1)
+    } | column -t -s $'\t'
+}
+
+keep() {
+    local mine=$target/deep/to-keep.tsv
+    [ -s "$results" ] || { echo "error: nothing has been run here: $results does not exist" >&2; return 1; }
+    awk -F '\t' '$2 !~ /\+changes$/' "$results" >"$mine"
+    newest "$kept" "$mine" >"$mine.kept" && { echo "$heading" && cat "$mine.kept"; } >"$kept"
+    echo "$kept: $(($(wc -l <"$kept") - 1)) results"
+}
+
+self_test() { # what --table and --keep make of rows
+    local folder row out here
+    here=$(git rev-parse --short HEAD)
+    folder=$(mktemp -d)
+    row() { printf '2026-01-01\t%s\t%s\t%s\t%s\t1\t%s\n' "$@"; }
+    { echo "$heading" && row "$here" fuzz 1/1 passed old && row "$here" model 1/1 passed kept; } >"$folder/kept"
+    {
+        echo "$heading" && row "$here" fuzz 1/2 FAILED cut-anew && row "$here" race 1/1 FAILED first
+        row "$here" race 1/1 passed second && row "$here+changes" bench 1/1 passed of-no-commit
+    } >"$folder/results"
+    out=$(VRAM_RESIDENCY_DEEP_RESULTS=$folder/results VRAM_RESIDENCY_DEEP_KEPT=$folder/kept bash ci/deep.sh --table) || return 1
+    grep -qE "fuzz .*FAILED.* cut-anew +the same" <<<"$out" && ! grep -q ' old ' <<<"$out" &&
+        grep -qE 'bench .* not known' <<<"$out" && grep -qE 'timing .*never ran' <<<"$out" || return 1
+    VRAM_RESIDENCY_DEEP_RESULTS=$folder/results VRAM_RESIDENCY_DEEP_KEPT=$folder/kept bash ci/deep.sh --keep >/dev/null || return 1
+    [ "$(cut -f 3,4,5,7 "$folder/kept" | tail -n +2 | tr '\t\n' ' ;')" = \
+        "fuzz 1/2 FAILED cut-anew;model 1/1 passed kept;race 1/1 passed second;" ] || return 1
+    rm -r "$folder"
+    echo "deep self-test: kept and shown as expected"
 }
 
 case ${1:-} in
     "") list && exit 0 ;;
     --table) table; exit ;;
+    --keep) mkdir -p "$target/deep" && keep; exit ;;
+    --self-test) mkdir -p "$target/deep"; self_test || { echo "error: results are not kept or shown as they were" >&2; exit 1; }; exit ;;
 esac
+mkdir -p "$logs" "$(dirname "$results")"
 
 # What ran: the commit, and whether the tree had changes besides.
 commit=$(git rev-parse --short HEAD)
@@ -81,7 +137,7 @@ for at in "${!parts[@]}"; do
         *) word=FAILED failed=$((failed + 1)) ;;
     esac
     last=$(grep -a . "$log" | tail -n 1 | tr '\t' ' ' | cut -c1-100)
-    [ -s "$results" ] || printf 'date\tcommit\tpart\tslice\tresult\tseconds\tlast line\n' >"$results"
+    [ -s "$results" ] || echo "$heading" >"$results"
     printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%F)" "$commit" "$part" "$slice" "$word" "$took" "$last" >>"$results"
     table+=("$(printf '%-18s %-6s %-8s %5d s' "$part" "$slice" "$word" "$took")")
 done
