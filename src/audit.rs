@@ -17,7 +17,7 @@ pub use self::memory::MemorySink;
 pub use self::tracing::TracingSink;
 pub use self::trail::AuditRequirement;
 pub(crate) use self::trail::AuditTrail;
-pub use self::words::{ExecuteOutcome, QuarantineCause, Severity, VerificationFailure};
+pub use self::words::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure};
 
 /// A sink did not take an event.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::audit::{AuditTrail, EventKind, QuarantineCause, VerificationFailure};
+use crate::audit::{AuditTrail, EventKind, Operation, QuarantineCause, VerificationFailure};
 use crate::capacity::{Ledger, Quarantined, Reservation};
 use crate::clock::Clock;
 use crate::device::{Device, DeviceFailure, Retired, ScratchMemory, ShardMemory};
@@ -185,6 +185,23 @@ impl Core {
                 self.stop(StopReason::DeviceLost);
             }
             _ => {}
+        }
+    }
+
+    /// Puts a failed call into the trail, unless an event of another kind has said it: of a seal that was refused, of bytes that
+    /// are not the sealed ones, of a check that was not proven, of the policy, of memory that is kept.
+    pub(crate) fn report_failed(&self, operation: Operation, shard: Option<&ShardId>, error: &VramError) {
+        let told = match error {
+            VramError::DeviceUntrusted { .. } => operation == Operation::Verify,
+            VramError::SealRefused { .. }
+            | VramError::StaleHandle { .. }
+            | VramError::IntegrityFailure { .. }
+            | VramError::PolicyViolation { .. }
+            | VramError::WipeFailed { .. } => true,
+            _ => false,
+        };
+        if !told {
+            self.trail.emit(EventKind::OperationFailed { operation, shard: shard.cloned(), code: error.code() });
         }
     }
 

@@ -63,8 +63,8 @@ pub(crate) mod verify;
 
 pub use adopt::{AdoptError, Adopted, RawRegion};
 pub use audit::{
-    Ack, AuditError, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, QuarantineCause,
-    Severity, TracingSink, VerificationFailure,
+    Ack, AuditError, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, Operation,
+    QuarantineCause, Severity, TracingSink, VerificationFailure,
 };
 pub use core::{ManagerState, OnIntegrityFailure, WipeReport};
 pub use digest::layout::{Layout, LayoutKind, TensorInfo};

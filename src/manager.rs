@@ -4,21 +4,22 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::adopt::{AdoptError, Adopted, RawRegion};
-use crate::core::{Core, ManagerState, WipeReport};
-use crate::digest::{Digest, TreeParams};
+use crate::audit::{EventKind, Operation};
+use crate::core::{Core, ManagerState};
+use crate::digest::{Digest, TreeDigest, TreeParams};
 use crate::driver::{DeviceKind, DeviceUuid, MemoryInfo};
-use crate::error::{StopReason, VramError};
+use crate::error::{RefusalReason, VramError};
 use crate::execution::{ExecuteOptions, Execution, OwnedExecution, Verified};
-use crate::names::ShardId;
 use crate::scratch::{Purpose, Scratch};
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
 use crate::verify::{Coverage, Verification};
 
 mod builder;
+mod ending;
 #[cfg(feature = "mock")]
 mod mock;
 mod posture;
@@ -27,6 +28,7 @@ mod sealing;
 mod spec;
 
 pub use builder::{DeviceSelector, VramManagerBuilder};
+pub use ending::ShutdownReport;
 #[cfg(feature = "mock")]
 pub use mock::{MockControls, MockStream};
 pub use posture::Posture;
@@ -70,21 +72,6 @@ impl fmt::Debug for VramManager {
     }
 }
 
-/// What a shutdown did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ShutdownReport {
-    /// Whether every execution had ended before the deadline.
-    pub drained: bool,
-    /// Bytes zeroed, proven zero and given back.
-    pub wiped_bytes: u64,
-    /// Bytes that could not be proven wiped; they stay out of the pool.
-    pub residue_bytes: u64,
-    /// Bytes of shards that are still executing, and of working memory that is still held; they are wiped when the manager
-    /// is dropped.
-    pub busy_bytes: u64,
-}
-
 impl VramManager {
     /// Begins a manager for `worker`; its seal keys are derived from `secret`.
     pub fn builder(worker: crate::names::WorkerId, secret: crate::keys::WorkerSecret) -> VramManagerBuilder {
@@ -108,9 +95,10 @@ impl VramManager {
     /// `SEAL_VERIFICATION_FAILED` (refused or changed), `STALE_HANDLE`, `CUDA_ERROR`. A change acts like a failed execute.
     pub fn verify_sealed(&self, shard: &SealedShard) -> Result<Verification, VramError> {
         self.core.reap();
-        let records = [self.core.admit(shard)?];
-        let verification = self.core.check(&records, Coverage::Full, None)?.pop();
-        verification.ok_or(VramError::Internal { what: "a check of one shard gave no verdict" })
+        let checked = self.core.admit(shard).and_then(|record| self.core.check(&[record], Coverage::Full, None));
+        let none = VramError::Internal { what: "a check of one shard gave no verdict" };
+        let verified = checked.and_then(|mut verifications| verifications.pop().ok_or(none));
+        verified.inspect_err(|error| self.core.report_failed(Operation::Verify, Some(shard.id()), error))
     }
 
     /// Digests the shard in VRAM and gives no verdict. Blocks; O(bytes) on the device.
@@ -118,8 +106,31 @@ impl VramManager {
     /// # Errors
     /// `SEAL_VERIFICATION_FAILED` when the seal is refused, `STALE_HANDLE`, `CUDA_ERROR`.
     pub fn compute_vram_digest(&self, shard: &SealedShard) -> Result<Digest, VramError> {
-        let record = self.core.admit(shard)?;
-        self.core.digest_resident(&record).map(|found| found.digest)
+        let started = Instant::now();
+        let digested = self.core.admit(shard).and_then(|record| self.core.digest_resident(&record));
+        match digested {
+            Ok(TreeDigest { digest, image_bytes: bytes, .. }) => {
+                let (shard, duration) = (shard.id().clone(), started.elapsed());
+                self.core.trail.emit(EventKind::DigestComputed { shard, digest, bytes, duration });
+                Ok(digest)
+            }
+            Err(error) => {
+                self.core.report_failed(Operation::ComputeDigest, Some(shard.id()), &error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes bytes that claim to be a seal of this manager: they decode, and the tag is its own. Whether the shard lives, and
+    /// unchanged, [`verify_sealed`](Self::verify_sealed) says. Other than [`SealedShard::from_bytes`] it leaves a refusal in
+    /// the trail. O(length), reads no VRAM.
+    ///
+    /// # Errors
+    /// `SEAL_VERIFICATION_FAILED` (refused).
+    pub fn open_seal(&self, bytes: &[u8]) -> Result<SealedShard, VramError> {
+        let shard = SealedShard::from_bytes(bytes).map_err(|_| self.core.refuse(None, RefusalReason::Malformed))?;
+        self.core.authenticate(&shard)?;
+        Ok(shard)
     }
 
     /// Verifies the shard and opens the scope in which its bytes may be used. Blocks until the check is done.
@@ -233,70 +244,6 @@ impl VramManager {
         worked
     }
 
-    /// Wipes a shard, proves it zero, and gives its memory back. Permitted in every state.
-    ///
-    /// # Errors
-    /// `SHARD_BUSY` while it is used, `STALE_HANDLE`, `SEAL_VERIFICATION_FAILED` (refused), `CUDA_ERROR` when the wipe could
-    /// not be proven: the memory is quarantined then and the handle is stale.
-    pub fn release(&self, shard: &SealedShard) -> Result<WipeReport, VramError> {
-        let (core, message) = (&self.core, shard.message());
-        core.reap();
-        core.authenticate(shard)?;
-        let absent = |absent| core.absent(shard, absent);
-        let record = core.residents.peek(message.slot, message.generation).map_err(absent)?;
-        core.match_record(shard, &record)?;
-        let record = core.residents.remove(message.slot, message.generation).map_err(absent)?;
-        core.retire_record(&record)
-    }
-
-    /// As [`release`](Self::release), for an operator who has the name but not the seal.
-    ///
-    /// # Errors
-    /// `INVALID_PARAMS` when no live shard has this name; otherwise as there.
-    pub fn release_by_id(&self, id: &ShardId) -> Result<WipeReport, VramError> {
-        self.core.reap();
-        let unknown = || VramError::InvalidParams { field: "shard id", problem: format!("{id} names no live shard") };
-        let (slot, generation) = self.core.residents.find(id).ok_or_else(unknown)?;
-        match self.core.residents.remove(slot, generation) {
-            Ok(record) => self.core.retire_record(&record),
-            Err(crate::residents::Absent::Busy) => Err(VramError::ShardBusy { shard: id.clone() }),
-            Err(_) => Err(unknown()),
-        }
-    }
-
-    /// Refuses new work, waits up to `deadline` for executions to end, then stops and wipes every shard that nobody uses.
-    ///
-    /// An execution that was dropped without `finish` has ended once what its engine had enqueued has run.
-    ///
-    /// # Errors
-    /// None today; device failures are in the report and in the trail.
-    pub fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, VramError> {
-        self.core.state.drain();
-        // A deadline beyond the clock is none.
-        let until = Instant::now().checked_add(deadline);
-        let drained = self.core.wait_idle(until);
-        let mut report = ShutdownReport { drained, wiped_bytes: 0, residue_bytes: 0, busy_bytes: 0 };
-        self.core.stop(StopReason::Shutdown);
-        loop {
-            let (idle, busy_bytes) = self.core.residents.close();
-            report.busy_bytes = busy_bytes;
-            for record in idle {
-                match self.core.retire_record(&record) {
-                    Ok(wiped) => report.wiped_bytes = report.wiped_bytes.saturating_add(wiped.bytes),
-                    Err(_) => report.residue_bytes = report.residue_bytes.saturating_add(record.room),
-                }
-            }
-            // A call that looked at the state before it changed may have pinned a shard since. It is refused now, and lets go.
-            if busy_bytes == 0 || !report.drained {
-                break;
-            }
-            report.drained = self.core.wait_idle(until);
-        }
-        report.busy_bytes = report.busy_bytes.saturating_add(self.core.scratch.bytes());
-        self.core.trail.flush_refusals();
-        Ok(report)
-    }
-
     /// All of the device's memory, in bytes. O(1), no driver call.
     #[must_use]
     pub fn total_vram(&self) -> u64 {
@@ -369,15 +316,6 @@ impl VramManager {
     #[must_use]
     pub fn tree_params(&self) -> &TreeParams {
         self.core.device.params()
-    }
-}
-
-impl Drop for VramManager {
-    fn drop(&mut self) {
-        self.core.stop(StopReason::Shutdown);
-        self.core.reap_all();
-        self.core.retire_everything();
-        self.core.trail.flush_refusals();
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::audit::Operation;
 use crate::core::Core;
 use crate::device::ScratchMemory;
 use crate::error::VramError;
@@ -47,13 +48,9 @@ pub struct Scratch {
 impl Scratch {
     pub(crate) fn allocate(core: &Arc<Core>, purpose: Purpose, bytes: u64) -> Result<Self, VramError> {
         core.reap();
-        core.permit()?;
-        if bytes == 0 {
-            return Err(VramError::InvalidParams {
-                field: "scratch length",
-                problem: "is 0; give at least 1".to_owned(),
-            });
-        }
+        let none = || VramError::InvalidParams { field: "scratch length", problem: "is 0; give at least 1".to_owned() };
+        let permitted = core.permit().and_then(|()| if bytes == 0 { Err(none()) } else { Ok(()) });
+        permitted.inspect_err(|error| core.report_failed(Operation::AllocateScratch, None, error))?;
         let key = core.scratch.next();
         // Events name memory by shard; working memory has a name of its own kind, which no caller can have taken for a live
         // shard's handle: there is no seal for it.

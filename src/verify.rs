@@ -78,12 +78,16 @@ impl Core {
     /// As [`admit`](Self::admit), for work: an expired seal is refused.
     pub(crate) fn admit_fresh(&self, sealed: &SealedShard) -> Result<Pinned, VramError> {
         let record = self.admit(sealed)?;
-        if record.is_expired() { Err(self.refuse(sealed, RefusalReason::Expired)) } else { Ok(record) }
+        if record.is_expired() { Err(self.refuse(Some(sealed), RefusalReason::Expired)) } else { Ok(record) }
     }
 
     /// Whether this manager made the seal.
     pub(crate) fn authenticate(&self, sealed: &SealedShard) -> Result<(), VramError> {
-        if sealed.tag_verifies(&self.key) { Ok(()) } else { Err(self.refuse(sealed, sealed.claim(&self.identity))) }
+        if sealed.tag_verifies(&self.key) {
+            Ok(())
+        } else {
+            Err(self.refuse(Some(sealed), sealed.claim(&self.identity)))
+        }
     }
 
     /// Whether an authentic seal says, byte for byte, what the live record of its generation says.
@@ -100,16 +104,17 @@ impl Core {
         match absent {
             Absent::Busy => VramError::ShardBusy { shard: sealed.id().clone() },
             Absent::Failed => VramError::IntegrityFailure { shard: sealed.id().clone(), first_bad: None },
-            Absent::Unknown => self.refuse(sealed, RefusalReason::UnknownSlot),
+            Absent::Unknown => self.refuse(Some(sealed), RefusalReason::UnknownSlot),
             Absent::Stale => {
-                self.refuse(sealed, RefusalReason::Stale);
+                self.refuse(Some(sealed), RefusalReason::Stale);
                 VramError::StaleHandle { shard: sealed.id().clone() }
             }
         }
     }
 
-    fn refuse(&self, sealed: &SealedShard, reason: RefusalReason) -> VramError {
-        self.trail.refused(Some(sealed.id().clone()), reason);
+    /// Turns away what was presented as a seal: `None` where it is none.
+    pub(crate) fn refuse(&self, sealed: Option<&SealedShard>, reason: RefusalReason) -> VramError {
+        self.trail.refused(sealed.map(|sealed| sealed.id().clone()), reason);
         self.telemetry.verified(Outcome::Refused, Duration::ZERO, 0);
         VramError::SealRefused { reason }
     }
@@ -189,6 +194,7 @@ impl Core {
             Checked::Found(Err(failure)) => {
                 let error = VramError::from(failure);
                 self.telemetry.verified(Outcome::Error, started.elapsed(), 0);
+                self.report_unproven(record, &error);
                 self.note_device_failure(&error);
                 return Err(error);
             }
@@ -227,6 +233,19 @@ impl Core {
         let digested = resident.memory.digest();
         drop(held);
         digested.map_err(VramError::from).inspect_err(|error| self.note_device_failure(error))
+    }
+
+    /// A check whose kernel did not prove that it looked is a failed check: it says as little for the bytes as a mismatch.
+    fn report_unproven(&self, record: &Record, error: &VramError) {
+        if let VramError::DeviceUntrusted { .. } = error {
+            self.trail.emit(EventKind::SealVerificationFailed {
+                shard: record.id.clone(),
+                reason: VerificationFailure::DeviceUntrusted,
+                expected: record.sealed.digest,
+                actual: None,
+                first_bad: None,
+            });
+        }
     }
 
     fn locate(&self, record: &Record, found: &TreeDigest) -> Option<BadRange> {

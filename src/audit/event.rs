@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::{ExecuteOutcome, QuarantineCause, Severity, VerificationFailure, text};
+use super::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure, text};
 use crate::digest::Digest;
 use crate::driver::{DeviceKind, DeviceUuid};
 use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason};
@@ -74,6 +74,13 @@ pub enum EventKind {
         /// The rules of the policy that were overridden, at most 64.
         relaxed: Vec<String>,
     },
+    /// A manager was not built, for another reason than its policy.
+    #[non_exhaustive]
+    ManagerNotStarted {
+        /// The outward code of the refusal.
+        #[serde(serialize_with = "text::code")]
+        code: ErrorCode,
+    },
     /// Device memory was taken.
     #[non_exhaustive]
     VramAllocated {
@@ -134,6 +141,20 @@ pub enum EventKind {
         bytes: u64,
         /// How much of the image was read.
         coverage: String,
+        /// How long it took.
+        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
+        duration: Duration,
+    },
+    /// A shard's image was digested, without a verdict.
+    #[non_exhaustive]
+    DigestComputed {
+        /// The shard.
+        shard: ShardId,
+        /// What device memory holds.
+        #[serde(serialize_with = "text::display")]
+        digest: Digest,
+        /// Bytes of the image.
+        bytes: u64,
         /// How long it took.
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
@@ -221,7 +242,7 @@ pub enum EventKind {
         shard: ShardId,
         /// Bytes overwritten.
         bytes: u64,
-        /// Whether it was read back as zero.
+        /// It was read back as zero: always true. What is not proven is kept, and said to be quarantined.
         proven: bool,
         /// How long it took.
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
@@ -235,6 +256,25 @@ pub enum EventKind {
         /// Bytes given back.
         bytes: u64,
     },
+    /// The policy was enforced on demand, and is kept.
+    #[non_exhaustive]
+    PostureConfirmed {
+        /// Live shards whose memory the driver again placed on the device and nowhere else.
+        resident_shards: u64,
+        /// Those of them whose memory is mapped read-only.
+        write_protected_shards: u64,
+    },
+    /// A call did not do what it was asked to, and no other event says why.
+    #[non_exhaustive]
+    OperationFailed {
+        /// The call.
+        operation: Operation,
+        /// The shard, if the call named one.
+        shard: Option<ShardId>,
+        /// The outward code of the failure.
+        #[serde(serialize_with = "text::code")]
+        code: ErrorCode,
+    },
     /// Something broke the policy.
     #[non_exhaustive]
     PolicyViolation {
@@ -243,6 +283,9 @@ pub enum EventKind {
         /// What broke it.
         problem: String,
     },
+    /// The manager takes no new work; what runs may finish.
+    #[non_exhaustive]
+    ManagerDraining {},
     /// The manager permits no more work.
     #[non_exhaustive]
     ManagerStopped {
@@ -258,11 +301,13 @@ impl EventKind {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::ManagerStarted { .. } => "manager_started",
+            Self::ManagerNotStarted { .. } => "manager_not_started",
             Self::VramAllocated { .. } => "vram_allocated",
             Self::VramAllocationFailed { .. } => "vram_allocation_failed",
             Self::VramSealed { .. } => "vram_sealed",
             Self::VramSealFailed { .. } => "vram_seal_failed",
             Self::SealVerified { .. } => "seal_verified",
+            Self::DigestComputed { .. } => "digest_computed",
             Self::SealRefused { .. } => "seal_refused",
             Self::SealVerificationFailed { .. } => "seal_verification_failed",
             Self::ExecuteStarted { .. } => "execute_started",
@@ -272,7 +317,10 @@ impl EventKind {
             Self::ShardQuarantined { .. } => "shard_quarantined",
             Self::VramWiped { .. } => "vram_wiped",
             Self::VramDeallocated { .. } => "vram_deallocated",
+            Self::PostureConfirmed { .. } => "posture_confirmed",
+            Self::OperationFailed { .. } => "operation_failed",
             Self::PolicyViolation { .. } => "policy_violation",
+            Self::ManagerDraining { .. } => "manager_draining",
             Self::ManagerStopped { .. } => "manager_stopped",
         }
     }
@@ -284,6 +332,7 @@ impl EventKind {
             Self::SealVerificationFailed { .. }
             | Self::ShardQuarantined { .. }
             | Self::PolicyViolation { .. }
+            | Self::ManagerNotStarted { .. }
             | Self::ManagerStopped {
                 reason:
                     StopReason::IntegrityFailure
@@ -296,7 +345,7 @@ impl EventKind {
             | Self::SealRefused { .. }
             | Self::ExecuteOverheld { .. }
             | Self::ExecuteRefused { .. }
-            | Self::VramWiped { proven: false, .. }
+            | Self::OperationFailed { .. }
             | Self::ExecuteFinished { outcome: ExecuteOutcome::Discarded | ExecuteOutcome::Abandoned, .. } => {
                 Severity::Warning
             }
@@ -304,10 +353,13 @@ impl EventKind {
             | Self::VramAllocated { .. }
             | Self::VramSealed { .. }
             | Self::SealVerified { .. }
+            | Self::DigestComputed { .. }
             | Self::ExecuteStarted { .. }
             | Self::ExecuteFinished { outcome: ExecuteOutcome::Finished, .. }
-            | Self::VramWiped { proven: true, .. }
+            | Self::VramWiped { .. }
             | Self::VramDeallocated { .. }
+            | Self::PostureConfirmed { .. }
+            | Self::ManagerDraining { .. }
             | Self::ManagerStopped { reason: StopReason::Shutdown } => Severity::Info,
         }
     }
@@ -321,6 +373,7 @@ impl EventKind {
             | Self::VramSealed { shard, .. }
             | Self::VramSealFailed { shard, .. }
             | Self::SealVerified { shard, .. }
+            | Self::DigestComputed { shard, .. }
             | Self::SealVerificationFailed { shard, .. }
             | Self::ExecuteStarted { shard, .. }
             | Self::ExecuteFinished { shard, .. }
@@ -329,8 +382,13 @@ impl EventKind {
             | Self::ShardQuarantined { shard, .. }
             | Self::VramWiped { shard, .. }
             | Self::VramDeallocated { shard, .. } => Some(shard),
-            Self::SealRefused { shard, .. } => shard.as_ref(),
-            Self::ManagerStarted { .. } | Self::PolicyViolation { .. } | Self::ManagerStopped { .. } => None,
+            Self::SealRefused { shard, .. } | Self::OperationFailed { shard, .. } => shard.as_ref(),
+            Self::ManagerStarted { .. }
+            | Self::ManagerNotStarted { .. }
+            | Self::PostureConfirmed { .. }
+            | Self::PolicyViolation { .. }
+            | Self::ManagerDraining { .. }
+            | Self::ManagerStopped { .. } => None,
         }
     }
 

@@ -80,13 +80,17 @@ fn samples() -> Vec<EventKind> {
         EventKind::ExecuteRefused { shard: shard(), code: ErrorCode::ManagerStopped },
         EventKind::ShardQuarantined { shard: shard(), bytes, cause: QuarantineCause::Residue },
         EventKind::VramWiped { shard: shard(), bytes, proven: true, duration },
-        EventKind::VramWiped { shard: shard(), bytes, proven: false, duration },
         EventKind::VramDeallocated { shard: shard(), bytes },
         EventKind::PolicyViolation { rule: "device", problem: "it is the mock".to_owned() },
         EventKind::ManagerStopped { reason: StopReason::IntegrityFailure },
         EventKind::ManagerStopped { reason: StopReason::Shutdown },
         EventKind::ExecuteOverheld { shard: shard(), limit: duration, duration },
         EventKind::VramSealFailed { shard: shard(), code: ErrorCode::ModelLoadFailed },
+        EventKind::ManagerNotStarted { code: ErrorCode::CudaError },
+        EventKind::DigestComputed { shard: shard(), digest, bytes, duration },
+        EventKind::PostureConfirmed { resident_shards: 2, write_protected_shards: 1 },
+        EventKind::OperationFailed { operation: Operation::Release, shard: None, code: ErrorCode::ShardBusy },
+        EventKind::ManagerDraining {},
     ]
 }
 
@@ -129,8 +133,72 @@ fn the_specification_names_exactly_the_events_their_severities_and_fields() {
         entry.0.insert(event.severity.as_str().to_owned());
         entry.1 = fields.difference(&envelope).cloned().collect();
     }
-    assert_eq!(code.len(), 17);
+    assert_eq!(code.len(), 22);
     assert_eq!(rows("Kinds"), code);
+}
+
+#[test]
+fn the_specification_names_exactly_the_words_that_fields_take() {
+    // covers: AUD-1 SEAL-4
+    let spec = std::fs::read_to_string(format!("{}/.specs/40-audit-events.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    // The words in backquotes, up to `end`, behind the name of a field in the row of an event; or behind a sentence.
+    let words = |from: &str, field: &str, end: char| -> BTreeSet<String> {
+        let row = spec.split_once(from).unwrap().1;
+        let values = row.split_once(field).unwrap().1.split(end).next().unwrap();
+        values.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    fn said<T: serde::Serialize>(all: &[T]) -> BTreeSet<String> {
+        all.iter().map(|word| serde_json::to_value(word).unwrap().as_str().unwrap().to_owned()).collect()
+    }
+    let failures = {
+        use VerificationFailure::{DeviceUntrusted, DigestMismatch, NotExpected, Quarantined, RecordMismatch};
+        let all = [DigestMismatch, NotExpected, RecordMismatch, Quarantined, DeviceUntrusted];
+        // A variant that is missing above is missing here, and does not compile.
+        all.map(|each| match each {
+            DigestMismatch | NotExpected | RecordMismatch | Quarantined | DeviceUntrusted => each,
+        })
+    };
+    assert_eq!(words("| `seal_verification_failed`", "`reason` (", ')'), said(&failures));
+    let operations = {
+        use Operation::{AllocateScratch, ComputeDigest, EnforcePolicy, Release, Verify};
+        [Verify, ComputeDigest, Release, AllocateScratch, EnforcePolicy].map(|each| match each {
+            Verify | ComputeDigest | Release | AllocateScratch | EnforcePolicy => each,
+        })
+    };
+    assert_eq!(words("| `operation_failed`", "`operation` (", ')'), said(&operations));
+    let outcomes = {
+        use ExecuteOutcome::{Abandoned, Discarded, Finished};
+        [Finished, Discarded, Abandoned].map(|each| match each {
+            Finished | Discarded | Abandoned => each,
+        })
+    };
+    assert_eq!(words("| `execute_finished`", "`outcome` (", ')'), said(&outcomes));
+    let causes = {
+        use QuarantineCause::{Evidence, Residue, WipeImpossible};
+        [Evidence, Residue, WipeImpossible].map(|each| match each {
+            Evidence | Residue | WipeImpossible => each,
+        })
+    };
+    assert_eq!(words("| `shard_quarantined`", "`cause` (", ')'), said(&causes));
+    let refusals = {
+        use RefusalReason::{
+            ClaimsOtherDevice, ClaimsOtherEpoch, ClaimsOtherWorker, Expired, Forged, Malformed, Stale, UnknownSlot,
+        };
+        let all =
+            [Malformed, Forged, ClaimsOtherDevice, ClaimsOtherWorker, ClaimsOtherEpoch, Stale, UnknownSlot, Expired];
+        all.map(|each| match each {
+            Malformed | Forged | ClaimsOtherDevice | ClaimsOtherWorker | ClaimsOtherEpoch | Stale | UnknownSlot
+            | Expired => each.to_string(),
+        })
+    };
+    assert_eq!(words("`reason` of `seal_refused`:", "", '.'), refusals.into_iter().collect());
+    let stops = {
+        use StopReason::{DeviceLost, DeviceUntrusted, IntegrityFailure, PolicyViolation, Shutdown};
+        [IntegrityFailure, DeviceUntrusted, DeviceLost, PolicyViolation, Shutdown].map(|each| match each {
+            IntegrityFailure | DeviceUntrusted | DeviceLost | PolicyViolation | Shutdown => each.to_string(),
+        })
+    };
+    assert_eq!(words("| `manager_stopped`", "`reason` (", ')'), stops.into_iter().collect());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The words of events: how loud, why kept, what did not verify, how work ended.
+//! The words of events: how loud, why kept, what did not verify, how work ended, what was called.
 
 use serde::Serialize;
 
@@ -53,6 +53,23 @@ pub enum VerificationFailure {
     Quarantined,
     /// The device did not prove that it looked.
     DeviceUntrusted,
+}
+
+/// A call that can fail without an event of another kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Operation {
+    /// `verify_sealed`.
+    Verify,
+    /// `compute_vram_digest`.
+    ComputeDigest,
+    /// `release`, `release_by_id`.
+    Release,
+    /// `allocate_scratch`, refused before any memory was asked for.
+    AllocateScratch,
+    /// `enforce_vram_only_policy`.
+    EnforcePolicy,
 }
 
 /// How an execution ended.

@@ -263,17 +263,22 @@ impl VramManagerBuilder {
             trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
         }
         admitted?;
-        let key = SealKey::derive(&self.secret, &salt, info.kind, &info.uuid)?;
-        let headroom = self.headroom.unwrap_or_else(|| default_headroom(info.total_bytes));
-        let ledger = Ledger::new(info.total_bytes, headroom, info.granularity)?;
-        let device = Device::open(opened.driver, self.params, self.staging_bytes, threads)?;
-        trail.require(EventKind::ManagerStarted {
-            device_name: info.name,
-            device_ordinal: info.ordinal,
-            total_bytes: info.total_bytes,
-            policy: self.policy.name().to_owned(),
-            relaxed: self.policy.relaxed().into_iter().map(str::to_owned).collect(),
-        })?;
+        let prepared = (|| {
+            let key = SealKey::derive(&self.secret, &salt, info.kind, &info.uuid)?;
+            let headroom = self.headroom.unwrap_or_else(|| default_headroom(info.total_bytes));
+            let ledger = Ledger::new(info.total_bytes, headroom, info.granularity)?;
+            let device = Device::open(opened.driver, self.params, self.staging_bytes, threads)?;
+            trail.require(EventKind::ManagerStarted {
+                device_name: info.name,
+                device_ordinal: info.ordinal,
+                total_bytes: info.total_bytes,
+                policy: self.policy.name().to_owned(),
+                relaxed: self.policy.relaxed().into_iter().map(str::to_owned).collect(),
+            })?;
+            Ok((key, ledger, device))
+        })();
+        let failed = |error: &VramError| trail.emit(EventKind::ManagerNotStarted { code: error.code() });
+        let (key, ledger, device) = prepared.inspect_err(failed)?;
         let core = Core::new(CoreParts {
             identity,
             key,

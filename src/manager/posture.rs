@@ -1,6 +1,7 @@
 //! Posture: what the policy sees when it looks again.
 
 use super::VramManager;
+use crate::audit::{EventKind, Operation};
 use crate::driver::{DeviceKind, DeviceUuid};
 use crate::error::{StopReason, VramError};
 use crate::policy;
@@ -29,13 +30,17 @@ impl VramManager {
     /// # Errors
     /// `POLICY_VIOLATION`, which stops the manager; the driver's errors.
     pub fn enforce_vram_only_policy(&self) -> Result<Posture, VramError> {
-        self.look_again().inspect_err(|error| {
+        let posture = self.look_again().inspect_err(|error| {
             if matches!(error, VramError::PolicyViolation { .. }) {
                 self.core.stop(StopReason::PolicyViolation);
                 self.core.report_violation(error);
             }
+            self.core.report_failed(Operation::EnforcePolicy, None, error);
             self.core.note_device_failure(error);
-        })
+        })?;
+        let Posture { resident_shards, write_protected_shards, .. } = posture;
+        self.core.trail.emit(EventKind::PostureConfirmed { resident_shards, write_protected_shards });
+        Ok(posture)
     }
 
     fn look_again(&self) -> Result<Posture, VramError> {

@@ -6,8 +6,9 @@ use super::*;
 use crate::audit::MemorySink;
 use crate::digest::digest_bytes;
 use crate::driver::mock::MockConfig;
+use crate::error::StopReason;
 use crate::keys::WorkerSecret;
-use crate::names::WorkerId;
+use crate::names::{ShardId, WorkerId};
 use crate::policy::Policy;
 use crate::seal::SealMessage;
 
