@@ -137,6 +137,7 @@ impl Core {
         owner: M,
         regions: &[RawRegion],
     ) -> Result<Adopted<M>, AdoptError<M>> {
+        let _underway = self.residents.underway();
         let owner = Arc::new(owner);
         let held: Arc<dyn Any + Send + Sync> = Arc::<M>::clone(&owner);
         // SAFETY: the caller of this function vouches for the regions, in the words of `VramManager::adopt`.
@@ -196,7 +197,8 @@ fn foreign(error: crate::driver::DriverError) -> VramError {
     match error.kind {
         crate::driver::DriverErrorKind::InvalidValue => VramError::InvalidParams {
             field: "regions",
-            problem: "are not memory of this device that nobody else has adopted".to_owned(),
+            problem: "are not memory of this device that nobody else has adopted; give memory that the engine allocated on it, once"
+                .to_owned(),
         },
         _ => VramError::Device(error),
     }
@@ -210,7 +212,9 @@ fn judge(regions: &[RawRegion]) -> Result<Vec<Span>, VramError> {
     }
     let mut spans = Vec::with_capacity(regions.len());
     for (at, region) in regions.iter().enumerate() {
-        spans.push(region.span().map_err(|problem| refuse(format!("are unusable: number {at} {problem}")))?);
+        spans.push(region.span().map_err(|problem| {
+            refuse(format!("are unusable: number {at} {problem}; give what the engine allocated"))
+        })?);
     }
     let mut sorted: Vec<(usize, Span)> = spans.iter().copied().enumerate().collect();
     sorted.sort_unstable_by_key(|(_, span)| span.ptr);
@@ -218,7 +222,7 @@ fn judge(regions: &[RawRegion]) -> Result<Vec<Span>, VramError> {
         if let [(first, one), (second, two)] = pair
             && one.overlaps(*two)
         {
-            return Err(refuse(format!("overlap: numbers {first} and {second}")));
+            return Err(refuse(format!("overlap: numbers {first} and {second}; give each byte once")));
         }
     }
     Ok(spans)

@@ -46,12 +46,16 @@ pub enum Ack {
 /// panic counts as a failure.
 ///
 /// ```
+/// use std::io::{self, Write};
 /// use vram_residency::{Ack, AuditError, AuditEvent, AuditSink};
 /// struct Stderr;
 /// impl AuditSink for Stderr {
 ///     fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
-///         eprintln!("{}", event.to_json_line());
-///         Ok(Ack::Accepted)
+///         let told = writeln!(io::stderr(), "{}", event.to_json_line()); // eprintln! would panic where nobody listens
+///         match told {
+///             Ok(()) => Ok(Ack::Accepted),
+///             Err(error) => Err(AuditError { problem: "stderr takes nothing".to_owned(), source: Some(error.into()) }),
+///         }
 ///     }
 /// }
 /// ```

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::audit::{AuditTrail, EventKind, Operation, QuarantineCause, VerificationFailure};
 use crate::capacity::{Ledger, Quarantined, Reservation};
 use crate::clock::Clock;
-use crate::device::{Device, DeviceFailure, Retired, ScratchMemory, ShardMemory};
+use crate::device::{Device, DeviceFailure, Retired, ScratchMemory, ShardMemory, Unretired};
 use crate::digest::Digest;
 use crate::driver::DriverError;
 use crate::error::{BadRange, StopReason, VramError};
@@ -112,14 +112,11 @@ enum ResidueMemory {
 
 impl ResidueMemory {
     /// Tries once more.
-    fn wipe_and_free(self, bytes: u64) -> Result<Retired, Self> {
+    fn wipe_and_free(self) -> Result<Retired, (Self, Retired)> {
         match self {
-            Self::Stuck => Err(Self::Stuck),
-            Self::Shard(memory) => memory.wipe_and_free().map_err(|(memory, _)| Self::Shard(memory)),
-            Self::Scratch(memory) => match memory.wipe_and_free() {
-                Ok(()) => Ok(Retired { wiped: bytes, freed: bytes, left: 0 }),
-                Err((memory, _)) => Err(Self::Scratch(memory)),
-            },
+            Self::Stuck => Err((Self::Stuck, Retired::default())),
+            Self::Shard(memory) => memory.wipe_and_free().map_err(|left| (Self::Shard(left.memory), left.done)),
+            Self::Scratch(memory) => memory.wipe_and_free().map_err(|left| (Self::Scratch(left.memory), left.done)),
         }
     }
 }
@@ -258,7 +255,10 @@ impl Core {
                 self.report_wiped(id, retired, duration);
                 Ok(WipeReport { shard: id.clone(), bytes: retired.wiped, left_unwiped: retired.left, duration })
             }
-            Err((memory, failure)) => {
+            Err(Unretired { memory, failure, done }) => {
+                if !memory.holds_engine_memory() {
+                    reservation.let_adopted_go();
+                }
                 reservation.shrink_to(memory.room());
                 let bytes = reservation.bytes();
                 self.keep_residue(Residue {
@@ -266,6 +266,7 @@ impl Core {
                     memory: ResidueMemory::Shard(memory),
                     counted: reservation.quarantine(),
                 });
+                self.report_wiped(id, done, started.elapsed());
                 Err(self.report_residue(id, bytes, failure))
             }
         };
@@ -279,17 +280,31 @@ impl Core {
         let (shard, cause) = (id.clone(), QuarantineCause::Residue);
         self.keep_residue(Residue { id: id.clone(), memory: ResidueMemory::Stuck, counted: reservation.quarantine() });
         self.trail.emit(EventKind::ShardQuarantined { shard, bytes, cause });
+        self.limit_residue();
+        self.report_memory();
+    }
+
+    /// A device that does not give back more than that is not to be trusted.
+    fn limit_residue(&self) {
+        if self.ledger.residue() > self.quarantine_limit {
+            self.stop(StopReason::DeviceUntrusted);
+        }
     }
 
     fn keep_residue(&self, residue: Residue) {
         self.residue.lock().unwrap_or_else(PoisonError::into_inner).push(residue);
     }
 
+    /// Says what was wiped and what was given back; of an operation that failed half-way, what it came to.
     fn report_wiped(&self, id: &ShardId, retired: Retired, duration: Duration) {
         let shard = || id.clone();
-        self.telemetry.wiped(retired.wiped);
-        self.trail.emit(EventKind::VramWiped { shard: shard(), bytes: retired.wiped, proven: true, duration });
-        self.trail.emit(EventKind::VramDeallocated { shard: shard(), bytes: retired.freed });
+        if retired.wiped > 0 {
+            self.telemetry.wiped(retired.wiped);
+            self.trail.emit(EventKind::VramWiped { shard: shard(), bytes: retired.wiped, proven: true, duration });
+        }
+        if retired.freed > 0 {
+            self.trail.emit(EventKind::VramDeallocated { shard: shard(), bytes: retired.freed });
+        }
     }
 
     fn report_residue(&self, id: &ShardId, bytes: u64, failure: DeviceFailure) -> VramError {
@@ -301,9 +316,7 @@ impl Core {
         let error = VramError::WipeFailed { shard: id.clone(), bytes, source };
         self.trail.emit(EventKind::ShardQuarantined { shard: id.clone(), bytes, cause });
         self.note_device_failure(&error);
-        if self.ledger.residue() > self.quarantine_limit {
-            self.stop(StopReason::DeviceUntrusted);
-        }
+        self.limit_residue();
         error
     }
 
@@ -331,13 +344,14 @@ impl Core {
         let mut left: u64 = 0;
         for Residue { id, memory, counted } in residue {
             let started = Instant::now();
-            match memory.wipe_and_free(counted.bytes()) {
+            match memory.wipe_and_free() {
                 Ok(retired) => {
                     drop(counted);
                     self.report_wiped(&id, retired, started.elapsed());
                     wiped = wiped.saturating_add(retired.wiped);
                 }
-                Err(memory) => {
+                Err((memory, done)) => {
+                    self.report_wiped(&id, done, started.elapsed());
                     left = left.saturating_add(counted.bytes());
                     self.keep_residue(Residue { id, memory, counted });
                 }

@@ -191,7 +191,8 @@ pub enum VramError {
     },
     /// The audit trail did not accept an event that the policy requires.
     #[error(
-        "the audit trail did not accept the event {event}; nothing was done: {source}; mend the sink, then try again"
+        "the audit trail did not accept the event {event}; nothing was done: {}; mend the sink, then try again",
+        crate::names::shown(&source.problem)
     )]
     AuditUnavailable {
         /// The event.

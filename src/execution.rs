@@ -196,7 +196,9 @@ impl<'a> Verified<'a> {
     pub fn regions(&self) -> Vec<VerifiedRegion<'a>> {
         let (layout, image) = (self.layout(), &self.record.image);
         let region = |tensor, offset: u64, bytes| {
-            let ptr = RawDevicePtr::of(image.address(offset)?);
+            // A tensor of no bytes may lie behind the last byte.
+            let address = image.address(offset).or_else(|| image.end().filter(|_| bytes == 0));
+            let ptr = RawDevicePtr::of(address?);
             Some(VerifiedRegion { tensor, offset, bytes, ptr })
         };
         if layout.tensors().is_empty() {
@@ -216,7 +218,10 @@ impl<'a> Verified<'a> {
         if end.is_none_or(|end| end > bytes) {
             return Err(VramError::InvalidParams {
                 field: "offset",
-                problem: format!("{offset} and {} bytes from there leave the image of {bytes} bytes", out.len()),
+                problem: format!(
+                    "{offset} and {} bytes from there leave the image of {bytes} bytes; read within it",
+                    out.len()
+                ),
             });
         }
         let read = self.scope.core.device.read(&self.record.image, offset, out).map_err(VramError::from);

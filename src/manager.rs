@@ -279,7 +279,8 @@ impl VramManager {
     /// # Errors
     /// `CUDA_ERROR`.
     pub fn memory_info(&self) -> Result<MemoryInfo, VramError> {
-        Ok(self.core.device.memory_info()?)
+        let asked = self.core.device.memory_info().map_err(VramError::from);
+        asked.inspect_err(|error| self.core.note_device_failure(error))
     }
 
     /// What the manager permits now. O(1).

@@ -24,15 +24,27 @@ pub(crate) fn quote(text: &str) -> String {
     format!("\"{quoted}\"")
 }
 
+/// How many characters of another's message are shown.
+const SHOWN_CHARS: usize = 200;
+
+/// Another's message for one of ours: it may quote foreign text. Control characters escaped, at most 200 characters.
+pub(crate) fn shown(message: &str) -> String {
+    let mut shown: String = message.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect();
+    if message.chars().nth(SHOWN_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
 fn check(field: &'static str, text: &str) -> Result<(), VramError> {
     let problem = if text.is_empty() {
         "is empty; give 1 to 256 characters of A-Z a-z 0-9 . _ -".to_owned()
     } else if text.len() > MAX_NAME_BYTES {
         format!("is {} bytes long; at most {MAX_NAME_BYTES} are allowed", text.len())
     } else if text.starts_with('.') {
-        format!("{} starts with a dot", quote(text))
+        format!("{} starts with a dot; begin with one of A-Z a-z 0-9 _ -", quote(text))
     } else if text.contains("..") {
-        format!("{} contains \"..\"", quote(text))
+        format!("{} contains \"..\"; put something between the dots", quote(text))
     } else if let Some(bad) = text.chars().find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-')) {
         format!("{} contains {:?}; only A-Z a-z 0-9 . _ - are allowed", quote(text), bad)
     } else {

@@ -41,6 +41,8 @@ struct Table {
     last_generation: u64,
     /// Nothing is published any more: the manager is shutting down.
     closed: bool,
+    /// Calls that hold, or may come to hold, memory that the table does not tell of.
+    underway: u64,
 }
 
 impl Slot {
@@ -90,7 +92,7 @@ pub(crate) enum Absent {
 #[derive(Debug, Default)]
 pub(crate) struct Residents {
     table: Mutex<Table>,
-    unpinned: Condvar,
+    idle: Condvar,
 }
 
 impl Residents {
@@ -138,6 +140,14 @@ impl Residents {
         let record = Arc::clone(entry.live(generation)?);
         entry.pins = entry.pins.saturating_add(1);
         Ok(Pinned { residents: Arc::clone(self), record, slot })
+    }
+
+    /// Notes a call that takes or retires memory, from before it looks at the manager's state until its memory is in the table,
+    /// given back, or kept as residue.
+    pub(crate) fn underway(self: &Arc<Self>) -> Underway {
+        let mut table = self.lock();
+        table.underway = table.underway.saturating_add(1);
+        Underway { residents: Arc::clone(self) }
     }
 
     /// Looks at a live shard without pinning it: its memory may go at any time.
@@ -254,18 +264,18 @@ impl Residents {
         records
     }
 
-    /// Blocks until nobody pins anything; `false` when the deadline, if there is one, came first.
-    pub(crate) fn wait_unpinned(&self, deadline: Option<Instant>) -> bool {
+    /// Blocks until nobody pins anything and no call is under way; `false` when the deadline, if there is one, came first.
+    pub(crate) fn wait_idle(&self, deadline: Option<Instant>) -> bool {
         let mut table = self.lock();
         loop {
-            if table.slots.iter().all(|entry| entry.pins == 0) {
+            if table.underway == 0 && table.slots.iter().all(|entry| entry.pins == 0) {
                 return true;
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             table = match left {
-                None => self.unpinned.wait(table).unwrap_or_else(PoisonError::into_inner),
+                None => self.idle.wait(table).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => return false,
-                Some(left) => self.unpinned.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0,
+                Some(left) => self.idle.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0,
             };
         }
     }
@@ -352,7 +362,22 @@ impl Drop for Pinned {
             entry.pins = entry.pins.saturating_sub(1);
         }
         drop(table);
-        self.residents.unpinned.notify_all();
+        self.residents.idle.notify_all();
+    }
+}
+
+/// A call that takes or retires memory.
+#[derive(Debug)]
+pub(crate) struct Underway {
+    residents: Arc<Residents>,
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let mut table = self.residents.lock();
+        table.underway = table.underway.saturating_sub(1);
+        drop(table);
+        self.residents.idle.notify_all();
     }
 }
 

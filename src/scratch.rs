@@ -47,6 +47,7 @@ pub struct Scratch {
 
 impl Scratch {
     pub(crate) fn allocate(core: &Arc<Core>, purpose: Purpose, bytes: u64) -> Result<Self, VramError> {
+        let _underway = core.residents.underway();
         core.reap();
         let none = || VramError::InvalidParams { field: "scratch length", problem: "is 0; give at least 1".to_owned() };
         let permitted = core.permit().and_then(|()| if bytes == 0 { Err(none()) } else { Ok(()) });

@@ -31,9 +31,12 @@ pub struct SealedSet {
 /// `INVALID_PARAMS` naming the part that does not fit; `SEAL_VERIFICATION_FAILED` and `STALE_HANDLE` for a seal that its
 /// manager does not honour.
 pub fn check_set(parts: &[(&VramManager, &SealedShard)]) -> Result<SealedSet, VramError> {
-    let refuse = |problem: String| VramError::InvalidParams { field: "set", problem };
+    let refuse = |problem: String| VramError::InvalidParams {
+        field: "set",
+        problem: format!("{problem}; give the parts of one set, all of them, once each and in order"),
+    };
     let Some((_, first)) = parts.first() else {
-        return Err(refuse("is empty; give all of its parts".to_owned()));
+        return Err(refuse("is empty".to_owned()));
     };
     let Some((set, _, count)) = first.part() else {
         return Err(refuse(format!("is none: shard {} was sealed alone", first.id())));

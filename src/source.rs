@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use crate::digest::layout::Layout;
 use crate::digest::{Digest, TreeParams, hash_stream};
 use crate::error::VramError;
+use crate::names::shown;
 use crate::tensors::{self, Plan};
 
 mod file;
@@ -115,7 +116,10 @@ impl<'a> ShardSource<'a> {
     pub(crate) fn open_for_sealing(self, params: &TreeParams) -> Result<Opened<'a>, VramError> {
         let opened = self.open(params)?;
         if opened.image_bytes() == 0 {
-            let problem = format!("is 0 bytes; there is nothing to seal in {}", opened.input.name());
+            let problem = format!(
+                "is 0 bytes; there is nothing to seal in {}, give a model that is not empty",
+                opened.input.name()
+            );
             return Err(VramError::InvalidParams { field: "shard length", problem });
         }
         Ok(opened)
@@ -239,7 +243,14 @@ impl Opened<'_> {
                 Ok(0) => return Err(self.changed(&format!("ended {} bytes early", self.unread))),
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    return Err(load_error(self.input.name(), &format!("it cannot be read: {error}"), Some(error)));
+                    return Err(load_error(
+                        self.input.name(),
+                        &format!(
+                            "it cannot be read: {}; check the disk and the file system",
+                            shown(&error.to_string())
+                        ),
+                        Some(error),
+                    ));
                 }
             };
             filled = filled.saturating_add(bytes);
@@ -265,13 +276,17 @@ impl Opened<'_> {
             Ok(0) => {}
             Ok(_) => return Err(self.changed("has more bytes than that")),
             Err(error) => {
-                return Err(load_error(self.input.name(), &format!("it cannot be read: {error}"), Some(error)));
+                return Err(load_error(
+                    self.input.name(),
+                    &format!("it cannot be read: {}; check the disk and the file system", shown(&error.to_string())),
+                    Some(error),
+                ));
             }
         }
         if let Input::File { file, name, modified } = &self.input {
-            let now = file
-                .metadata()
-                .map_err(|error| load_error(name, &format!("it cannot be examined any more: {error}"), Some(error)))?;
+            let now = file.metadata().map_err(|error| {
+                load_error(name, &format!("it cannot be examined any more: {error}; leave it where it is"), Some(error))
+            })?;
             if now.len() != self.source_bytes {
                 return Err(self.changed(&format!("has {} bytes now", now.len())));
             }

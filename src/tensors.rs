@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use crate::digest::layout::TensorInfo;
 use crate::error::VramError;
-use crate::names::quote;
+use crate::names::{quote, shown};
 
 /// The longest header, in bytes; the limit of the `safetensors` crate.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
@@ -26,9 +26,6 @@ const PREFIX_BYTES: u64 = 8;
 
 /// The key of the header that is not a tensor.
 const METADATA: &str = "__metadata__";
-
-/// How much of another crate's message is shown, in characters.
-const SHOWN_CHARS: usize = 160;
 
 /// What a header says, checked.
 #[derive(Debug)]
@@ -91,10 +88,11 @@ fn decode(text: &str) -> Result<Vec<(String, Entry)>, VramError> {
     }
     if let Err(error) = decoded {
         let error = shown(&error.to_string());
-        return Err(bad(match header.current {
+        let problem = match header.current {
             Some(name) => format!("its header describes tensor {} wrongly: {error}", quote(&name)),
             None => format!("its header is not the JSON of a safetensors file: {error}"),
-        }));
+        };
+        return Err(bad(format!("{problem}; it is damaged, or no safetensors file")));
     }
     header.entries.sort_by(|(left, _), (right, _)| left.cmp(right));
     let mut pairs = header.entries.iter().zip(header.entries.iter().skip(1));
@@ -121,16 +119,16 @@ fn check(entries: &[(String, Entry)], data_bytes: u64) -> Result<Vec<TensorInfo>
         let refuse = |problem: String| bad(format!("tensor {} {problem}", quote(name)));
         if start < end_before {
             return Err(refuse(format!(
-                "starts at byte {start}, inside the tensor before it, which ends at {end_before}"
+                "starts at byte {start}, inside the tensor before it, which ends at {end_before}; write the file again"
             )));
         }
         if start > end_before {
             return Err(refuse(format!(
-                "starts at byte {start}, but the tensor before it ends at {end_before}; gaps are not allowed"
+                "starts at byte {start}, but the tensor before it ends at {end_before}; gaps are not allowed: write the file again"
             )));
         }
         let Some(bytes) = end.checked_sub(start) else {
-            return Err(refuse(format!("ends at byte {end}, before it starts at {start}")));
+            return Err(refuse(format!("ends at byte {end}, before it starts at {start}; write the file again")));
         };
         if end > data_bytes {
             return Err(refuse(format!(
@@ -142,10 +140,12 @@ fn check(entries: &[(String, Entry)], data_bytes: u64) -> Result<Vec<TensorInfo>
             .iter()
             .try_fold(1u64, |product, &dimension| product.checked_mul(dimension))
             .and_then(|elements| elements.checked_mul(wide(entry.dtype.bitsize())))
-            .ok_or_else(|| refuse(format!("is larger than 2^64 bits by its type {} and shape", entry.dtype)))?;
+            .ok_or_else(|| {
+                refuse(format!("is larger than 2^64 bits by its type {} and shape; write the file again", entry.dtype))
+            })?;
         if bytes.checked_mul(8) != Some(needed) {
             return Err(refuse(format!(
-                "takes {needed} bits by its type {} and shape but has {bytes} bytes",
+                "takes {needed} bits by its type {} and shape but has {bytes} bytes; write the file again",
                 entry.dtype
             )));
         }
@@ -209,17 +209,15 @@ fn wide(size: usize) -> u64 {
     u64::try_from(size).unwrap_or(u64::MAX)
 }
 
-/// Another crate's message, which may quote the file: escaped and bounded.
-fn shown(message: &str) -> String {
-    message.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect()
-}
-
 fn bad(problem: String) -> VramError {
     VramError::ModelLoad { problem, source: None }
 }
 
 fn unreadable(source: std::io::Error) -> VramError {
-    VramError::ModelLoad { problem: format!("its header cannot be read: {source}"), source: Some(source) }
+    VramError::ModelLoad {
+        problem: format!("its header cannot be read: {source}; check the disk and the file system"),
+        source: Some(source),
+    }
 }
 
 #[cfg(test)]

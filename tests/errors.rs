@@ -1,13 +1,16 @@
 //! Every error by itself: its code, who has to act, whether to try again, and the words that people and trails read.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects)]
+#![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::panic, clippy::arithmetic_side_effects)]
+#![allow(clippy::as_conversions)]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use vram_residency::{
     AuditError, BadRange, DeviceSelector, Digest, DriverError, DriverErrorKind, ErrorCategory as Category,
-    ErrorCode as Code, LayoutKind, ManagerState, MockConfig, Origin, Policy, RefusalReason, ShardId, StopReason,
-    VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
+    ErrorCode as Code, ExecuteOptions, LayoutKind, ManagerState, MockConfig, Origin, Policy, Purpose, RawRegion,
+    RefusalReason, SealedShard, SetId, ShardId, ShardSource, ShardSpec, StopReason, TreeParams, VramError, VramManager,
+    VramManagerBuilder, WorkerId, WorkerSecret, check_set,
 };
 
 fn driver(kind: DriverErrorKind) -> DriverError {
@@ -215,6 +218,102 @@ fn the_words_of_events_are_these() {
     assert_eq!([ManagerState::Ready, ManagerState::Draining].map(|state| state.to_string()), ["ready", "draining"]);
     assert_eq!([Origin::Expected, Origin::Measured].map(|origin| origin.to_string()), ["expected", "measured"]);
     assert_eq!([LayoutKind::File, LayoutKind::Tensors].map(|kind| kind.to_string()), ["file", "tensors"]);
+}
+
+/// What a real call answers, and the advice in it.
+type Advice = (Result<(), VramError>, &'static str);
+
+#[test]
+fn what_real_calls_answer_says_what_to_do() {
+    // covers: ERR-2
+    let manager = builder().build().unwrap();
+    let spec = |id| ShardSpec::new(ShardId::new(id).unwrap());
+    let seal = |id, bytes: &[u8]| manager.seal_model(spec(id), ShardSource::bytes(bytes));
+    let shard = seal("one", &[1; 100]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |name: &str, bytes: usize| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, vec![1; bytes]).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        WorkerSecret::from_file(path).map(drop)
+    };
+    let loose = |mode| {
+        let path = folder.path().join("loose");
+        std::fs::write(&path, [1; 32]).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        WorkerSecret::from_file(path).map(drop)
+    };
+    let file = |bytes: &[u8]| {
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        ShardSource::safetensors(&path).map(drop)
+    };
+    let tensors = |header: &str, data: usize| {
+        file(&[&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; data]].concat())
+    };
+    let one = |from, to| format!(r#"{{"a":{{"dtype":"U8","shape":[4],"data_offsets":[{from},{to}]}}}}"#);
+    let adopt = |regions: &[RawRegion]| {
+        // SAFETY: every one of these regions is refused before it is looked at.
+        unsafe { manager.adopt(spec("engine"), (), regions) }.map(drop).map_err(|refused| refused.error)
+    };
+    let run = manager.begin(&shard, ExecuteOptions::default()).unwrap();
+    let read = run.read_at(90, &mut [0; 20]);
+    let rows: Vec<Advice> = vec![
+        (read, "; read within it"),
+        (manager.release(&shard).map(drop), "; finish its executions"),
+        (seal("one", &[1]).map(drop), "; release that shard first or choose another id"),
+        (seal("none", &[]).map(drop), "; there is nothing to seal in a byte slice, give a model that is not empty"),
+        (seal("large", &vec![1; 17 << 20]).map(drop), "; release a shard, lower the headroom"),
+        (
+            manager.seal_model(spec("huge"), ShardSource::reader(u64::MAX, std::io::empty())).map(drop),
+            "; split the model",
+        ),
+        (
+            manager.seal_model(spec("cut"), ShardSource::reader(9, std::io::empty())).map(drop),
+            "; nobody may change a model",
+        ),
+        (
+            manager.seal_model(spec("x").part(SetId::random().unwrap(), 2, 2), ShardSource::bytes(&[1])).map(drop),
+            "count from 0",
+        ),
+        (manager.release_by_id(&ShardId::new("two").unwrap()).map(drop), "; give the name of one that was sealed"),
+        (check_set(&[]).map(drop), "; give the parts of one set"),
+        (check_set(&[(&manager, &shard)]).map(drop), "; give the parts of one set"),
+        (manager.allocate_scratch(Purpose::Workspace, 0).map(drop), "; give at least 1"),
+        (adopt(&[]), "; give at least one"),
+        (adopt(&[RawRegion::new(0, 9)]), "; give what the engine allocated"),
+        (adopt(&[RawRegion::new(64, 9), RawRegion::new(70, 9)]), "; give each byte once"),
+        (secret("long", 4097), "; give 32 to 4096"),
+        (secret("short", 31), "32 to 4096 are allowed"),
+        (WorkerSecret::from_file(folder.path()).map(drop), "; name a file that holds"),
+        (WorkerSecret::from_file(folder.path().join("none")).map(drop), "; name a file that is there"),
+        (WorkerSecret::from_systemd_credential(".x").map(drop), "; give 1 to 255 characters"),
+        (loose(0o640), "; chmod 600 it"),
+        (tensors(&one(0, 4), 3), "; check that the download is complete"),
+        (tensors(&one(0, 4), 5), "; write the file again"),
+        (tensors(&one(1, 5), 5), "write the file again"),
+        (tensors(&one(0, 3), 3), "; write the file again"),
+        (tensors(&one(4, 0), 4), "; write the file again"),
+        (ShardSource::file(folder.path()).map(drop), "; name the model file in it"),
+        (ShardSource::file(folder.path().join("none")).map(drop), "; check the path"),
+        (ShardId::new("a/b").map(drop), "; give "),
+        (TreeParams::new(1000, &[]).map(drop), "; give a power of two"),
+        (TreeParams::new(4096, &[0; 33]).map(drop), "32 are allowed"),
+        ("sha256:xyz".parse::<Digest>().map(drop), "sha256:"),
+        (builder().staging(1).build().map(drop), "; give a size that is"),
+        (builder().headroom(1 << 40).build().map(drop), "; choose less"),
+        (builder().policy(Policy::production()).build().map(drop), "; select a CUDA device"),
+        (builder().policy(Policy::development().require_stored_secret(true)).build().map(drop), "; load it with"),
+        (SealedShard::from_bytes(&[1; 9]).map(drop), "; present a seal that this manager made"),
+    ];
+    for (row, (result, advice)) in rows.into_iter().enumerate() {
+        let said = result.expect_err(&format!("row {row}: {advice}")).to_string();
+        assert!(said.contains(advice), "row {row}: {advice:?} in {said:?}");
+    }
+    run.finish().unwrap();
+    manager.release(&shard).unwrap();
+    let said = manager.release(&shard).unwrap_err().to_string();
+    assert!(said.contains("; present") || said.contains("; use its newest seal"), "{said}");
 }
 
 fn builder() -> VramManagerBuilder {

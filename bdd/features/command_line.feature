@@ -156,7 +156,7 @@ Feature: Command line
     And standard error is empty
     And standard output says "Usage: vram-worker <COMMAND>"
     And standard output says "3    the bytes are not the expected or the sealed ones"
-    And standard output says "130  ended by SIGINT, 143 by SIGTERM"
+    And standard output says "130  ended by SIGINT, 143 by SIGTERM, 129 by SIGHUP"
     When I call "vram-worker run --help"
     Then the exit code is 0
     And standard output names the options "--layout --part-bytes --device --executes --block-size --expect --secret-file --headroom --json"

@@ -120,7 +120,8 @@ pub enum EventKind {
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
     },
-    /// An image was not sealed; nothing of it is left.
+    /// An image was not sealed; what had been taken for it was given back. A shard that was to be sealed anew lives on under
+    /// the seal that it has.
     #[non_exhaustive]
     VramSealFailed {
         /// The shard.

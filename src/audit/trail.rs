@@ -149,7 +149,9 @@ impl AuditTrail {
 
     /// Says once that sinks fail, and once that they no longer do.
     fn log_failure(&self, state: &mut State, failure: Option<&AuditError>, event: &AuditEvent) {
-        match (state.failing, failure) {
+        let before = std::mem::replace(&mut state.failing, failure.is_some());
+        // Whoever takes log lines may panic too, and this is said from where nothing may.
+        let _said = catch_unwind(AssertUnwindSafe(|| match (before, failure) {
             (false, Some(error)) => tracing::error!(
                 target: TracingSink::TARGET,
                 event = event.kind.name(),
@@ -163,9 +165,8 @@ impl AuditTrail {
                 sequence = event.sequence,
                 "all audit sinks work again",
             ),
-            _ => return,
-        }
-        state.failing = failure.is_some();
+            _ => {}
+        }));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

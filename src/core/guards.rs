@@ -10,6 +10,7 @@ use super::Core;
 use crate::audit::EventKind;
 use crate::device::{Device, Event};
 use crate::driver::{DriverError, StreamId};
+use crate::error::VramError;
 use crate::names::ShardId;
 use crate::residents::Pinned;
 
@@ -34,9 +35,15 @@ impl Reapable {
         }
     }
 
-    /// Whether the work is done. On a dead device none is done any more.
-    fn has_passed(&mut self, device: &Device) -> bool {
-        self.event(device).and_then(Event::has_passed).unwrap_or_else(|error| super::is_sticky(&error))
+    /// Whether the work is done. On a dead device none is done any more, and `lost` says so.
+    fn has_passed(&mut self, device: &Device, lost: &mut Option<DriverError>) -> bool {
+        self.event(device).and_then(Event::has_passed).unwrap_or_else(|error| {
+            let dead = super::is_sticky(&error);
+            if dead {
+                *lost = Some(error);
+            }
+            dead
+        })
     }
 }
 
@@ -60,27 +67,32 @@ impl Core {
         let mut reapable = Reapable { stream, event: None, pin };
         if let Err(error) = reapable.event(&self.device) {
             tracing::error!(%error, "a dropped execution keeps its shard pinned for now");
+            self.note_device_failure(&VramError::Device(error));
         }
         self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);
     }
 
     /// Lets go of the pins whose work is done, and reports guards that are held too long. Does not block.
     pub(crate) fn reap(&self) {
-        let mut done = Vec::new();
+        let (mut done, mut lost) = (Vec::new(), None);
         {
             let mut waiting = self.reapable.lock().unwrap_or_else(PoisonError::into_inner);
             let mut still = Vec::new();
             for mut reapable in waiting.drain(..) {
-                let list = if reapable.has_passed(&self.device) { &mut done } else { &mut still };
+                let list = if reapable.has_passed(&self.device, &mut lost) { &mut done } else { &mut still };
                 list.push(reapable);
             }
             *waiting = still;
+        }
+        if let Some(error) = lost {
+            self.note_device_failure(&VramError::Device(error));
         }
         drop(done);
         self.report_overheld();
     }
 
-    /// Waits until no execution is under way and the work of the dropped ones is done; `false` when the deadline comes first.
+    /// Waits until no execution, seal or release is under way and the work of dropped executions is done; `false` when the
+    /// deadline comes first.
     /// Blocks.
     pub(crate) fn wait_idle(&self, deadline: Option<Instant>) -> bool {
         loop {
@@ -88,7 +100,7 @@ impl Core {
             self.reap();
             let look_again = Instant::now().checked_add(BETWEEN_LOOKS);
             let until = deadline.into_iter().chain(look_again).min();
-            if self.residents.wait_unpinned(until) {
+            if self.residents.wait_idle(until) {
                 return true;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -106,7 +118,7 @@ impl Core {
         for mut reapable in waiting {
             let Err(error) = reapable.event(&self.device).and_then(Event::synchronize) else { continue };
             // The error may be that of the engine's own work, which is over then.
-            if !super::is_sticky(&error) && !reapable.has_passed(&self.device) {
+            if !super::is_sticky(&error) && !reapable.has_passed(&self.device, &mut None) {
                 tracing::error!(%error, shard = %reapable.pin.id, "a dropped execution's work could not be waited for");
                 self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);
             }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::{Core, Residue, ResidueMemory};
 use crate::audit::EventKind;
 use crate::capacity::Reservation;
-use crate::device::{Retired, ScratchMemory, Unallocated};
+use crate::device::{ScratchMemory, Unallocated, Unretired};
 use crate::driver::StreamId;
 use crate::error::VramError;
 use crate::names::ShardId;
@@ -46,12 +46,6 @@ impl Working {
     pub(super) fn keys(&self) -> Vec<u64> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
     }
-
-    /// Bytes that are handed out now, in allocator granularity.
-    pub(crate) fn bytes(&self) -> u64 {
-        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        live.values().fold(0, |sum: u64, (_, _, reservation)| sum.saturating_add(reservation.bytes()))
-    }
 }
 
 impl Core {
@@ -81,17 +75,17 @@ impl Core {
 
     /// Wipes working memory and gives it back. Does nothing when the end of the manager already has.
     pub(crate) fn retire_scratch(&self, key: u64) -> Result<(), VramError> {
+        let _underway = self.residents.underway();
         let entry = self.scratch.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         let Some((name, memory, mut reservation)) = entry else { return Ok(()) };
-        let (started, bytes) = (Instant::now(), reservation.bytes());
+        let started = Instant::now();
         let outcome = match memory.wipe_and_free() {
-            Ok(()) => {
+            Ok(retired) => {
                 drop(reservation);
-                let retired = Retired { wiped: bytes, freed: bytes, left: 0 };
                 self.report_wiped(&name, retired, started.elapsed());
                 Ok(())
             }
-            Err((memory, failure)) => {
+            Err(Unretired { memory, failure, done }) => {
                 reservation.shrink_to(memory.room());
                 let bytes = reservation.bytes();
                 self.keep_residue(Residue {
@@ -99,6 +93,7 @@ impl Core {
                     memory: ResidueMemory::Scratch(memory),
                     counted: reservation.quarantine(),
                 });
+                self.report_wiped(&name, done, started.elapsed());
                 Err(self.report_residue(&name, bytes, failure))
             }
         };

@@ -53,6 +53,12 @@ impl ImageMap {
         }
     }
 
+    /// The address behind the last byte.
+    pub(crate) fn end(&self) -> Option<DevicePtr> {
+        let (_, last) = self.pieces.last()?;
+        last.ptr.checked_add(last.bytes)
+    }
+
     /// What lies from `offset` on, as far as it is of one kind; `None` outside the image. O(log regions).
     pub(crate) fn piece(&self, offset: u64) -> Option<Piece> {
         if offset >= self.bytes {
@@ -90,7 +96,7 @@ mod tests {
         assert_eq!(map.piece(2050), Some(Piece::Resident(span(9002, 1))));
         assert_eq!(map.piece(2051), None);
         assert_eq!((map.address(2048), map.address(5)), (Some(DevicePtr(9000)), None));
-        assert_eq!(map.spans().count(), 3);
+        assert_eq!((map.spans().count(), map.end()), (3, Some(DevicePtr(9003))));
         assert!(ImageMap::new(&params, &[]).is_none());
         assert!(ImageMap::new(&params, &[span(0, u64::MAX), span(0, 1)]).is_none());
     }

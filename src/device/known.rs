@@ -44,7 +44,7 @@ impl Device {
         let mut memory =
             ShardMemory::allocate(self, bytes, room(bytes)?, room(check)?).map_err(|unallocated| unallocated.error)?;
         let answered = self.answer(&mut memory, &mut image);
-        let wiped = memory.wipe_and_free().map_err(|(_, failure)| failure);
+        let wiped = memory.wipe_and_free().map_err(|unretired| unretired.failure);
         answered?;
         wiped?;
         Ok(())

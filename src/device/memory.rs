@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::check::{CheckSizes, CheckSpace, DigestFailure};
@@ -45,7 +46,7 @@ pub(crate) struct ShardMemory {
 }
 
 /// What a retired shard leaves behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Retired {
     /// Bytes wiped and proven zero.
     pub(crate) wiped: u64,
@@ -53,6 +54,17 @@ pub(crate) struct Retired {
     pub(crate) freed: u64,
     /// Bytes of an engine's memory given back as they are.
     pub(crate) left: u64,
+}
+
+/// Memory that was not given back, or not all of it.
+#[derive(Debug)]
+pub(crate) struct Unretired<M> {
+    /// What is left.
+    pub(crate) memory: Box<M>,
+    /// Why.
+    pub(crate) failure: DeviceFailure,
+    /// What was done all the same.
+    pub(crate) done: Retired,
 }
 
 const TOO_LARGE: VramError = VramError::Internal { what: "the image does not fit its region" };
@@ -151,8 +163,17 @@ impl ShardMemory {
             if std::mem::take(registered) {
                 self.image.spans().for_each(|span| self.device.unregister(span));
             }
-            *owner = Arc::new(());
+            let owner = std::mem::replace(owner, Arc::new(()));
+            // The engine's own code. What it breaks is its own; the wipes of other shards come after it.
+            if catch_unwind(AssertUnwindSafe(|| drop(owner))).is_err() {
+                tracing::error!("the owner of adopted memory panicked while it was dropped");
+            }
         }
+    }
+
+    /// Whether it holds an engine's value, whose memory is under seal.
+    pub(crate) const fn holds_engine_memory(&self) -> bool {
+        matches!(self.holding, Holding::Adopted { registered: true, .. })
     }
 
     /// Bytes of an engine's memory that will be given back as they are.
@@ -268,19 +289,25 @@ impl ShardMemory {
     /// Makes writable, wipes, proves zero, and gives back.
     ///
     /// # Errors
-    /// The memory itself, with the reason, when it could not be proven zero, or the driver did not take it back.
-    pub(crate) fn wipe_and_free(mut self) -> Result<Retired, (Box<Self>, DeviceFailure)> {
+    /// The memory itself, with the reason and what was done so far, when it could not be proven zero, or the driver did not take
+    /// it back.
+    pub(crate) fn wipe_and_free(mut self) -> Result<Retired, Unretired<Self>> {
         // Work that was enqueued before may have failed; that is its caller's news, and must not be taken for the wipe's.
         let _earlier = self.stream.synchronize();
         let left = self.left_unwiped();
         let wiped = match self.wipe() {
             Ok(wiped) => wiped,
-            Err(failure) => return Err((Box::new(self), failure)),
+            Err(failure) => {
+                return Err(Unretired { memory: Box::new(self), failure, done: Retired::default() });
+            }
         };
-        let freed = self.room();
-        match self.free() {
-            Ok(()) => Ok(Retired { wiped, left, freed }),
-            Err(error) => Err((Box::new(self), error.into())),
+        let before = self.room();
+        let outcome = self.free();
+        let freed = before.saturating_sub(self.room());
+        let done = Retired { wiped, left, freed };
+        match outcome {
+            Ok(()) => Ok(done),
+            Err(error) => Err(Unretired { memory: Box::new(self), failure: error.into(), done }),
         }
     }
 }

@@ -143,8 +143,13 @@ pub(super) enum Allocator {
 /// Asks the driver where a span lies, and judges its answers.
 pub(super) fn prove_residency(driver: &dyn Driver, span: Span, allocator: Allocator) -> Result<(), VramError> {
     let answer = driver.residency(span.ptr)?;
-    judge(&answer, span, driver.info().ordinal, allocator)
-        .map_err(|problem| VramError::PolicyViolation { rule: "vram_only", problem: problem.to_owned() })
+    judge(&answer, span, driver.info().ordinal, allocator).map_err(|problem| {
+        let remedy = match allocator {
+            Allocator::Ours => "weights are not put there: look at the driver, and take the device out of service",
+            Allocator::Engine => "adopt memory that the engine allocated on this device with cudaMalloc",
+        };
+        VramError::PolicyViolation { rule: "vram_only", problem: format!("{problem}; {remedy}") }
+    })
 }
 
 /// Whether the driver's answers prove that all of `span` is memory of device `ordinal` and of nothing else.

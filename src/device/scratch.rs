@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::memory::{Retired, Unretired};
 use super::region::{Region, Unallocated};
 use super::{Device, DeviceFailure, Stream};
 use crate::driver::{DevicePtr, DriverError, HostBuffer, LaunchResult, Span, StreamId};
@@ -36,7 +37,7 @@ impl ScratchMemory {
         };
         let mut memory = Self { device: Arc::clone(device), stream, region, check, proof, used_on: Vec::new() };
         match memory.wipe() {
-            Ok(()) => Ok(memory),
+            Ok(_) => Ok(memory),
             Err(failure) => {
                 if let Err(error) = memory.free() {
                     tracing::error!(%error, "unused device memory could not be given back");
@@ -61,10 +62,12 @@ impl ScratchMemory {
         self.used_on.push(stream);
     }
 
-    fn wipe(&mut self) -> Result<(), DeviceFailure> {
-        let Some(check) = self.check.unfreed() else { return Ok(()) };
+    /// Zeroes what is still there, and proves it. Returns how many bytes.
+    fn wipe(&mut self) -> Result<u64, DeviceFailure> {
+        let Some(check) = self.check.unfreed() else { return Ok(0) };
         let spans: Vec<Span> = self.region.unfreed().into_iter().collect();
-        self.device.wipe(&self.stream, &mut self.proof, &spans, check)
+        self.device.wipe(&self.stream, &mut self.proof, &spans, check)?;
+        Ok(spans.iter().fold(check.bytes, |sum, span| sum.saturating_add(span.bytes)))
     }
 
     /// The check space comes last, so that a later try finds it.
@@ -76,20 +79,32 @@ impl ScratchMemory {
     /// Waits for what the streams that used it hold, wipes, proves zero, and frees.
     ///
     /// # Errors
-    /// The memory itself, with the reason, when it could not be proven zero, or the driver did not take it back.
-    pub(crate) fn wipe_and_free(mut self) -> Result<(), (Box<Self>, DeviceFailure)> {
-        // Taken, for they need not live any longer when a failed wipe is tried again.
+    /// The memory itself, with the reason and what was done so far, when it could not be proven zero, or the driver did not take
+    /// it back.
+    pub(crate) fn wipe_and_free(mut self) -> Result<Retired, Unretired<Self>> {
+        let wiped = match self.wait().and_then(|()| self.wipe()) {
+            Ok(wiped) => wiped,
+            Err(failure) => return Err(Unretired { memory: Box::new(self), failure, done: Retired::default() }),
+        };
+        let before = self.room();
+        let outcome = self.free();
+        let done = Retired { wiped, left: 0, freed: before.saturating_sub(self.room()) };
+        match outcome {
+            Ok(()) => Ok(done),
+            Err(error) => Err(Unretired { memory: Box::new(self), failure: error.into(), done }),
+        }
+    }
+
+    /// Waits for every stream that used it, also behind one that cannot be waited for: they need not live any longer when a
+    /// failed wipe is tried again.
+    fn wait(&mut self) -> Result<(), DeviceFailure> {
+        let mut outcome = Ok(());
         for stream in std::mem::take(&mut self.used_on) {
             // An engine's own failure is reported once and is its own news; what matters is that nothing of it still runs, and
             // that is not known when the wait fails again.
             let driver = &self.device.driver;
-            if let Err(error) = driver.synchronize(stream).or_else(|_theirs| driver.synchronize(stream)) {
-                return Err((Box::new(self), error.into()));
-            }
+            outcome = outcome.and(driver.synchronize(stream).or_else(|_theirs| driver.synchronize(stream)));
         }
-        match self.wipe().and_then(|()| self.free().map_err(DeviceFailure::from)) {
-            Ok(()) => Ok(()),
-            Err(failure) => Err((Box::new(self), failure)),
-        }
+        Ok(outcome?)
     }
 }

@@ -93,7 +93,7 @@ impl Layout {
     pub(crate) fn of_tensors(params: &TreeParams, mut tensors: Vec<TensorInfo>) -> Result<Self, VramError> {
         let too_long = || VramError::InvalidParams {
             field: "shard length",
-            problem: "is more than 2^64 - 1 bytes once its tensors are padded to blocks".to_owned(),
+            problem: "is more than 2^64 - 1 bytes once its tensors are padded to blocks; split the model".to_owned(),
         };
         let mut end = 0u64;
         for tensor in &mut tensors {

@@ -77,9 +77,14 @@ impl Scope {
         }
         let coverage = options.coverage.unwrap_or_default();
         // The check must see what the engine's stream has still to write.
-        let after = options.stream.map(|stream| Event::record(&core.device, stream)).transpose()?;
+        let after = options.stream.map(|stream| Event::record(&core.device, stream)).transpose();
+        let after = after.map_err(VramError::from).inspect_err(|error| core.note_device_failure(error))?;
         let verifications = core.check(&records, coverage, after.as_ref().map(Event::id))?;
-        core.permit()?; // another shard may have failed meanwhile
+        // Another check may have failed meanwhile: of another shard, or, where that stops nobody, of one of these.
+        core.permit()?;
+        for record in &records {
+            record.intact()?;
+        }
         let mut scopes = Vec::with_capacity(records.len());
         for (record, verification) in records.into_iter().zip(verifications) {
             core.trail.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
@@ -139,12 +144,8 @@ impl Scope {
             return Err(VramError::ManagerStopped { state });
         }
         // A manager that quarantines only the shard goes on; what was computed over this shard does not count.
-        match self.record.as_ref().and_then(|record| record.failure.get().map(|first_bad| (record, first_bad))) {
-            Some((record, first_bad)) => {
-                Err(VramError::IntegrityFailure { shard: record.id.clone(), first_bad: first_bad.clone() })
-            }
-            None => Ok(self.verification.clone()),
-        }
+        self.record.as_ref().map_or(Ok(()), |record| record.intact())?;
+        Ok(self.verification.clone())
     }
 }
 

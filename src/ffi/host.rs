@@ -12,9 +12,14 @@ use crate::erase::erase;
 
 /// What a driver does for the host buffers that it made.
 pub(crate) trait HostMemory: Send + Sync + fmt::Debug {
-    /// Blocks until no copy uses the buffer at `base`. **Whatever it returns, none does when it returns.** An error is
-    /// that of a copy which ran, or of the device.
+    /// Blocks until no copy uses the buffer at `base`. **When it returns, none does, unless [`is_used`](Self::is_used) says
+    /// so.** An error is that of a copy which ran, or of the device.
     fn wait(&self, base: NonNull<u8>) -> Result<(), DriverError>;
+
+    /// Whether a copy may still use the buffer at `base` although it was waited for: the driver would not tell.
+    fn is_used(&self, _base: NonNull<u8>) -> bool {
+        false
+    }
 
     /// Gives the buffer back.
     ///
@@ -56,7 +61,8 @@ impl HostBuffer {
         Ok(self.settled())
     }
 
-    /// Overwrites it with zeros, once the copies that use it have run. Wipes also when it returns their error.
+    /// Overwrites it with zeros, once the copies that use it have run. Wipes also when it returns their error, unless it is not
+    /// known whether one of them still runs.
     pub(crate) fn wipe(&mut self) -> Result<(), DriverError> {
         self.wipe_first(self.len)
     }
@@ -64,6 +70,9 @@ impl HostBuffer {
     /// As [`wipe`](Self::wipe), for its first `bytes` bytes: all that were used.
     pub(crate) fn wipe_first(&mut self, bytes: usize) -> Result<(), DriverError> {
         let waited = self.owner.wait(self.base);
+        if waited.is_err() && self.owner.is_used(self.base) {
+            return waited;
+        }
         let settled = self.settled();
         let used = bytes.min(settled.len());
         erase(settled.get_mut(..used).unwrap_or_default());
@@ -79,10 +88,10 @@ impl HostBuffer {
         u64::try_from(self.base.addr().get()).ok()?.checked_add(u64::try_from(offset).ok()?)
     }
 
-    /// The bytes. Only to be called after `owner.wait` has returned.
+    /// The bytes. Only to be called after `owner.wait` has returned `Ok`, or `owner.is_used` has denied.
     fn settled(&mut self) -> &mut [u8] {
         // SAFETY: from_raw's caller vouched for `len` initialised bytes at `base`. No copy is pending, because every caller
-        // in this file has waited, and none is enqueued while the slice lives, because that takes `&mut self`.
+        // in this file has waited and, after an error, asked `is_used`; and none is enqueued while the slice lives, because that takes `&mut self`.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.len) }
     }
 }
@@ -100,5 +109,63 @@ impl fmt::Debug for HostBuffer {
     /// Its length only: neither address nor bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HostBuffer").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use super::*;
+    use crate::driver::DriverErrorKind;
+
+    /// A driver that may not know whether a copy still runs.
+    #[derive(Debug, Default)]
+    struct Unsure {
+        fails: AtomicBool,
+        used: AtomicBool,
+        freed: AtomicU64,
+    }
+
+    impl HostMemory for Unsure {
+        fn wait(&self, _base: NonNull<u8>) -> Result<(), DriverError> {
+            let error = DriverError { operation: "wait", code: 1, name: "n", kind: DriverErrorKind::Other };
+            if self.fails.load(Ordering::SeqCst) { Err(error) } else { Ok(()) }
+        }
+
+        fn is_used(&self, _base: NonNull<u8>) -> bool {
+            self.used.load(Ordering::SeqCst)
+        }
+
+        unsafe fn free(&self, _base: NonNull<u8>, _bytes: usize) {
+            self.freed.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn bytes_that_a_copy_may_still_use_are_not_touched() {
+        // covers: RES-1
+        let mut bytes = [7_u8; 16];
+        let base = NonNull::from(&mut bytes).cast::<u8>();
+        let owner = Arc::new(Unsure::default());
+        let driver: Arc<dyn HostMemory> = Arc::<Unsure>::clone(&owner);
+        // SAFETY: `bytes` is 16 initialised bytes that outlive the buffer, and are read again only after it is gone.
+        let mut buffer = unsafe { HostBuffer::from_raw(base, 16, driver) };
+        owner.fails.store(true, Ordering::SeqCst);
+        owner.used.store(true, Ordering::SeqCst);
+        assert!(buffer.wipe_first(8).is_err() && buffer.bytes_mut().is_err());
+        owner.used.store(false, Ordering::SeqCst);
+        assert!(buffer.bytes_mut().is_err(), "the copy's own error");
+        owner.fails.store(false, Ordering::SeqCst);
+        assert_eq!(buffer.bytes_mut().unwrap(), [7; 16], "nothing was written");
+        owner.fails.store(true, Ordering::SeqCst);
+        assert!(buffer.wipe_first(8).is_err());
+        owner.fails.store(false, Ordering::SeqCst);
+        assert_eq!(buffer.bytes_mut().unwrap(), [0, 0, 0, 0, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7]);
+        // The end of the buffer does not write either.
+        owner.fails.store(true, Ordering::SeqCst);
+        owner.used.store(true, Ordering::SeqCst);
+        drop(buffer);
+        assert_eq!((bytes[8..].to_vec(), owner.freed.load(Ordering::SeqCst)), (vec![7; 8], 1));
     }
 }

@@ -85,14 +85,18 @@ impl WorkerSecret {
     pub(super) fn from_credential(directory: Option<OsString>, name: &str) -> Result<Self, VramError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || name.len() > 255 || name.starts_with('.') || !name.chars().all(plain) {
-            return Err(config("has a credential name outside A-Z a-z 0-9 . _ - or longer than 255 characters"));
+            return Err(config(
+                "has a credential name that cannot be; give 1 to 255 characters of A-Z a-z 0-9 . _ - without a leading dot",
+            ));
         }
         let directory = directory.ok_or_else(|| {
             config("is a systemd credential, but CREDENTIALS_DIRECTORY is not set; use LoadCredential=")
         })?;
         let directory = Path::new(&directory);
         if !directory.is_absolute() {
-            return Err(config("is a systemd credential, but CREDENTIALS_DIRECTORY is not an absolute path"));
+            return Err(config(
+                "is a systemd credential, but CREDENTIALS_DIRECTORY is not an absolute path; use LoadCredential=",
+            ));
         }
         Self::from_file_mounted(directory.join(name))
     }
@@ -100,12 +104,12 @@ impl WorkerSecret {
 
 /// The cause in the operating system's words, which name no path.
 fn unreadable(error: &std::io::Error) -> VramError {
-    config(format!("cannot be read: {}", error.kind()))
+    config(format!("cannot be read: {}; name a file that is there and that this process may read", error.kind()))
 }
 
 fn judge(file: &Metadata, mode: SecretFileMode) -> Result<(), VramError> {
     if !file.is_file() {
-        return Err(config("is not a regular file"));
+        return Err(config("is not a regular file; name a file that holds 32 to 4096 bytes"));
     }
     let (forbidden, remedy) = match mode {
         SecretFileMode::Strict => (0o077, "can be used by group or others; chmod 600 it"),
@@ -124,11 +128,11 @@ fn judge(file: &Metadata, mode: SecretFileMode) -> Result<(), VramError> {
 /// would be root in a process that is not dumpable.
 fn effective_user() -> Result<u32, VramError> {
     let status = std::fs::read_to_string("/proc/self/status");
-    let status = status.map_err(|_| config("has an owner that cannot be checked: /proc is not mounted"))?;
+    let status = status.map_err(|_| config("has an owner that cannot be checked: /proc is not mounted; mount it"))?;
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     ids.and_then(|ids| ids.split_whitespace().nth(1))
         .and_then(|effective| effective.parse().ok())
-        .ok_or_else(|| config("has an owner that cannot be checked: /proc names no user"))
+        .ok_or_else(|| config("has an owner that cannot be checked: /proc names no user; mount it anew"))
 }
 
 fn read(file: &mut File) -> Result<WorkerSecret, VramError> {
@@ -148,7 +152,7 @@ fn read(file: &mut File) -> Result<WorkerSecret, VramError> {
         }
     }
     if length > *SECRET_BYTES.end() {
-        return Err(config("is longer than 4096 bytes"));
+        return Err(config("is longer than 4096 bytes; give 32 to 4096"));
     }
     let secret = WorkerSecret::from_bytes(buffer.get(..length).unwrap_or_default())?;
     Ok(WorkerSecret { origin: SecretOrigin::Stored, ..secret })

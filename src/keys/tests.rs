@@ -56,6 +56,26 @@ fn nothing_secret_is_shown_and_all_of_it_is_zeroed_on_drop() {
     fn zeroes<T: zeroize::ZeroizeOnDrop>(_: &T) {}
     zeroes(&secret().bytes);
     zeroes(&*key().0);
+    // What the other crates' hashes hold of a key while they work, by their feature `zeroize`: an HMAC is two of these.
+    zeroes(&<Sha256 as sha2::Digest>::new());
+}
+
+#[test]
+fn tags_and_keys_have_no_equality() {
+    // covers: SEAL-5
+    trait Answer {
+        const EQUATABLE: bool = false;
+    }
+    impl<T> Answer for T {}
+    struct Ask<T>(std::marker::PhantomData<T>);
+    #[allow(dead_code, reason = "used where the type can be compared")]
+    impl<T: PartialEq> Ask<T> {
+        const EQUATABLE: bool = true;
+    }
+    // An associated constant of the type itself hides the trait's, if its condition holds.
+    assert!(Ask::<[u8; 32]>::EQUATABLE, "the question can be answered with yes");
+    assert!(!Ask::<Tag>::EQUATABLE, "only SealKey::verify compares tags");
+    assert!(!Ask::<SealKey>::EQUATABLE && !Ask::<WorkerSecret>::EQUATABLE);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::core::{Core, CoreParts, OnIntegrityFailure};
 use crate::device::{DEFAULT_STAGING_BYTES, Device};
 use crate::digest::TreeParams;
-use crate::driver::{DeviceUuid, Driver};
+use crate::driver::{DeviceKind, DeviceUuid, Driver};
 use crate::error::VramError;
 use crate::identity::Identity;
 use crate::keys::{SealKey, WorkerSecret};
@@ -61,6 +61,19 @@ pub enum DeviceSelector {
         /// The device.
         ordinal: u32,
     },
+}
+
+const NO_RANDOMNESS: VramError = VramError::Internal { what: "the operating system gave no randomness" };
+
+impl DeviceSelector {
+    /// The kind that is asked for first.
+    const fn kind(&self) -> DeviceKind {
+        match self {
+            #[cfg(feature = "mock")]
+            Self::Mock(_) => DeviceKind::Mock,
+            _ => DeviceKind::Cuda,
+        }
+    }
 }
 
 /// A driver, and the mock's own handle to it where it is the mock.
@@ -228,6 +241,7 @@ impl VramManagerBuilder {
     pub fn build(self) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
         self.admit_staging()?;
+        self.admit_start()?;
         let opened = self.device.clone().open()?;
         self.build_on(opened, threads)
     }
@@ -236,29 +250,19 @@ impl VramManagerBuilder {
     #[cfg(all(test, feature = "cuda", feature = "mock"))]
     pub(crate) fn build_with(self, driver: Arc<dyn Driver>) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
+        self.admit_start()?;
         self.build_on(Opened { driver, mock: None }, threads)
     }
 
     fn build_on(self, opened: Opened, threads: NonZeroUsize) -> Result<VramManager, VramError> {
         let info = opened.driver.info().clone();
-        let random = || VramError::Internal { what: "the operating system gave no randomness" };
-        let (mut epoch, mut salt) = ([0; 16], [0; 32]);
-        getrandom::fill(&mut epoch).map_err(|_| random())?;
-        getrandom::fill(&mut salt).map_err(|_| random())?;
-        let identity = Identity { worker: self.worker, epoch, kind: info.kind, uuid: info.uuid, ordinal: info.ordinal };
+        let mut salt = [0; 32];
+        getrandom::fill(&mut salt).map_err(|_| NO_RANDOMNESS)?;
+        let identity = self.identity(info.kind, info.uuid, info.ordinal)?;
         let telemetry = Telemetry::new(&identity);
         let clock = Clock::system();
-        let mut sinks = self.sinks;
-        if sinks.is_empty() {
-            sinks.push(Arc::new(TracingSink));
-        }
-        let trail =
-            AuditTrail::new(sinks, self.policy.audit_requirement(), identity.clone(), clock.clone(), telemetry.clone());
-        let admitted = self
-            .policy
-            .admit_device(info.kind)
-            .and_then(|()| self.policy.admit_secret(self.secret.origin()))
-            .and_then(|()| self.policy.admit_environment(&policy::injection_variables_set()));
+        let trail = self.trail(&identity, &clock, &telemetry);
+        let admitted = self.policy.admit_device(info.kind);
         if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
             trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
         }
@@ -277,7 +281,14 @@ impl VramManagerBuilder {
             })?;
             Ok((key, ledger, device))
         })();
-        let failed = |error: &VramError| trail.emit(EventKind::ManagerNotStarted { code: error.code() });
+        let failed = |error: &VramError| {
+            trail.emit(match error {
+                VramError::PolicyViolation { rule, problem } => {
+                    EventKind::PolicyViolation { rule, problem: problem.clone() }
+                }
+                _ => EventKind::ManagerNotStarted { code: error.code() },
+            });
+        };
         let (key, ledger, device) = prepared.inspect_err(failed)?;
         let core = Core::new(CoreParts {
             identity,
@@ -299,13 +310,45 @@ impl VramManagerBuilder {
         })
     }
 
+    /// Judges what can be judged before a device is opened. Opening one runs code of others in this process, and the variables
+    /// that are looked for here name more of it.
+    fn admit_start(&self) -> Result<(), VramError> {
+        let kind = self.device.kind();
+        let admitted = self
+            .policy
+            .admit_device(kind)
+            .and_then(|()| self.policy.admit_secret(self.secret.origin()))
+            .and_then(|()| self.policy.admit_environment(&policy::injection_variables_set()));
+        if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
+            let identity = self.identity(kind, DeviceUuid::from_bytes([0; 16]), 0)?;
+            let trail = self.trail(&identity, &Clock::system(), &Telemetry::new(&identity));
+            trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
+        }
+        admitted
+    }
+
+    fn identity(&self, kind: DeviceKind, uuid: DeviceUuid, ordinal: u32) -> Result<Identity, VramError> {
+        let mut epoch = [0; 16];
+        getrandom::fill(&mut epoch).map_err(|_| NO_RANDOMNESS)?;
+        Ok(Identity { worker: self.worker.clone(), epoch, kind, uuid, ordinal })
+    }
+
+    fn trail(&self, identity: &Identity, clock: &Clock, telemetry: &Telemetry) -> AuditTrail {
+        let mut sinks = self.sinks.clone();
+        if sinks.is_empty() {
+            sinks.push(Arc::new(TracingSink));
+        }
+        let requirement = self.policy.audit_requirement();
+        AuditTrail::new(sinks, requirement, identity.clone(), clock.clone(), telemetry.clone())
+    }
+
     fn admit_staging(&self) -> Result<(), VramError> {
         if (LEAST_STAGING_BYTES..=MOST_STAGING_BYTES).contains(&self.staging_bytes) {
             return Ok(());
         }
         Err(VramError::Config {
             setting: "staging",
-            problem: format!("of {} bytes is not between 4 KiB and 1 GiB", self.staging_bytes),
+            problem: format!("of {} bytes is not between 4 KiB and 1 GiB; give a size that is", self.staging_bytes),
         })
     }
 

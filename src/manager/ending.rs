@@ -7,20 +7,21 @@ use crate::audit::{EventKind, Operation};
 use crate::core::WipeReport;
 use crate::error::{StopReason, VramError};
 use crate::names::ShardId;
+use crate::residents::Absent;
 use crate::seal::SealedShard;
 
 /// What a shutdown did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Whether every execution had ended before the deadline.
+    /// Whether every execution, and every seal and release that was under way, had ended before the deadline.
     pub drained: bool,
     /// Bytes zeroed, proven zero and given back.
     pub wiped_bytes: u64,
-    /// Bytes that could not be proven wiped; they stay out of the pool.
+    /// Bytes that could not be proven wiped, now or before; they stay out of the pool.
     pub residue_bytes: u64,
-    /// Bytes of shards that are still executing, and of working memory that is still held; they are wiped when the manager
-    /// is dropped.
+    /// Bytes of shards that are still executing, of working memory that is still held, and of seals and releases that are still
+    /// under way; they are wiped when those end, or the manager is dropped.
     pub busy_bytes: u64,
 }
 
@@ -31,6 +32,7 @@ impl VramManager {
     /// `SHARD_BUSY` while it is used, `STALE_HANDLE`, `SEAL_VERIFICATION_FAILED` (refused), `CUDA_ERROR` when the wipe could
     /// not be proven: the memory is quarantined then and the handle is stale.
     pub fn release(&self, shard: &SealedShard) -> Result<WipeReport, VramError> {
+        let _underway = self.core.residents.underway();
         let released = self.try_release(shard);
         released.inspect_err(|error| self.core.report_failed(Operation::Release, Some(shard.id()), error))
     }
@@ -51,6 +53,7 @@ impl VramManager {
     /// # Errors
     /// `INVALID_PARAMS` when no live shard has this name; otherwise as there.
     pub fn release_by_id(&self, id: &ShardId) -> Result<WipeReport, VramError> {
+        let _underway = self.core.residents.underway();
         let released = self.try_release_by_id(id);
         released.inspect_err(|error| self.core.report_failed(Operation::Release, Some(id), error))
     }
@@ -61,15 +64,20 @@ impl VramManager {
             field: "shard id",
             problem: format!("{id} names no live shard; give the name of one that was sealed and not released"),
         };
-        let (slot, generation) = self.core.residents.find(id).ok_or_else(unknown)?;
-        match self.core.residents.remove(slot, generation) {
-            Ok(record) => self.core.retire_record(&record),
-            Err(crate::residents::Absent::Busy) => Err(VramError::ShardBusy { shard: id.clone() }),
-            Err(_) => Err(unknown()),
+        loop {
+            let (slot, generation) = self.core.residents.find(id).ok_or_else(unknown)?;
+            match self.core.residents.remove(slot, generation) {
+                Ok(record) => return self.core.retire_record(&record),
+                Err(Absent::Busy) => return Err(VramError::ShardBusy { shard: id.clone() }),
+                // Released, or sealed anew, since it was found: where it is now, if it is, the name tells.
+                Err(Absent::Stale) => {}
+                Err(Absent::Unknown | Absent::Failed) => return Err(unknown()),
+            }
         }
     }
 
-    /// Refuses new work, waits up to `deadline` for executions to end, then stops and wipes every shard that nobody uses.
+    /// Refuses new work, waits up to `deadline` for executions, seals and releases that are under way to end, then stops and wipes
+    /// every shard that nobody uses.
     ///
     /// An execution that was dropped without `finish` has ended once what its engine had enqueued has run.
     ///
@@ -86,12 +94,10 @@ impl VramManager {
         self.core.stop(StopReason::Shutdown);
         loop {
             let (idle, busy_bytes) = self.core.residents.close();
-            report.busy_bytes = busy_bytes;
             for record in idle {
-                match self.core.retire_record(&record) {
-                    Ok(wiped) => report.wiped_bytes = report.wiped_bytes.saturating_add(wiped.bytes),
-                    Err(_) => report.residue_bytes = report.residue_bytes.saturating_add(record.room),
-                }
+                // What could not be wiped is residue, and in the trail.
+                let wiped = self.core.retire_record(&record).map_or(0, |wiped| wiped.bytes);
+                report.wiped_bytes = report.wiped_bytes.saturating_add(wiped);
             }
             // A call that looked at the state before it changed may have pinned a shard since. It is refused now, and lets go.
             if busy_bytes == 0 || !report.drained {
@@ -99,7 +105,8 @@ impl VramManager {
             }
             report.drained = self.core.wait_idle(until);
         }
-        report.busy_bytes = report.busy_bytes.saturating_add(self.core.scratch.bytes());
+        report.residue_bytes = self.core.ledger.residue();
+        report.busy_bytes = self.core.ledger.used().saturating_sub(report.residue_bytes);
         self.core.trail.flush_refusals();
         Ok(report)
     }

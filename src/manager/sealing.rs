@@ -59,6 +59,7 @@ impl Drop for Held<'_> {
 impl Core {
     /// Seals a shard; see `VramManager::seal_model`.
     pub(crate) fn seal(&self, spec: &ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
+        let _underway = self.residents.underway();
         self.reap();
         let sealed = self.try_seal(spec, source);
         self.report_sealed(&spec.id, sealed)
@@ -73,7 +74,10 @@ impl Core {
         });
         self.report_memory();
         sealed.inspect_err(|error| {
-            self.trail.emit(EventKind::VramSealFailed { shard: id.clone(), code: error.code() });
+            // A presented seal that was refused has an event of its own, with which nobody can flood the trail.
+            if !matches!(error, VramError::SealRefused { .. } | VramError::StaleHandle { .. }) {
+                self.trail.emit(EventKind::VramSealFailed { shard: id.clone(), code: error.code() });
+            }
             self.note_device_failure(error);
         })
     }
@@ -183,7 +187,7 @@ impl Core {
         let image = self.ledger.rounded(image_bytes);
         image.zip(check.and_then(|bytes| self.ledger.rounded(bytes))).ok_or_else(|| VramError::InvalidParams {
             field: "shard length",
-            problem: format!("of {image_bytes} bytes is more than any device can hold"),
+            problem: format!("of {image_bytes} bytes is more than any device can hold; split the model"),
         })
     }
 

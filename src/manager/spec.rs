@@ -78,7 +78,9 @@ impl ShardSpec {
         match self.part {
             Some((_, index, count)) if index >= count => Err(VramError::InvalidParams {
                 field: "part",
-                problem: format!("{index} of {count} does not exist; parts count from 0"),
+                problem: format!(
+                    "{index} of {count} does not exist; parts count from 0, to one less than their number"
+                ),
             }),
             Some((set, index, count)) => Ok(Some(SetPart { set, index, count })),
             None => Ok(None),

@@ -7,7 +7,7 @@ use crate::capacity::Reservation;
 use crate::device::{ImageMap, ShardMemory};
 use crate::digest::TreeDigest;
 use crate::digest::layout::Layout;
-use crate::error::BadRange;
+use crate::error::{BadRange, VramError};
 use crate::names::ShardId;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -54,6 +54,16 @@ impl Record {
     /// Draws the next tick.
     pub(crate) fn tick(&self) -> u64 {
         self.ticks.fetch_add(1, Ordering::SeqCst).saturating_add(1)
+    }
+
+    /// Whether no check has found it changed so far; what was found is repeated.
+    pub(crate) fn intact(&self) -> Result<(), VramError> {
+        match self.failure.get() {
+            Some(first_bad) => {
+                Err(VramError::IntegrityFailure { shard: self.id.clone(), first_bad: first_bad.clone() })
+            }
+            None => Ok(()),
+        }
     }
 
     /// Locks what it holds on the device.

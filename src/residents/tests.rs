@@ -101,13 +101,13 @@ fn what_is_pinned_is_neither_removed_nor_renewed() {
     for _ in 0..2 {
         assert_eq!(residents.remove(slot, generation).unwrap_err(), Absent::Busy);
         assert_eq!(renew(9).unwrap_err(), Absent::Busy);
-        assert!(!residents.wait_unpinned(soon()));
+        assert!(!residents.wait_idle(soon()));
     }
     drop(two);
     assert!(!residents.is_shared(&one));
     assert_eq!(renew(9).unwrap_err(), Absent::Busy);
     drop(one);
-    assert!(residents.wait_unpinned(soon()) && residents.wait_unpinned(None));
+    assert!(residents.wait_idle(soon()) && residents.wait_idle(None));
     renew(9).unwrap();
     assert_eq!(residents.find(&id("a")), Some((slot, 9)));
     assert_eq!(residents.remove(slot, generation).unwrap_err(), Absent::Stale);

@@ -18,7 +18,7 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, String, Metadata), Vram
         let advice = match error.kind() {
             io::ErrorKind::NotFound => "there is no such file; check the path",
             io::ErrorKind::PermissionDenied => "this process may not read it; check its permissions",
-            _ => "it cannot be opened",
+            _ => "it cannot be opened; check the path and the file system",
         };
         load_error(&name, &format!("{advice} ({error})"), Some(error))
     };

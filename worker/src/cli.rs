@@ -19,7 +19,14 @@ Exit codes:
   2    a wrong option, an unusable setting, an unreadable or malformed model
   3    the bytes are not the expected or the sealed ones
   4    no such device, the device failed or has no room, or the policy forbids it
-  130  ended by SIGINT, 143 by SIGTERM; everything was wiped and released first. A second signal ends at once.";
+  130  ended by SIGINT, 143 by SIGTERM, 129 by SIGHUP: an image that is being sealed or verified is finished, then everything
+       is wiped and released. A second signal ends at once and wipes nothing.";
+
+const DIGEST_EXIT_CODES: &str = "\
+Exit codes:
+  0    every digest was printed
+  1    not everything could be printed
+  2    a wrong option, an unreadable or malformed file; the others' digests were printed";
 
 /// What `--device` takes: the mock only where it is built in.
 const DEVICES: &str = if cfg!(feature = "mock") { "auto|mock|cuda[:N]" } else { "auto|cuda[:N]" };
@@ -50,7 +57,7 @@ pub(crate) enum Command {
     /// Print the digest of files, as `fsverity digest` does
     ///
     /// With `--layout tensors` it is the digest under which `run` seals a safetensors file.
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = DIGEST_EXIT_CODES)]
     Digest(DigestOptions),
 }
 
@@ -63,24 +70,25 @@ pub(crate) struct RunOptions {
     pub(crate) layout: Layout,
     /// Split the image into parts of at most so many bytes, each sealed as a shard of its own (NAME.part-0 and so on) in one
     /// set; a multiple of the block size. All parts are verified, in one batch, before each execute
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, allow_negative_numbers = true)]
     pub(crate) part_bytes: Option<u64>,
     #[arg(long, value_name = DEVICES, help = DEVICE_HELP)]
     pub(crate) device: Option<Device>,
     /// How many times to verify and execute
-    #[arg(long, value_name = "N", default_value = "3")]
+    #[arg(long, value_name = "N", default_value = "3", value_parser = executes, allow_negative_numbers = true)]
     pub(crate) executes: NonZeroU64,
     /// Bytes per block of the digest: a power of two from 1024 to 65536
-    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = block, allow_negative_numbers = true)]
     pub(crate) block_size: u32,
-    /// The digest that the image, as a whole, must have; see `vram-worker digest --layout tensors`
+    /// The digest that the image, as a whole, must have, as `vram-worker digest` prints it with the same --layout and
+    /// --block-size
     #[arg(long, value_name = "sha256:HEX")]
     pub(crate) expect: Option<String>,
-    /// The worker's secret, 32 to 4096 bytes, readable by its owner only; a random one when not given
+    /// The worker's secret, 32 to 4096 bytes: a regular file, no link, readable by its owner only; a random one when not given
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
     /// Device memory that must stay free; the smaller of 10 % and 4 GiB when not given
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = bytes, allow_negative_numbers = true)]
     pub(crate) headroom: Option<u64>,
     /// Print one JSON object on stdout instead of tables; failures too
     #[arg(long)]
@@ -93,7 +101,7 @@ pub(crate) struct DigestOptions {
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Bytes per block: a power of two from 1024 to 65536
-    #[arg(long, value_name = "BYTES", default_value_t = 4096)]
+    #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = block, allow_negative_numbers = true)]
     pub(crate) block_size: u32,
     /// Up to 32 bytes that are hashed before every block
     #[arg(long, value_name = "HEX")]
@@ -153,6 +161,21 @@ impl FromStr for Device {
                 .ok_or_else(|| format!("give {DEVICES}, where N is the ordinal of a device")),
         }
     }
+}
+
+/// How often to execute. The standard library's words for what is no such number tell nobody what to give.
+fn executes(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| format!("give a whole number from 1 to {}", u64::MAX))
+}
+
+/// A number of bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("give a whole number of bytes, digits only, up to {}", u64::MAX))
+}
+
+/// A number that may be a block size; whether it is one the library judges.
+fn block(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "give a power of two from 1024 to 65536".to_owned())
 }
 
 /// The bytes of a salt given in hexadecimal.

@@ -26,6 +26,9 @@ pub(crate) fn digest(options: &DigestOptions) -> ExitCode {
         if let Err(failure) = printed {
             failure.tell();
             first_failure.get_or_insert(failure.exit_code());
+            if matches!(failure, Failure::Io { .. }) {
+                break; // nobody takes the digests of the other files either
+            }
         }
     }
     first_failure.map_or(ExitCode::SUCCESS, ExitCode::from)

@@ -88,10 +88,17 @@ impl Failure {
     pub(crate) fn message(&self) -> String {
         match self {
             Self::Vram(error @ VramError::DeviceUnavailable { .. }) if cfg!(feature = "mock") => {
-                format!("{error} (here: --device mock)")
+                format!("{error}; to try it without a GPU: --device mock, which protects nothing")
+            }
+            Self::Vram(error @ VramError::DigestMismatch { .. }) => {
+                format!(
+                    "{error}; `vram-worker digest` prints it, with the same --layout and --block-size and no --salt"
+                )
             }
             Self::Vram(error) => error.to_string(),
-            Self::Io { what, source } => format!("{what} failed: {source}"),
+            Self::Io { what, source } => {
+                format!("{what} failed: {source}; see that there is room and that somebody reads, then run again")
+            }
             Self::Interrupted(signal) => format!("ended by {signal}; every shard was wiped and released"),
         }
     }
@@ -125,9 +132,7 @@ struct Refused {
 
 /// Ends a command that failed before it did anything.
 pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
-    if json {
-        let _nobody_listens = print_json(&Refused { error: failure.to_json(), executed: 0 });
-    } else {
+    if !json || print_json(&Refused { error: failure.to_json(), executed: 0 }).is_err() {
         failure.tell();
     }
     ExitCode::from(failure.exit_code())
@@ -137,19 +142,56 @@ pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
 /// asked for (by a command line which, being wrong, was not understood as a whole).
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        let _nobody_listens = error.print();
-        return ExitCode::SUCCESS;
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(source) => refuse(&Failure::Io { what: "writing to standard output", source }, false),
+        };
     }
-    if std::env::args_os().any(|argument| argument == "--json") {
-        let text = error.to_string();
+    let arguments: Vec<String> = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
+    let text = legible(error.to_string(), &arguments);
+    if wants_json(&arguments) {
         let sentence = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
         let message = sentence.strip_prefix("error: ").unwrap_or(&sentence).to_owned();
-        let error = ErrorJson { code: ErrorCode::InvalidParams.as_str(), category: "user", message };
-        let _nobody_listens = print_json(&Refused { error, executed: 0 });
+        let refused = ErrorJson { code: ErrorCode::InvalidParams.as_str(), category: "user", message };
+        if print_json(&Refused { error: refused, executed: 0 }).is_err() {
+            let _nobody_listens = write!(io::stderr(), "{text}");
+        }
+    } else if text == error.to_string() {
+        let _nobody_listens = error.print(); // in colour, where that is seen
     } else {
-        let _nobody_listens = error.print();
+        let _nobody_listens = write!(io::stderr(), "{text}");
     }
     ExitCode::from(USAGE)
+}
+
+/// Whether the command line, which was not understood as a whole, is one of the command that knows `--json`.
+fn wants_json(arguments: &[String]) -> bool {
+    let options = arguments.iter().take_while(|argument| *argument != "--");
+    arguments.first().is_some_and(|command| command == "run") && options.into_iter().any(|option| option == "--json")
+}
+
+/// How much of an argument is shown, in characters.
+const SHOWN_CHARS: usize = 200;
+
+/// The parser's words with the arguments in them escaped and bounded: it repeats them as they are, and a line break in one would
+/// look like a line of ours.
+fn legible(text: String, arguments: &[String]) -> String {
+    let values =
+        arguments.iter().flat_map(|argument| [Some(argument.as_str()), argument.split_once('=').map(|(_, v)| v)]);
+    let mut values: Vec<&str> = values.flatten().filter(|value| !value.is_empty()).collect();
+    values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len())); // a value may be a part of another
+    values.into_iter().fold(text, |text, value| {
+        let cut = if value.chars().count() > SHOWN_CHARS { "…" } else { "" };
+        let shown: String = value.chars().take(SHOWN_CHARS).map(escaped).collect();
+        if shown == value { text } else { text.replace(value, &format!("{shown}{cut}")) }
+    })
+}
+
+/// A character, or what stands for one that a terminal would obey.
+fn escaped(character: char) -> String {
+    let shown: String = character.escape_debug().collect();
+    let invisible = character.is_control() || shown.starts_with("\\u");
+    if invisible { shown } else { character.to_string() }
 }
 
 /// Writes one JSON object and a newline on stdout.
@@ -163,6 +205,30 @@ pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_are_shown_escaped_and_bounded() {
+        // covers: VAL-1 ERR-2
+        let long = "x".repeat(5000);
+        let arguments =
+            ["run", "a\nerror: forged", "--device=\u{1b}[2Jx", "plain ü", "\u{202e}", &long].map(str::to_owned);
+        let said =
+            arguments.iter().map(|argument| format!("'{argument}' or '{}'", argument.trim_start_matches("--device=")));
+        let text = legible(said.collect::<Vec<_>>().join("; "), &arguments);
+        assert!(!text.contains(['\n', '\u{1b}', '\u{202e}']), "{text}");
+        for part in ["'a\\nerror: forged'", "'\\u{1b}[2Jx'", "'plain ü'", "'\\u{202e}'", "xx…'"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert!(text.chars().count() < 1000, "{text}");
+        assert_eq!(legible("an 'a' in it".to_owned(), &["a".to_owned()]), "an 'a' in it");
+    }
+
+    #[test]
+    fn only_the_command_that_knows_json_answers_in_it() {
+        let json = |line: &str| wants_json(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert!(json("run --json") && json("run x --frob --json"));
+        assert!(!json("run -- --json") && !json("digest --json x") && !json("--json") && !json("run"));
+    }
     use vram_residency::{
         AuditError, DriverError, DriverErrorKind, ManagerState, RefusalReason, ShardId, StopReason, TreeParams,
         digest_bytes,

@@ -15,14 +15,17 @@ mod signals;
 mod split;
 mod stats;
 
+use std::env::VarError;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
+use vram_residency::VramError;
 
 use crate::cli::{Cli, Command};
+use crate::exit::Failure;
 use crate::signals::Signals;
 
 fn main() -> ExitCode {
@@ -30,7 +33,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    start_logging();
+    let json = matches!(&cli.command, Command::Run(options) if options.json);
+    if let Err(failure) = start_logging() {
+        return exit::refuse(&failure, json);
+    }
     if let Err(error) = keep_out_of_core_dumps() {
         tracing::warn!(%error, "a crash of this process could leave its memory in a core dump");
     }
@@ -43,30 +49,33 @@ fn main() -> ExitCode {
     }
 }
 
-/// Log lines go to stderr, one write each. Warnings and errors unless `RUST_LOG` says otherwise, so that critical audit events
-/// are seen without asking.
-fn start_logging() {
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+/// Log lines go to stderr, one write each. Warnings and errors whatever `RUST_LOG` says of other targets, so that critical audit
+/// events are seen without asking. A stderr that takes nothing is no failure: the subscriber would complain there, and panic.
+fn start_logging() -> Result<(), Failure> {
+    let asked = match std::env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(asked) => asked,
+        Err(VarError::NotPresent) => String::new(),
+        Err(VarError::NotUnicode(_)) => return Err(bad_filter().into()),
+    };
+    let filter = EnvFilter::builder().parse(format!("{},{asked}", LevelFilter::WARN)).map_err(|_| bad_filter())?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
+        .log_internal_errors(false)
         .init();
+    Ok(())
+}
+
+fn bad_filter() -> VramError {
+    VramError::Config {
+        setting: EnvFilter::DEFAULT_ENV,
+        problem: "is no filter of log lines; give, for example, vram_residency::audit=info".to_owned(),
+    }
 }
 
 /// Weights on the mock, staging and keys are this process's memory: no core dump of it, and no debugger of the same user.
 fn keep_out_of_core_dumps() -> std::io::Result<()> {
     use rustix::process::{DumpableBehavior, set_dumpable_behavior};
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_process_leaves_no_core_dump() {
-        // covers: KEY-3
-        super::keep_out_of_core_dumps().unwrap();
-        let behavior = rustix::process::dumpable_behavior().unwrap();
-        assert_eq!(behavior, rustix::process::DumpableBehavior::NotDumpable);
-    }
 }

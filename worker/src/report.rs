@@ -79,7 +79,7 @@ impl Report {
     pub(crate) fn tell(&mut self, failure: Option<&Failure>, json: bool) -> Result<(), Failure> {
         let written = if json {
             self.error = failure.map(Failure::to_json);
-            print_json(self)
+            print_json(self).inspect_err(|_| failure.into_iter().for_each(Failure::tell)) // it must be said somewhere
         } else {
             let written = match (&self.device, &self.shard) {
                 (Some(device), Some(shard)) => {

@@ -3,13 +3,12 @@
 //! Owns the order of these steps and their report. Promises that whatever happens after the device was opened, a failure or a
 //! signal included, everything is wiped and released before the process ends, and the report says how far it came.
 
-use std::fs;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use vram_residency::{Digest, ShardId, ShardSource, ShardSpec, TreeParams, VramError, digest_source};
 
 use crate::cli::RunOptions;
@@ -62,7 +61,7 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
     report.device = Some(Device::of(&session.manager));
 
     let started = Instant::now();
-    let sealed = model.seal(&session, signals);
+    let sealed = model.seal(&session, signals, options.json);
     let mut worked = Ok(());
     let used_sealed = sealed.as_ref().ok().map(|_| session.manager.used_vram());
     if let Ok(sealed) = &sealed {
@@ -74,9 +73,13 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
     let (total, used_before) = (session.manager.total_vram(), session.used_before);
     report.vram = Some(Vram { total, used_before, used_sealed, used_after });
     // Memory that stays behind is the graver news than an interruption.
-    match sealed.map(drop).and(worked) {
-        Err(Failure::Interrupted(signal)) => released.map_err(Failure::from).and(Err(Failure::Interrupted(signal))),
-        worked => worked.and(released.map_err(Failure::from)),
+    match (sealed.map(drop).and(worked), released.map_err(Failure::from)) {
+        (Err(Failure::Interrupted(signal)), released) => released.and(Err(Failure::Interrupted(signal))),
+        (Err(failure), Err(behind)) => {
+            behind.tell(); // both are news; the report has room for one
+            Err(failure)
+        }
+        (worked, released) => worked.and(released),
     }
 }
 
@@ -100,8 +103,8 @@ impl Wanted<'_> {
 impl Model {
     fn from_file(path: &Path, wanted: &Wanted<'_>) -> Result<Self, Failure> {
         let source = digest::open(path, wanted.options.layout)?;
-        // Only to size the mock; the source has judged the file.
-        let bytes = fs::metadata(path).map_or(0, |file| file.len());
+        // Only to size the mock: the image may be larger than its file.
+        let bytes = digest::open(path, wanted.options.layout)?.into_image(wanted.params)?.layout().byte_len();
         let name = shard_name(&path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default());
         let split = wanted.split(path)?;
         Self { name, source, bytes, expected: wanted.expected, split }.compared()
@@ -138,9 +141,10 @@ impl Model {
         }
     }
 
-    fn seal(self, session: &Session, signals: &Signals) -> Result<Sealed, Failure> {
-        let Self { name, source, expected, split, .. } = self;
+    fn seal(self, session: &Session, signals: &Signals, json: bool) -> Result<Sealed, Failure> {
+        let Self { name, source, expected, split, bytes } = self;
         let manager = &session.manager;
+        let _shown = sealing(&name, bytes, json);
         let shards = match &split {
             Some(split) => split.seal(manager, &name, source, expected.is_some(), signals)?,
             None => {
@@ -201,6 +205,17 @@ fn executes(
         progress.inc(1);
     }
     Ok(())
+}
+
+/// A line on stderr for people who watch, as long as it lives.
+fn sealing(name: &str, bytes: u64, json: bool) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let line = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
+    line.set_message(format!("sealing {name}, {}; a signal is answered when this is done", HumanBytes(bytes)));
+    line.enable_steady_tick(Duration::from_millis(200));
+    line
 }
 
 /// A bar on stderr for people who watch; for nobody else.

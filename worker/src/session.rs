@@ -40,7 +40,7 @@ pub(crate) struct Wishes<'a> {
     pub(crate) params: TreeParams,
     /// Whether a digest is named beforehand.
     pub(crate) expected: bool,
-    /// Bytes of the model file: the mock is made large enough for it.
+    /// Bytes of the image: the mock is made large enough for it.
     #[cfg_attr(not(feature = "mock"), expect(dead_code, reason = "only the mock has to be made"))]
     pub(crate) model_bytes: u64,
 }
@@ -96,7 +96,10 @@ impl Wishes<'_> {
     #[cfg(feature = "mock")]
     fn build_on_any(&self) -> Result<VramManager, VramError> {
         match self.build(Device::Auto) {
-            Err(VramError::DeviceUnavailable { .. }) => self.build(Device::Mock),
+            Err(error @ VramError::DeviceUnavailable { .. }) => {
+                let _nobody_listens = writeln!(io::stderr(), "warning: {error}; going on with the mock");
+                self.build(Device::Mock)
+            }
             built => built,
         }
     }

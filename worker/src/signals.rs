@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM.
+//! SIGHUP, SIGINT and SIGTERM.
 //!
 //! Owns [`Signals`]. The first signal is only noted; whoever works asks often and ends in order. The second one ends the process
 //! at once, in case the orderly end hangs: device memory is then the driver's to clear.
@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use crate::exit::Failure;
@@ -16,6 +16,8 @@ use crate::exit::Failure;
 /// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
+    /// SIGHUP, as from a terminal that goes away.
+    HangUp,
     /// SIGINT, as from Ctrl-C.
     Interrupt,
     /// SIGTERM, as from a service manager.
@@ -26,6 +28,7 @@ impl Signal {
     /// What shells report for a process that this signal ended: 128 and the signal's number.
     pub(crate) const fn exit_code(self) -> u8 {
         match self {
+            Self::HangUp => 129,
             Self::Interrupt => 130,
             Self::Terminate => 143,
         }
@@ -35,6 +38,7 @@ impl Signal {
 impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::HangUp => "SIGHUP",
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
         })
@@ -44,12 +48,13 @@ impl fmt::Display for Signal {
 /// Whether a signal came.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
+    hang_up: Arc<AtomicBool>,
     interrupt: Arc<AtomicBool>,
     terminate: Arc<AtomicBool>,
 }
 
 impl Signals {
-    /// Takes over both signals for the rest of the process.
+    /// Takes over these signals for the rest of the process.
     pub(crate) fn listen() -> Result<Self, Failure> {
         let signals = Self::default();
         signals.register().map_err(|source| Failure::Io { what: "listening for signals", source })?;
@@ -58,9 +63,11 @@ impl Signals {
 
     fn register(&self) -> io::Result<()> {
         let came = Arc::new(AtomicBool::new(false));
-        for (number, signal, own) in
-            [(SIGINT, Signal::Interrupt, &self.interrupt), (SIGTERM, Signal::Terminate, &self.terminate)]
-        {
+        for (number, signal, own) in [
+            (SIGHUP, Signal::HangUp, &self.hang_up),
+            (SIGINT, Signal::Interrupt, &self.interrupt),
+            (SIGTERM, Signal::Terminate, &self.terminate),
+        ] {
             // Order matters: the shutdown looks whether a signal came before this one is noted.
             flag::register_conditional_shutdown(number, i32::from(signal.exit_code()), Arc::clone(&came))?;
             flag::register(number, Arc::clone(&came))?;
@@ -75,6 +82,8 @@ impl Signals {
             Err(Failure::Interrupted(Signal::Terminate))
         } else if self.interrupt.load(Ordering::Relaxed) {
             Err(Failure::Interrupted(Signal::Interrupt))
+        } else if self.hang_up.load(Ordering::Relaxed) {
+            Err(Failure::Interrupted(Signal::HangUp))
         } else {
             Ok(())
         }
@@ -89,6 +98,8 @@ mod tests {
     fn a_signal_is_noted_and_named() {
         let signals = Signals::default();
         assert!(signals.check().is_ok());
+        signals.hang_up.store(true, Ordering::Relaxed);
+        assert!(matches!(signals.check(), Err(Failure::Interrupted(Signal::HangUp))));
         signals.interrupt.store(true, Ordering::Relaxed);
         assert!(matches!(signals.check(), Err(Failure::Interrupted(Signal::Interrupt))));
         signals.terminate.store(true, Ordering::Relaxed);

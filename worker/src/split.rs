@@ -61,6 +61,10 @@ impl Split {
         judge(part_bytes, params)?;
         let image = source.into_image(params)?;
         let layout = image.layout().clone();
+        // Before anything is read: so many are no shards of one set.
+        if layout.byte_len().div_ceil(part_bytes) > u64::from(u32::MAX) {
+            return Err(too_many(part_bytes).into());
+        }
         let (sender, receiver) = sync_channel(PIECES);
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         thread::scope(|scope| {
@@ -103,11 +107,7 @@ impl Split {
         signals: &Signals,
     ) -> Result<Vec<SealedShard>, Failure> {
         let (set, prefix) = (SetId::random()?, name.trim_end_matches('.'));
-        let too_many = || VramError::InvalidParams {
-            field: "part bytes",
-            problem: format!("of {} make more than 2^32 - 1 parts; give more", self.part_bytes),
-        };
-        let count = u32::try_from(self.parts.len()).map_err(|_| too_many())?;
+        let count = u32::try_from(self.parts.len()).map_err(|_| too_many(self.part_bytes))?;
         let mut image = source.into_image(manager.tree_params())?;
         let mut shards = Vec::with_capacity(self.parts.len());
         for (index, part) in (0..count).zip(&self.parts) {
@@ -125,6 +125,11 @@ impl Split {
         check_set(&shards.iter().map(|shard| (manager, shard)).collect::<Vec<_>>())?;
         Ok(shards)
     }
+}
+
+fn too_many(part_bytes: u64) -> VramError {
+    let problem = format!("of {part_bytes} make more than 2^32 - 1 parts; give more");
+    VramError::InvalidParams { field: "part bytes", problem }
 }
 
 /// The lengths of the parts.

@@ -224,3 +224,166 @@ fn usage_errors_are_status_2() {
     assert!(json.json()["error"]["message"].as_str().unwrap().contains("--no-such-flag"));
     assert!(json.stderr.is_empty(), "{}", json.stderr);
 }
+
+#[test]
+fn a_wrong_number_of_executes_says_what_to_give() {
+    // covers: ERR-2
+    for wrong in ["0", "-1", "x", "18446744073709551616"] {
+        let option = format!("--executes={wrong}");
+        refused(&["run", &option], 2, "INVALID_PARAMS", &["--executes", "give a whole number from 1"]);
+    }
+}
+
+#[test]
+fn an_argument_forges_no_line() {
+    // covers: VAL-1 AUD-6
+    for arguments in [
+        &["run", "--device", "x\nerror: forged\u{1b}[2J"][..],
+        &["run", "--device=x\nerror: forged\u{1b}[2J"],
+        &["run", "--layout", "x\nerror: forged\u{1b}[2J"],
+        &["run", "--x\nerror: forged\u{1b}[2J"],
+        &["x\nerror: forged\u{1b}[2J"],
+    ] {
+        let told = worker(arguments);
+        assert_eq!(told.code, Some(2));
+        assert!(told.sentence().contains("x\\nerror: forged\\u{1b}[2J"), "{}", told.stderr);
+    }
+    let long = format!("--device={}", "y".repeat(100_000));
+    assert!(worker(["run", &long]).stderr.len() < 2000);
+}
+
+#[test]
+fn a_command_without_json_does_not_answer_in_it() {
+    // covers: ERR-2
+    let told = worker(["digest", "--json", "/dev/null"]);
+    assert_eq!((told.code, told.stdout.len()), (Some(2), 0));
+    assert!(told.sentence().contains("'--json'"), "{}", told.stderr);
+}
+
+#[test]
+fn injected_libraries_are_refused_before_any_driver_is_loaded() {
+    // covers: POL-1
+    let run = |value: &str| {
+        let mut command = common::command(["run", "--device", "cuda"]);
+        common::end(command.env("CUDA_INJECTION64_PATH", value).spawn().unwrap())
+    };
+    // On a machine without a driver the other answer would be that there is none.
+    let told = run("/nowhere/inject.so");
+    assert_eq!(told.code, Some(4), "{}", told.stderr);
+    assert!(told.sentence().contains("(clean_environment): CUDA_INJECTION64_PATH is set"), "{}", told.stderr);
+    // The twin: without it the driver is looked for.
+    assert!(!run("").stderr.contains("clean_environment"));
+}
+
+/// Where writing fails: there is never room.
+fn full() -> std::fs::File {
+    std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn a_log_that_takes_nothing_changes_no_outcome() {
+    // covers: SCR-3 ERR-1 ERR-2
+    let files = Files::new();
+    let path = files.with("model.safetensors", &model());
+    let path = path.to_str().unwrap();
+    let wrong = format!("sha256:{}", "00".repeat(32));
+    let arguments: [(&[&str], i32); 3] = [
+        (&["run", path, "--device", "mock", "--json"], 0),
+        (&["run", path, "--device", "mock", "--json", "--expect", &wrong], 3),
+        (&["run", "/none", "--device", "mock", "--json"], 2),
+    ];
+    for (arguments, code) in arguments {
+        for log in ["", "vram_residency=trace"] {
+            let mut full_log = common::command(arguments);
+            let ended = common::end(full_log.env("RUST_LOG", log).stderr(full()).spawn().unwrap());
+            assert_eq!(ended.code, Some(code), "{arguments:?} {log:?}");
+            let json = ended.json();
+            assert_eq!(json.get("error").is_some(), code != 0, "{json}");
+            if let Some(vram) = json.get("vram") {
+                assert_eq!(vram["used_after"], vram["used_before"], "{json}");
+            }
+            // A reader that goes away in the middle.
+            let mut broken = common::command(arguments);
+            let mut child = broken.env("RUST_LOG", log).spawn().unwrap();
+            drop(child.stderr.take());
+            assert_eq!(common::end(child).code, Some(code), "{arguments:?} {log:?}");
+        }
+    }
+}
+
+#[test]
+fn a_failure_that_standard_output_does_not_take_is_told_on_the_other() {
+    // covers: ERR-2
+    for arguments in [&["run", "/none", "--json"][..], &["run", "--frob", "--json"]] {
+        let ended = common::end(common::command(arguments).stdout(full()).spawn().unwrap());
+        assert_eq!(ended.code, Some(2));
+        assert!(!ended.sentence().is_empty());
+    }
+    let help = common::end(common::command(["--help"]).stdout(full()).spawn().unwrap());
+    assert_eq!(help.code, Some(1));
+    assert!(help.sentence().contains("standard output"), "{}", help.stderr);
+    // Digests that nobody takes are not computed.
+    let none = common::end(common::command(["digest", "/dev/null", "/none", "/none"]).stdout(full()).spawn().unwrap());
+    assert_eq!(none.code, Some(2), "{}", none.stderr);
+    let files = Files::new();
+    let one = files.with("one", b"1");
+    let many = ["digest".as_ref(), one.as_os_str(), one.as_os_str(), one.as_os_str()];
+    let ended = common::end(common::command(many).stdout(full()).spawn().unwrap());
+    assert_eq!((ended.code, ended.stderr.lines().count()), (Some(1), 1), "{}", ended.stderr);
+}
+
+#[test]
+fn critical_events_are_seen_whatever_other_targets_are_asked_for() {
+    // covers: AUD-1 VAL-4
+    let files = Files::new();
+    let path = files.with("model.safetensors", &model());
+    let wrong = format!("sha256:{}", "00".repeat(32));
+    let arguments = ["run", path.to_str().unwrap(), "--device", "mock", "--expect", &wrong];
+    for filter in ["", "hyper=debug", "warn"] {
+        let ended = common::end(common::command(arguments).env("RUST_LOG", filter).spawn().unwrap());
+        assert_eq!(ended.code, Some(3));
+        assert!(ended.stderr.contains("seal_verification_failed"), "{filter:?}: {}", ended.stderr);
+        assert!(ended.sentence().contains("the same --layout and --block-size"), "{}", ended.stderr);
+    }
+    let ended = common::end(common::command(arguments).env("RUST_LOG", "===x\nforged").spawn().unwrap());
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.sentence().contains("RUST_LOG is no filter") && !ended.stderr.contains("forged"), "{}", ended.stderr);
+}
+
+#[test]
+fn numbers_that_are_none_say_what_to_give() {
+    // covers: ERR-2
+    for (option, advice) in [
+        ("--part-bytes=-1", "give a whole number of bytes"),
+        ("--part-bytes=4k", "give a whole number of bytes"),
+        ("--headroom=18446744073709551616", "give a whole number of bytes"),
+        ("--block-size=4294967296", "give a power of two from 1024 to 65536"),
+        ("--block-size=-1", "give a power of two from 1024 to 65536"),
+    ] {
+        refused(&["run", option], 2, "INVALID_PARAMS", &[advice]);
+        let (name, value) = option.split_once('=').unwrap();
+        refused(&["run", name, value], 2, "INVALID_PARAMS", &[advice]);
+    }
+}
+
+#[test]
+fn the_mock_is_made_large_enough_for_the_image() {
+    // covers: RES-6
+    let files = Files::new();
+    let tensor = |at: usize| format!(r#""t{at}":{{"dtype":"U8","shape":[1],"data_offsets":[{at},{}]}}"#, at + 1);
+    let header: Vec<String> = (0..9000).map(tensor).collect();
+    let path = files.with("many.safetensors", &safetensors(&format!("{{{}}}", header.join(",")), &[7; 9000]));
+    let ended = worker([
+        "run",
+        path.to_str().unwrap(),
+        "--device",
+        "mock",
+        "--block-size",
+        "65536",
+        "--executes",
+        "1",
+        "--json",
+    ]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.json()["shard"]["bytes"].as_u64().unwrap() > 500 << 20);
+}

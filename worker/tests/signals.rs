@@ -50,6 +50,65 @@ fn read(stderr: ChildStderr, said: &mpsc::Sender<()>) -> String {
     all
 }
 
+/// Who owns the files of a process: root, where nobody may look into it or have a core dump of it.
+fn owner_seen(pid: u32) -> Option<u32> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(format!("/proc/{pid}")).ok().map(|file| file.uid())
+}
+
+#[test]
+fn the_running_process_leaves_no_core_dump() {
+    // covers: KEY-3
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    const OTHER: u32 = 54_321;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().metadata().unwrap().uid() == 0;
+    let program = folder.path().join("worker");
+    std::fs::copy(env!("CARGO_BIN_EXE_vram-worker"), &program).unwrap();
+    // That user has to reach and read it: a program that its user cannot read leaves no core dump anyway.
+    for path in [folder.path(), &program] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let start = |program: &std::path::Path, arguments: &[&str]| {
+        let mut command = std::process::Command::new(program);
+        command
+            .args(arguments)
+            .current_dir("/")
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        if root {
+            command.uid(OTHER).gid(OTHER);
+        }
+        command.spawn().unwrap()
+    };
+    let mut worker = start(&program, &["run", "--device", "mock", "--executes", "1000000"]);
+    let mut other = start(std::path::Path::new("/bin/sleep"), &["100"]);
+    let begun = std::time::Instant::now();
+    let mut seen = owner_seen(worker.id());
+    while seen.is_some_and(|owner| owner != 0) && begun.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(5));
+        seen = owner_seen(worker.id());
+    }
+    let (running, twin) = (worker.try_wait().unwrap().is_none(), owner_seen(other.id()));
+    for child in [&mut worker, &mut other] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(running, "the worker ended by itself");
+    assert_eq!(seen, Some(0), "its memory could be dumped");
+    assert!(twin.is_some_and(|owner| owner != 0), "any other process can be: {twin:?}");
+}
+
+#[test]
+fn a_terminal_that_goes_away_releases_everything_and_exits_129() {
+    // covers: SCR-1 SCR-3
+    let ended = interrupted(Signal::HUP, true);
+    assert_eq!(ended.code, Some(129), "{}", ended.stderr);
+    assert!(ended.json()["error"]["message"].as_str().unwrap().contains("SIGHUP"));
+    assert_eq!(ended.json()["vram"]["used_after"], 0);
+}
+
 #[test]
 fn sigterm_releases_everything_and_exits_143() {
     // covers: SCR-1 SCR-3

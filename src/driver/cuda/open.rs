@@ -40,29 +40,32 @@ pub(super) enum OpenError {
     #[error("the NVIDIA driver does not start ({0}); check nvidia-smi")]
     Start(DriverError),
     #[error(
-        "the NVIDIA driver is too old: it speaks CUDA {}, the kernels of this build need CUDA {}{}",
+        "the NVIDIA driver is too old: it speaks CUDA {}, the kernels of this build need CUDA {}{}: update it",
         version(*found), version(*least), release(*least)
     )]
     TooOld { found: i32, least: i32 },
     #[error("the NVIDIA driver sees no device; check CUDA_VISIBLE_DEVICES and nvidia-smi")]
     NoDevice,
-    #[error("there is no such ordinal: the NVIDIA driver sees {0} device(s), counted from 0")]
+    #[error("there is no such ordinal: the NVIDIA driver sees {0} device(s), counted from 0; give one of them")]
     NoOrdinal(u32),
-    #[error("no device that the NVIDIA driver sees has this UUID; it sees {0}")]
+    #[error("no device that the NVIDIA driver sees has this UUID; it sees {0}; give one of them")]
     NoUuid(String),
-    #[error("it has no virtual memory management, which owned regions need")]
+    #[error(
+        "it has no virtual memory management, which owned regions need; use another device, or a driver that offers it"
+    )]
     NoVirtualMemory,
     #[error(
-        "this build has no native image for sm_{major}{minor}, only for {images}; nothing is compiled just in time"
+        "this build has no native image for sm_{major}{minor}, only for {images}; nothing is compiled just in time: build with \
+         an nvcc that knows it"
     )]
     NoImage { major: u32, minor: u32, images: String },
-    #[error("its primary context cannot be made ({0})")]
+    #[error("its primary context cannot be made ({0}); check nvidia-smi and the driver's log")]
     Context(DriverError),
-    #[error("the kernels for it cannot be loaded ({0})")]
+    #[error("the kernels for it cannot be loaded ({0}); check the driver's version and log")]
     Kernels(DriverError),
-    #[error("the NVIDIA driver does not answer ({0})")]
+    #[error("the NVIDIA driver does not answer ({0}); check nvidia-smi and the driver's log")]
     Call(#[from] DriverError),
-    #[error("the NVIDIA driver gave an allocation unit that is no power of two")]
+    #[error("the NVIDIA driver gave an allocation unit that is no power of two; use another driver")]
     Granularity,
 }
 

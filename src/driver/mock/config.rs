@@ -166,7 +166,7 @@ impl MockConfig {
             return config("mock devices", format!("are {devices}; allowed are 1 to 4096"));
         }
         if capacity_bytes == 0 {
-            return config("mock capacity_bytes", "is 0; a device needs memory".to_owned());
+            return config("mock capacity_bytes", "is 0; give a device some memory".to_owned());
         }
         if !granularity.is_power_of_two() || !(256..=1 << 30).contains(&granularity) {
             return config(
@@ -177,7 +177,7 @@ impl MockConfig {
         if self.ordinal >= devices {
             return Err(VramError::DeviceUnavailable {
                 problem: format!(
-                    "the mock machine has {devices} device{}, numbered from 0; there is no device {}",
+                    "the mock machine has {devices} device{}, numbered from 0; there is no device {}: give one that is there, or ask for more",
                     if devices == 1 { "" } else { "s" },
                     self.ordinal
                 ),

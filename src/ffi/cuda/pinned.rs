@@ -188,10 +188,16 @@ impl HostMemory for Block {
         outcome
     }
 
+    fn is_used(&self, _base: NonNull<u8>) -> bool {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|used| used.pending)
+    }
+
     unsafe fn free(&self, base: NonNull<u8>, _bytes: usize) {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.base);
-        if self.uses.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|used| used.pending) {
-            tracing::error!("a staging buffer is kept for good: the driver does not say whether a copy still uses it");
+        if self.is_used(base) {
+            tracing::error!(
+                "a staging buffer is kept for good, and may hold weights: the driver does not say whether a copy still uses it"
+            );
             return;
         }
         let Ok(_current) = self.context.enter() else { return };

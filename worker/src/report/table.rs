@@ -45,7 +45,7 @@ fn table() -> Table {
 
 fn facts(report: &Report, device: &Device, shard: &Shard) -> Table {
     let mut table = table();
-    let device_line = format!("{} {}: {}", device.kind, device.ordinal, device.name);
+    let device_line = format!("{} {}: {}", device.kind, device.ordinal, name(&device.name));
     if device.kind == DeviceKind::Mock {
         let loud = Cell::new(format!("{device_line}\n{MOCK_WARNING}")).fg(Color::Red).add_attribute(Attribute::Bold);
         table.add_row(vec![Cell::new("device"), loud]);
