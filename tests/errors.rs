@@ -262,7 +262,7 @@ fn what_real_calls_answer_says_what_to_do() {
         (read, "; read within it"),
         (manager.release(&shard).map(drop), "; finish its executions"),
         (seal("one", &[1]).map(drop), "; release that shard first or choose another id"),
-        (seal("none", &[]).map(drop), "; there is nothing to seal in a byte slice, give a model that is not empty"),
+        (seal("none", &[]).map(drop), "; there is nothing to seal in the byte slice, give a model that is not empty"),
         (seal("large", &vec![1; 17 << 20]).map(drop), "; release a shard, lower the headroom"),
         (
             manager.seal_model(spec("huge"), ShardSource::reader(u64::MAX, std::io::empty())).map(drop),

@@ -253,7 +253,10 @@ fn what_is_being_sealed_when_the_manager_stops_is_not_sealed() {
         rig.flip_bit(bad, 0, 0);
         assert!(rig.manager.verify_sealed(bad).is_err());
     };
-    let shut_down: Stop = |rig, _| assert!(rig.manager.shutdown(Duration::ZERO).unwrap().drained);
+    let shut_down: Stop = |rig, _| {
+        let report = rig.manager.shutdown(Duration::ZERO).unwrap();
+        assert!(!report.drained && report.busy_bytes == rig.manager.used_vram(), "the seal is under way: {report:?}");
+    };
     let nothing: Stop = |_, _| {};
     for (stop, reason) in
         [(fail, Some(StopReason::IntegrityFailure)), (shut_down, Some(StopReason::Shutdown)), (nothing, None)]

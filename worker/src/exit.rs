@@ -2,12 +2,15 @@
 //!
 //! Owns [`Failure`], the one mapping from failures to exit codes, and the one sentence that a failure is told in.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use clap::Parser;
 use serde::Serialize;
 use vram_residency::{ErrorCategory, ErrorCode, VramError};
 
+use crate::cli::Cli;
 use crate::signals::Signal;
 
 /// Why a command did not do everything that it was asked to.
@@ -140,58 +143,51 @@ pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
 
 /// Ends with what the argument parser has to say: help and version on stdout, usage errors on stderr, or as JSON where that was
 /// asked for (by a command line which, being wrong, was not understood as a whole).
-pub(crate) fn usage(error: &clap::Error) -> ExitCode {
+pub(crate) fn usage(error: clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return match error.print() {
             Ok(()) => ExitCode::SUCCESS,
             Err(source) => refuse(&Failure::Io { what: "writing to standard output", source }, false),
         };
     }
-    let arguments: Vec<String> = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
-    let text = legible(error.to_string(), &arguments);
-    if wants_json(&arguments) {
-        let sentence = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
-        let message = sentence.strip_prefix("error: ").unwrap_or(&sentence).to_owned();
-        let refused = ErrorJson { code: ErrorCode::InvalidParams.as_str(), category: "user", message };
-        if print_json(&Refused { error: refused, executed: 0 }).is_err() {
-            let _nobody_listens = write!(io::stderr(), "{text}");
-        }
-    } else if text == error.to_string() {
-        let _nobody_listens = error.print(); // in colour, where that is seen
-    } else {
-        let _nobody_listens = write!(io::stderr(), "{text}");
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    // The parser repeats arguments as they are: asked once more, with what can be shown.
+    let error = Cli::try_parse_from(arguments.iter().map(legible)).err().unwrap_or(error);
+    let text = error.to_string();
+    let sentence = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
+    let message = sentence.strip_prefix("error: ").unwrap_or(&sentence).to_owned();
+    let refused = ErrorJson { code: ErrorCode::InvalidParams.as_str(), category: "user", message };
+    if !wants_json(&arguments) || print_json(&Refused { error: refused, executed: 0 }).is_err() {
+        let _nobody_listens = error.print();
     }
     ExitCode::from(USAGE)
 }
 
 /// Whether the command line, which was not understood as a whole, is one of the command that knows `--json`.
-fn wants_json(arguments: &[String]) -> bool {
-    let options = arguments.iter().take_while(|argument| *argument != "--");
-    arguments.first().is_some_and(|command| command == "run") && options.into_iter().any(|option| option == "--json")
+fn wants_json(arguments: &[OsString]) -> bool {
+    let (command, options) = (arguments.get(1), arguments.iter().skip(2).take_while(|argument| *argument != "--"));
+    command.is_some_and(|command| command == "run") && options.into_iter().any(|option| option == "--json")
 }
 
 /// How much of an argument is shown, in characters.
 const SHOWN_CHARS: usize = 200;
 
-/// The parser's words with the arguments in them escaped and bounded: it repeats them as they are, and a line break in one would
-/// look like a line of ours.
-fn legible(text: String, arguments: &[String]) -> String {
-    let values =
-        arguments.iter().flat_map(|argument| [Some(argument.as_str()), argument.split_once('=').map(|(_, v)| v)]);
-    let mut values: Vec<&str> = values.flatten().filter(|value| !value.is_empty()).collect();
-    values.sort_unstable_by_key(|value| std::cmp::Reverse(value.len())); // a value may be a part of another
-    values.into_iter().fold(text, |text, value| {
-        let cut = if value.chars().count() > SHOWN_CHARS { "…" } else { "" };
-        let shown: String = value.chars().take(SHOWN_CHARS).map(escaped).collect();
-        if shown == value { text } else { text.replace(value, &format!("{shown}{cut}")) }
-    })
+/// An argument as it can be shown: escaped, where a terminal would obey it or a line of it look like one of ours, and bounded. One
+/// that is no text stays as it is; the parser shows it with signs of its own.
+fn legible(argument: &OsString) -> OsString {
+    let Some(text) = argument.to_str() else { return argument.clone() };
+    let mut shown: String = text.chars().take(SHOWN_CHARS).map(escaped).collect();
+    if text.chars().nth(SHOWN_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown.into()
 }
 
-/// A character, or what stands for one that a terminal would obey.
+/// A character, or what stands for one that cannot be seen.
 fn escaped(character: char) -> String {
     let shown: String = character.escape_debug().collect();
-    let invisible = character.is_control() || shown.starts_with("\\u");
-    if invisible { shown } else { character.to_string() }
+    let unseen = character.is_control() || shown.starts_with("\\u");
+    if unseen { shown } else { character.to_string() }
 }
 
 /// Writes one JSON object and a newline on stdout.
@@ -205,30 +201,6 @@ pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arguments_are_shown_escaped_and_bounded() {
-        // covers: VAL-1 ERR-2
-        let long = "x".repeat(5000);
-        let arguments =
-            ["run", "a\nerror: forged", "--device=\u{1b}[2Jx", "plain ü", "\u{202e}", &long].map(str::to_owned);
-        let said =
-            arguments.iter().map(|argument| format!("'{argument}' or '{}'", argument.trim_start_matches("--device=")));
-        let text = legible(said.collect::<Vec<_>>().join("; "), &arguments);
-        assert!(!text.contains(['\n', '\u{1b}', '\u{202e}']), "{text}");
-        for part in ["'a\\nerror: forged'", "'\\u{1b}[2Jx'", "'plain ü'", "'\\u{202e}'", "xx…'"] {
-            assert!(text.contains(part), "{part} in {text}");
-        }
-        assert!(text.chars().count() < 1000, "{text}");
-        assert_eq!(legible("an 'a' in it".to_owned(), &["a".to_owned()]), "an 'a' in it");
-    }
-
-    #[test]
-    fn only_the_command_that_knows_json_answers_in_it() {
-        let json = |line: &str| wants_json(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        assert!(json("run --json") && json("run x --frob --json"));
-        assert!(!json("run -- --json") && !json("digest --json x") && !json("--json") && !json("run"));
-    }
     use vram_residency::{
         AuditError, DriverError, DriverErrorKind, ManagerState, RefusalReason, ShardId, StopReason, TreeParams,
         digest_bytes,
@@ -265,5 +237,23 @@ mod tests {
         assert_eq!(Failure::Io { what: "w", source: io::Error::other("o") }.exit_code(), 1);
         assert_eq!(Failure::Interrupted(Signal::Interrupt).exit_code(), 130);
         assert_eq!(Failure::Interrupted(Signal::Terminate).exit_code(), 143);
+    }
+
+    #[test]
+    fn arguments_are_shown_escaped_and_bounded() {
+        // covers: VAL-1 ERR-2
+        let shown = |text: &str| legible(&text.into()).into_string().unwrap();
+        assert_eq!(shown("a\nerror: forged"), "a\\nerror: forged");
+        assert_eq!(shown("--device=\u{1b}[2Jx\u{202e}"), "--device=\\u{1b}[2Jx\\u{202e}");
+        assert_eq!(shown("plain 'ü' \\"), "plain 'ü' \\");
+        assert_eq!(shown(&"x".repeat(200)), "x".repeat(200));
+        assert_eq!(shown(&"x".repeat(5000)), format!("{}…", "x".repeat(200)));
+    }
+
+    #[test]
+    fn only_the_command_that_knows_json_answers_in_it() {
+        let json = |line: &str| wants_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(json("w run --json") && json("w run x --frob --json"));
+        assert!(!json("w run -- --json") && !json("w digest --json x") && !json("w --json") && !json("w run"));
     }
 }

@@ -31,7 +31,7 @@ use crate::signals::Signals;
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return exit::usage(&error),
+        Err(error) => return exit::usage(error),
     };
     let json = matches!(&cli.command, Command::Run(options) if options.json);
     if let Err(failure) = start_logging() {

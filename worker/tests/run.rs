@@ -163,7 +163,13 @@ fn the_table_tells_what_happened() {
     ] {
         assert!(ended.text().contains(part), "{part} in {}", ended.text());
     }
-    assert_eq!(ended.stderr, "warning: MOCK DEVICE: host memory, protects nothing\n");
+    let said: Vec<&str> = ended.stderr.lines().collect();
+    let [why, what] = said[..] else { panic!("{}", ended.stderr) };
+    assert!(why.starts_with("warning: no device: ") && why.ends_with("; going on with the mock"), "{why}");
+    assert_eq!(what, "warning: MOCK DEVICE: host memory, protects nothing");
+    // The twin: who asks for the mock need not be told why it is there.
+    let asked = worker(["run", "--executes", "1", "--device", "mock"]);
+    assert_eq!(asked.stderr, "warning: MOCK DEVICE: host memory, protects nothing\n");
 }
 
 #[test]

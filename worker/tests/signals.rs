@@ -50,10 +50,11 @@ fn read(stderr: ChildStderr, said: &mpsc::Sender<()>) -> String {
     all
 }
 
-/// Who owns the files of a process: root, where nobody may look into it or have a core dump of it.
+/// Who owns what lies open of a process: root, where nobody may look into it or have a core dump of it. (The folder itself
+/// always belongs to the process's user.)
 fn owner_seen(pid: u32) -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata(format!("/proc/{pid}")).ok().map(|file| file.uid())
+    std::fs::metadata(format!("/proc/{pid}/environ")).ok().map(|file| file.uid())
 }
 
 #[test]
