@@ -77,6 +77,7 @@ PY
     python3 ci/requirements.py --self-test || status=1
     python3 ci/summarise.py --self-test || status=1
     python3 ci/materialise.py --self-test || status=1
+    python3 ci/mutants.py --self-test || status=1
     bash ci/fuzz.sh --self-test || status=1
     bash ci/deep.sh --self-test || status=1
     check_self_test || status=1
