@@ -139,6 +139,7 @@ step_clippy() {
         echo "library with --no-default-features --features \"$features\""
         cargo clippy -p vram-residency --lib --locked --no-default-features --features "$features" -- -D warnings || return 1
     done
+    python3 ci/lints.py --target-dir "$target" # each lint of Cargo.toml is in force
 }
 
 # covers: DOC-1
