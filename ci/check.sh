@@ -200,7 +200,27 @@ step_features() { bash ci/features.sh; } # each combination of features; a produ
 step_package() { bash ci/package.sh; } # the library as a package: contents, and that it builds on its own
 
 step_bdd_stand_in() { # every scenario that a CUDA device can run, over a stand-in for its driver's library
-    VRAM_TEST_DEVICE=stand-in cargo test --locked -p vram-residency-bdd --test bdd
+    # First the plant: the suite's report is to be that of the features.
+    planted_step && VRAM_TEST_DEVICE=stand-in cargo test --locked -p vram-residency-bdd --test bdd
+}
+
+planted_step() { # a scenario with a step that nobody defines fails the suite, which without it passes
+    local features suite status=0
+    features=$(mktemp -d) || return 1
+    suite=(env VRAM_TEST_DEVICE=stand-in "VRAM_TEST_FEATURES=$features" cargo test --locked -p vram-residency-bdd --test bdd)
+    cp bdd/features/errors.feature "$features"
+    "${suite[@]}" || { echo "error: without a planted step the suite fails" >&2; status=1; }
+    printf '\n  Scenario: Planted\n    Given a step that nobody defines\n' >>"$features/errors.feature"
+    if "${suite[@]}" >"$features/said" 2>&1; then
+        echo "error: a step that nobody defines did not fail the suite" >&2
+        status=1
+    elif ! grep -q 'a step that nobody defines' "$features/said"; then
+        cat "$features/said"
+        echo "error: the suite failed for another reason than the planted step" >&2
+        status=1
+    fi
+    rm -rf "$features"
+    return "$status"
 }
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
