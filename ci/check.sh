@@ -290,7 +290,7 @@ step_gpu_scripts() { # what runs on a GPU machine, on a small bundle and the sta
 
 step_unit() { # what a commit hook can afford
     cargo test --locked -p vram-residency --lib || return 1
-    [ ! -f tests/properties.rs ] || cargo test --locked -p vram-residency --test properties
+    cargo test --locked -p vram-residency --test properties --test properties_engine --test properties_values
 }
 
 if [ "${1:-}" = --list ]; then
