@@ -39,6 +39,31 @@ steps=(
 # What a commit hook runs besides: the unit and property tests.
 extra=(unit)
 
+# What this script and ci/lib.sh make of tests that are none, of steps that all skip themselves, and of a git that fails.
+check_self_test() {
+    local folder status=0
+    folder=$(mktemp -d) || return 1
+    expected() { # EXIT-STATUS TEXT COMMAND…: that status, and a line with that text
+        local ended
+        "${@:3}" >"$folder/said" 2>&1
+        ended=$?
+        [ "$ended" -eq "$1" ] && grep -qF -- "$2" "$folder/said" && return
+        echo "self-test: ${*:3}: exit status $ended, not $1, or it does not say: $2" >&2
+        cat "$folder/said" >&2
+        status=1
+    }
+    expected 0 "3 passed" some_tests echo "test result: ok. 3 passed; 0 failed"
+    expected 1 "error: no test ran" some_tests echo "test result: ok. 0 passed; 0 failed"
+    expected 3 "3 passed" some_tests bash -c 'echo "test result: ok. 3 passed"; exit 3'
+    # A toolchain that is not there, a step that runs all the same, and no repository.
+    printf '#!/bin/sh\nexit 1\n' >"$folder/rustup" && chmod +x "$folder/rustup"
+    expected 1 "every step was skipped" env CARGO_TARGET_DIR="$folder" PATH="$folder:$PATH" bash ci/check.sh msrv
+    expected 0 "1 passed, 0 failed, 1 skipped" env CARGO_TARGET_DIR="$folder" PATH="$folder:$PATH" bash ci/check.sh msrv traces
+    expected 1 "git cannot look for a home folder" env CARGO_TARGET_DIR="$folder" GIT_DIR="$folder/none" bash ci/check.sh traces
+    rm -rf "$folder"
+    [ "$status" -eq 0 ] && echo "check self-test: as expected"
+}
+
 step_scripts() { # the check scripts themselves: syntax, lint, their own self-tests
     local status=0 file
     while read -r file; do
@@ -52,8 +77,10 @@ PY
     python3 ci/requirements.py --self-test || status=1
     python3 ci/summarise.py --self-test || status=1
     python3 ci/materialise.py --self-test || status=1
+    python3 ci/mutants.py --self-test || status=1
     bash ci/fuzz.sh --self-test || status=1
     bash ci/deep.sh --self-test || status=1
+    check_self_test || status=1
     python3 ci/gates.py --self-test || status=1
     python3 ci/gpu-results.py --self-test || status=1
     if command -v shellcheck >/dev/null; then
@@ -64,20 +91,25 @@ PY
     return "$status"
 }
 
+# nowhere WHAT PATTERN…: no tracked file has it. Only git's "not found" says so: a git that cannot look fails, too.
+nowhere() {
+    git grep -nI "${@:2}" -- . ':!Cargo.lock'
+    case $? in
+        0) echo "error: the lines above name $1" >&2 ;;
+        1) return 0 ;;
+        *) echo "error: git cannot look for $1" >&2 ;;
+    esac
+    return 1
+}
+
 step_traces() { # no path of anybody's machine in the project
     local home='/(home|Users)/[A-Za-z0-9._-]+/|/ro''ot/'
-    if git grep -nIE -e "$home" -- . ':!Cargo.lock'; then
-        echo "error: the lines above name a home folder" >&2
-        return 1
-    fi
+    nowhere "a home folder" -E -e "$home" || return 1
     # The folders of this very machine; one component alone (`/src/`) is no trace.
     local folder
     for folder in "$HOME/" "$(dirname "$root")/"; do
         [[ $folder == /*/*/ ]] || continue
-        if git grep -nIF -e "$folder" -- . ':!Cargo.lock'; then
-            echo "error: the lines above name a folder of this machine" >&2
-            return 1
-        fi
+        nowhere "a folder of this machine" -F -e "$folder" || return 1
     done
 }
 
@@ -107,6 +139,7 @@ step_clippy() {
         echo "library with --no-default-features --features \"$features\""
         cargo clippy -p vram-residency --lib --locked --no-default-features --features "$features" -- -D warnings || return 1
     done
+    python3 ci/lints.py --target-dir "$target" # each lint of Cargo.toml is in force
 }
 
 # covers: DOC-1
@@ -167,7 +200,27 @@ step_features() { bash ci/features.sh; } # each combination of features; a produ
 step_package() { bash ci/package.sh; } # the library as a package: contents, and that it builds on its own
 
 step_bdd_stand_in() { # every scenario that a CUDA device can run, over a stand-in for its driver's library
-    VRAM_TEST_DEVICE=stand-in cargo test --locked -p vram-residency-bdd --test bdd
+    # First the plant: the suite's report is to be that of the features.
+    planted_step && VRAM_TEST_DEVICE=stand-in cargo test --locked -p vram-residency-bdd --test bdd
+}
+
+planted_step() { # a scenario with a step that nobody defines fails the suite, which without it passes
+    local features suite status=0
+    features=$(mktemp -d) || return 1
+    suite=(env VRAM_TEST_DEVICE=stand-in "VRAM_TEST_FEATURES=$features" cargo test --locked -p vram-residency-bdd --test bdd)
+    cp bdd/features/errors.feature "$features"
+    "${suite[@]}" || { echo "error: without a planted step the suite fails" >&2; status=1; }
+    printf '\n  Scenario: Planted\n    Given a step that nobody defines\n' >>"$features/errors.feature"
+    if "${suite[@]}" >"$features/said" 2>&1; then
+        echo "error: a step that nobody defines did not fail the suite" >&2
+        status=1
+    elif ! grep -q 'a step that nobody defines' "$features/said"; then
+        cat "$features/said"
+        echo "error: the suite failed for another reason than the planted step" >&2
+        status=1
+    fi
+    rm -rf "$features"
+    return "$status"
 }
 
 step_mock_sanitize() { bash ci/mock-sanitize.sh; }
@@ -184,7 +237,7 @@ step_device_stand_in() { # the device suite over the CUDA driver, on the stand-i
     # A hundred or so histories, each on what the last one left.
     VRAM_TEST_DEVICE=stand-in cargo test --locked -p vram-residency --test device || return 1
     # Once more with a process for each case, which is how a GPU runs them.
-    VRAM_TEST_DEVICE=stand-in VRAM_TEST_APART=1 cargo test --locked -p vram-residency --test device -- life:: || return 1
+    VRAM_TEST_DEVICE=stand-in VRAM_TEST_APART=1 some_tests cargo test --locked -p vram-residency --test device -- life:: || return 1
     # The library under the address and leak sanitizers, in the folder of `sanitize`, whose crates it shares.
     CARGO_TARGET_DIR=$target/sanitize RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" \
         ASAN_OPTIONS=detect_leaks=1:abort_on_error=0 VRAM_TEST_DEVICE=stand-in \
@@ -237,7 +290,7 @@ step_gpu_scripts() { # what runs on a GPU machine, on a small bundle and the sta
 
 step_unit() { # what a commit hook can afford
     cargo test --locked -p vram-residency --lib || return 1
-    [ ! -f tests/properties.rs ] || cargo test --locked -p vram-residency --test properties
+    cargo test --locked -p vram-residency --test properties --test properties_engine --test properties_values
 }
 
 if [ "${1:-}" = --list ]; then
@@ -278,6 +331,9 @@ for name in "${failed[@]}"; do
 done
 printf '\n%-18s %-8s %7s\n' check result time
 printf '%s\n' "${table[@]}"
+printf '%-18s %-8s %5d s\n' "all of it" "" "$SECONDS"
 [ "${#skipped[@]}" -eq 0 ] || printf '%s\n' "${skipped[@]}"
 echo "check result: $passed passed, ${#failed[@]} failed, ${#skipped[@]} skipped"
-[ "${#failed[@]}" -eq 0 ]
+[ "${#failed[@]}" -eq 0 ] || exit 1
+# What skips itself has shown nothing.
+[ "$passed" -gt 0 ] || { echo "error: nothing was shown: every step was skipped" >&2; exit 1; }

@@ -3,8 +3,9 @@
 #   ci/deep.sh                  lists the parts
 #   ci/deep.sh PART…            runs them, one after the other
 #   ci/deep.sh PART K/N         runs the Kth of N slices of a part that can be cut (its file says so)
-#   ci/deep.sh --table          prints the newest result of each part and slice: commit, result, duration, last line, and whether the
-#                               code that is examined (CODE below) is still as it was in that commit; parts that never ran are listed
+#   ci/deep.sh --table          prints the newest result of each part and slice: commit, result, duration, last line, and what has
+#                               changed since that commit: the code that is examined (CODE below), or only what examines it
+#                               (TESTS); parts that never ran are listed
 #   ci/deep.sh --keep           writes those results that are of a commit into ci/deep-results.tsv, which is committed: what was
 #                               shown on one machine can be read on every other
 # A part is a file ci/deep/PART.sh: its first comment says what it shows. It resumes where it was stopped if its file says so. A
@@ -13,6 +14,9 @@
 . "$(dirname "$0")/lib.sh"
 
 CODE=(src cuda worker/src build.rs Cargo.toml Cargo.lock ':!src/**tests.rs' ':!src/**tests/**')
+# One list for all parts: who reads the table knows which of them a test or a script is for.
+TESTS=(':(glob)src/**/tests.rs' ':(glob)src/**/tests/**' tests bdd worker/tests benches examples .cargo ci ':!ci/deep-results.tsv'
+    ':!benches/results' ':!*.md')
 results=${VRAM_RESIDENCY_DEEP_RESULTS:-$target/deep/results.tsv}
 kept=${VRAM_RESIDENCY_DEEP_KEPT:-ci/deep-results.tsv}
 heading=$'date\tcommit\tpart\tslice\tresult\tseconds\tlast line'
@@ -38,14 +42,15 @@ newest() {
         }' "${files[@]}" | sort -t $'\t' -k 3,3 -k 4,4V
 }
 
-# Whether the code is still what it was in a commit.
+# What is still what it was in a commit.
 since() {
     case $1 in
         *+changes) echo "not known" ;;
         *)
             if ! git rev-parse -q --verify "$1^{commit}" >/dev/null; then echo "not known"
-            elif git diff --quiet "$1" -- "${CODE[@]}"; then echo "the same"
-            else echo "changed"; fi
+            elif ! git diff --quiet "$1" -- "${CODE[@]}"; then echo "changed"
+            elif ! git diff --quiet "$1" -- "${TESTS[@]}"; then echo "tests changed"
+            else echo "the same"; fi
             ;;
     esac
 }
@@ -72,10 +77,35 @@ keep() {
     echo "$kept: $(($(wc -l <"$kept") - 1)) results"
 }
 
+self_test_of_since() { # FOLDER: what it says of each kind of file, in a repository of a few
+    local file expected found commit status=0
+    local files=(src/a.rs src/a/tests.rs src/a/tests/more.rs tests/a.rs tests/data/a.txt bdd/features/a.feature ci/deep/a.sh ci/a.py
+        ci/deep-results.tsv README.md tests/README.md .specs/a.md)
+    # shellcheck disable=SC2046
+    unset $(git rev-parse --local-env-vars) # a hook's environment names another repository
+    git init -q "$1" && cd "$1" || return 1
+    for file in "${files[@]}"; do mkdir -p "$(dirname "$file")" && echo old >"$file"; done
+    git add . && git -c user.name=deep -c user.email=deep@localhost commit -qm files || return 1
+    commit=$(git rev-parse --short HEAD)
+    for file in "${files[@]}"; do
+        case $file in
+            *.md | *.tsv) expected="the same" ;;
+            src/a.rs) expected="changed" ;;
+            *) expected="tests changed" ;;
+        esac
+        echo new >"$file"
+        found=$(since "$commit")
+        [ "$found" = "$expected" ] || { echo "self-test: after a change of $file: $found, not $expected" >&2; status=1; }
+        echo old >"$file"
+    done
+    [ "$(since "$commit+changes") $(since 0123456)" = "not known not known" ] && return "$status"
+}
+
 self_test() { # what --table and --keep make of rows
     local folder row out here
     here=$(git rev-parse --short HEAD)
     folder=$(mktemp -d)
+    (self_test_of_since "$folder/files") || return 1
     row() { printf '2026-01-01\t%s\t%s\t%s\t%s\t1\t%s\n' "$@"; }
     { echo "$heading" && row "$here" fuzz 1/1 passed old && row "$here" model 1/1 passed kept; } >"$folder/kept"
     {
@@ -83,12 +113,12 @@ self_test() { # what --table and --keep make of rows
         row "$here" race 1/1 passed second && row "$here+changes" bench 1/1 passed of-no-commit
     } >"$folder/results"
     out=$(VRAM_RESIDENCY_DEEP_RESULTS=$folder/results VRAM_RESIDENCY_DEEP_KEPT=$folder/kept bash ci/deep.sh --table) || return 1
-    grep -qE "fuzz .*FAILED.* cut-anew +the same" <<<"$out" && ! grep -q ' old ' <<<"$out" &&
+    grep -qE "fuzz .*FAILED.* cut-anew +(the same|tests changed|changed)" <<<"$out" && ! grep -q ' old ' <<<"$out" &&
         grep -qE 'bench .* not known' <<<"$out" && grep -qE 'timing .*never ran' <<<"$out" || return 1
     VRAM_RESIDENCY_DEEP_RESULTS=$folder/results VRAM_RESIDENCY_DEEP_KEPT=$folder/kept bash ci/deep.sh --keep >/dev/null || return 1
     [ "$(cut -f 3,4,5,7 "$folder/kept" | tail -n +2 | tr '\t\n' ' ;')" = \
         "fuzz 1/2 FAILED cut-anew;model 1/1 passed kept;race 1/1 passed second;" ] || return 1
-    rm -r "$folder"
+    rm -rf "$folder"
     echo "deep self-test: kept and shown as expected"
 }
 

@@ -7,7 +7,7 @@ Every image must have exactly the entry points that cuda/include/vram_kernels.h 
 that header and src/ffi/cuda/kernels.rs agree. With --architectures there must be exactly one image for each of them and no PTX, which a
 driver would compile. --self-test damages a copy of the file in memory, and must find it.
 """
-# covers: DEV-2
+# covers: DEV-2 DEV-6
 
 import argparse
 import re

@@ -54,6 +54,21 @@ worker() {
     worker=$target/release/vram-worker
 }
 
+# some_tests COMMAND...: runs tests and shows what they say. Fails also when none ran: for cargo's test programs that is a success,
+# so that a test which has another name since would never be missed.
+some_tests() {
+    local said status
+    said=$(mktemp) || return 1
+    "$@" 2>&1 | tee "$said"
+    status=${PIPESTATUS[0]}
+    if [ "$status" -eq 0 ] && ! grep -qE '^test result: ok\. [1-9]' "$said"; then
+        echo "error: no test ran: $*" >&2
+        status=1
+    fi
+    rm -f "$said"
+    return "$status"
+}
+
 # check NAME COMMAND...: runs it, counts it in $passed or $failed, and shows the end of what a failed one said. Its output stays in
 # $out/log.
 check() {

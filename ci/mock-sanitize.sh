@@ -59,7 +59,7 @@ for compiler in gcc clang; do
     if command -v "$compiler" >/dev/null; then
         compilers+=("$compiler")
     else
-        echo "absent  $compiler (not counted)"
+        echo "SKIPPED mock_sanitize/$compiler: $compiler is not installed"
     fi
 done
 if [ ${#compilers[@]} -eq 0 ]; then
@@ -78,7 +78,7 @@ for compiler in g++ clang++; do
     if command -v "$compiler" >/dev/null; then
         check "$compiler: sha256.cuh is C++ too" hash_is_cuda_too "$compiler"
     else
-        echo "absent  $compiler (not counted)"
+        echo "SKIPPED mock_sanitize/$compiler: $compiler is not installed"
     fi
 done
 echo "$passed passed, $failed failed"

@@ -5,4 +5,4 @@
 
 # A folder of its own: every crate is built anew with the model checker's locks.
 CARGO_TARGET_DIR=$target/model RUSTFLAGS="--cfg vram_model" VRAM_MODEL_ITERATIONS=${VRAM_MODEL_ITERATIONS:-400} \
-    cargo test --locked -p vram-residency --test model
+    some_tests cargo test --locked -p vram-residency --test model

@@ -5,10 +5,11 @@ cargo-mutants makes the mutants of the files that .cargo/mutants.toml names, in 
 its file (`STAGES`), the likeliest first. A mutant that none notices is a failure, unless ci/mutants-explained.txt says why it
 cannot be noticed; so is an entry there whose mutant does not exist, or is caught.
 
-Verdicts are kept in the target folder: a mutant that was caught is not judged again while its file, unit tests left out, is the
-same; one that survived always is. `--anew` forgets them all: other files and the tests may have changed since.
+Verdicts are kept in the target folder: a mutant that was caught is not judged again while its file and the tests that judge it are
+the same; one that survived always is. What those tests share (`tests/support`, `tests/rig`) and the other files of the library are
+not looked at: `--anew` forgets all verdicts.
 
-Usage: ci/mutants.py [--slice K/N] [--minutes M] [--file PART] [--summary] [--anew]
+Usage: ci/mutants.py [--slice K/N] [--minutes M] [--file PART] [--summary] [--anew] | --self-test
 """
 
 import functools
@@ -18,8 +19,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 sys.dont_write_bytecode = True  # leave no folder beside the scripts
 from patched import ROOT, TARGET, copy_to
@@ -48,11 +51,27 @@ STAGES = {
 }
 
 
+UNIT_TESTS = "#[cfg(test)]\nmod tests {"
+
+
+def sources(root, target):
+    """What a test target is made of, as text: tests/NAME.rs and tests/NAME/, or the unit tests of a module and of those within it."""
+    kind, _, module = target.partition(":")
+    folder, name = ("src", module) if kind == "lib" else ("tests", target)
+    for path in [root / folder / f"{name}.rs", *sorted((root / folder / name).rglob("*"))]:
+        if path.is_file():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            tests_only = kind != "lib" or "tests" in path.relative_to(root).with_suffix("").parts
+            yield text if tests_only else text.partition(UNIT_TESTS)[2]
+
+
 @functools.cache
-def state(name):
-    """A hash of a source file without its unit tests."""
-    text = (ROOT / name).read_text(encoding="utf-8").partition("#[cfg(test)]\nmod tests {")[0]
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def state(name, root=ROOT):
+    """A hash of a source file without its unit tests, and of the tests that judge it."""
+    parts = [(root / name).read_text(encoding="utf-8").partition(UNIT_TESTS)[0]]
+    for stage in next((stages for begin, stages in STAGES.items() if name.startswith(begin)), ()):
+        parts += [text for target in stage for text in sources(root, target)]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def listed(tree):
@@ -198,8 +217,41 @@ def report(mutants, every, verdicts):
     return len(problems) + count["not run"]
 
 
+def self_test():
+    """Which changes make a verdict stale."""
+    tree = {"src/capacity.rs": f"one\n{UNIT_TESTS}\n}}\n", "src/keys.rs": "two", "src/keys/file.rs": "three", "src/keys/tests.rs": "four",
+            "tests/lying_device.rs": "five", "tests/scratch_and_shutdown/main.rs": "six", "tests/audit.rs": "seven"}
+    capacity = {"src/capacity.rs", "tests/lying_device.rs", "tests/scratch_and_shutdown/main.rs"}
+    keys, tests_of_keys = {"src/keys.rs", "src/keys/tests.rs", "tests/audit.rs"}, {"src/keys/tests.rs", "tests/audit.rs"}
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+
+        def states():
+            for name, text in tree.items():
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
+                (root / name).write_text(text, encoding="utf-8")
+            state.cache_clear()
+            return [state(name, root) for name in ("src/capacity.rs", "src/keys.rs", "src/keys/file.rs")]
+
+        before = states()
+        for name, text in list(tree.items()):
+            tree[name] = f"{text} changed"
+            stale = [one != other for one, other in zip(states(), before)]
+            if stale != [name in capacity, name in keys, name in tests_of_keys | {"src/keys/file.rs"}]:
+                wrong.append(f"after a change of {name} stale are {stale}")
+            tree[name] = text
+    state.cache_clear()
+    for line in wrong:
+        print(f"self-test: {line}", file=sys.stderr)
+    print(f"mutants self-test: {len(tree) - len(wrong)} of {len(tree)} as expected")
+    return 1 if wrong else 0
+
+
 def main(arguments):
     """Runs a slice."""
+    if arguments == ["--self-test"]:
+        return self_test()
     kth, slices, minutes, only = 1, 1, 55.0, ""
     summary, anew = arguments == ["--summary"], "--anew" in arguments
     options = iter([] if summary else [option for option in arguments if option != "--anew"])

@@ -48,8 +48,8 @@ def copy_to(folder):
 class Tree:
     """A copy of the project in which text is changed and put back."""
 
-    def __init__(self, folder, target, profile="test"):
-        self.folder, self.target, self.profile = folder, target, profile
+    def __init__(self, folder, target, profile="test", environment=None):
+        self.folder, self.target, self.profile, self.environment = folder, target, profile, environment or {}
         # With new times: what an earlier changed copy left in the target folder must not pass for this one.
         copy_to(folder)
 
@@ -79,7 +79,8 @@ class Tree:
         """Runs `cargo test` for the test targets ("lib" for the unit tests)."""
         targets = [part for target in sorted(tests)
                    for part in (["--lib"] if target == "lib" else ["--test", target])]
-        environment = {**os.environ, "CARGO_TARGET_DIR": str(self.target), "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0"}
+        environment = {**os.environ, "CARGO_TARGET_DIR": str(self.target), "CARGO_TERM_COLOR": "never", "RUST_BACKTRACE": "0",
+                       **self.environment}
         command = ["cargo", "test", "--locked", "--profile", self.profile, "-p", PACKAGE, "--no-fail-fast", *targets, *rest]
         with subprocess.Popen(command, cwd=self.folder, env=environment, text=True, start_new_session=True,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:

@@ -2,11 +2,13 @@
 """Plants deliberate faults, one at a time, and demands that a fast test catches each.
 
 For each row: changes a copy of the tree by exact text (text that is not there exactly once is a failure), builds, runs the tests
-that the row names, and demands that at least one of them fails. Before anything is changed, all named tests must pass.
+that the row names, and demands that at least one of them fails. Before anything is changed, all named tests must pass. The rows
+that name a model of tests/model.rs are built for the model checker, which looks at 400 schedules.
 
 Usage: ci/planted-faults.py [--list] [--slice K/N] [NAME…]
 """
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -21,6 +23,10 @@ class Row:
     patches: tuple
     tests: dict  # test target ("lib" for the unit tests) -> names
 
+    def is_modelled(self):
+        """Whether models judge it, which are built apart from all other tests."""
+        return "model" in self.tests
+
 
 def row(name, path, old, new, **tests):
     """A row of one patch; tests by target, one name or several in a list."""
@@ -33,6 +39,15 @@ UNPIN = """        match self.stream.filter(|_| !self.waited) {
             Some(stream) => self.core.reap_later(record, stream),
             None => drop(record),
         }
+"""
+RESERVE = """        self.used
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
+                used.checked_add(bytes).filter(|wanted| *wanted <= limit)
+            })
+            .map_err(|used| VramError::OutOfMemory { needed: bytes, available: limit.saturating_sub(used) })?;
+"""
+PIN = """        let record = Arc::clone(entry.live(generation)?);
+        entry.pins = entry.pins.saturating_add(1);
 """
 CHANGED = "an_owned_guard_of_changed_bytes_does_not_exist"
 SEAL_VECTORS = "the_vector_file_is_what_this_code_signs"
@@ -120,6 +135,10 @@ ROWS = [
     row("length-not-signed", "src/seal.rs", "let tag = key.sign(&bytes);\n        Ok(",
         "let tag = key.sign(&SealMessage { byte_len: 1, ..message.clone() }.encode().unwrap_or_default());\n        Ok(",
         lib=[SEAL_VECTORS, "any_flipped_bit_is_refused"]),
+    # Signed and verified without it: only who asks for the length can tell.
+    Row("length-not-stated", (Patch("src/seal/message.rs", "        bytes.extend_from_slice(&self.byte_len.to_le_bytes());\n", ""),
+                              Patch("src/seal/message.rs", 'byte_len: input.u64("byte_len")?', "byte_len: 1")),
+        {"lib": ["messages_survive_the_round_trip"]}),
     row("half-signed", "src/keys.rs", ".chain_update(message)", ".chain_update(message.get(..64).unwrap_or(message))",
         lib="every_flipped_bit_every_cut_and_every_extension_is_refused"),
     row("readable-secret-accepted", "src/keys/file.rs", "SecretFileMode::Strict => (0o077,", "SecretFileMode::Strict => (0o022,",
@@ -161,6 +180,23 @@ ROWS = [
     Row("set-part-twice", (Patch("src/set.rs", "if !seen.insert(index) =>", "if !seen.insert(index) && index > count =>"),
                            Patch("src/set.rs", "if index != place =>", "if index > place =>")),
         {"sets": ["parts_that_do_not_belong_together_are_refused"]}),
+    # Between threads: each is found by the scheduler of the models.
+    row("ledger-in-two-steps", "src/capacity.rs", RESERVE, """        let used = self.used();
+        if used.checked_add(bytes).is_none_or(|wanted| wanted > limit) {
+            return Err(VramError::OutOfMemory { needed: bytes, available: limit.saturating_sub(used) });
+        }
+        self.used.fetch_add(bytes, Ordering::AcqRel);
+""", model=["racing_seals_never_take_more_than_there_is", "headroom_is_kept_whoever_comes_first"]),
+    row("pin-in-two-steps", "src/residents.rs", PIN, PIN.replace("        entry.pins", """        drop(table);
+        let mut table = self.lock();
+        let entry = table.slot(slot).ok_or(Absent::Unknown)?;
+        entry.pins"""), model="a_shard_is_released_once_and_never_under_an_execution"),
+    row("dropped-lets-go-at-once", "src/execution/scope.rs", "self.core.reap_later(record, stream),", "drop((record, stream)),",
+        model="a_dropped_execution_keeps_its_shard_until_the_engines_work_is_done"),
+    row("check-of-before-the-call", "src/verify.rs", "resident.good_since > *call", "resident.good_since > call.saturating_sub(*call)",
+        model="after_a_flip_nobody_executes_however_checks_are_shared"),
+    row("batch-in-its-own-order", "src/verify.rs", "        order.sort_unstable();\n", "        order.rotate_left(0);\n",
+        model="batches_in_any_order_begin_whole_or_not_at_all_and_never_wait_for_each_other"),
 ]
 
 
@@ -197,14 +233,17 @@ def main(arguments):
     failed = 0
     # Two copies of one workspace must not share a target folder: their crates have the same names there.
     work = TARGET / "deep" / "planted"
-    tree = Tree(work / "tree", work / "target", "mutants")
-    missing = tree.missing(rows)
-    if missing:
-        print(f"error: without a fault these do not pass: {', '.join(missing)}", file=sys.stderr)
-        return 1
+    models = {"RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} --cfg vram_model".strip(), "VRAM_MODEL_ITERATIONS": "400"}
+    trees = {False: Tree(work / "tree", work / "target", "mutants"), True: Tree(work / "tree", work / "model", "mutants", models)}
+    for modelled, tree in trees.items():
+        of_tree = [each for each in rows if each.is_modelled() == modelled]
+        missing = tree.missing(of_tree) if of_tree else []
+        if missing:
+            print(f"error: without a fault these do not pass: {', '.join(missing)}", file=sys.stderr)
+            return 1
     for each in rows:
         began = time.monotonic()
-        good, what = judge(tree, each)
+        good, what = judge(trees[each.is_modelled()], each)
         failed += not good
         print(f"{'ok  ' if good else 'FAIL'} {each.name:26} {time.monotonic() - began:4.0f} s  {what}", flush=True)
     print(f"planted faults: {len(rows) - failed} caught, {failed} not")
