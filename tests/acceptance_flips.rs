@@ -76,7 +76,7 @@ fn covers(range: &BadRange, at: u64, image: u64) -> bool {
 
 #[test]
 fn a_flip_of_every_byte_of_a_two_level_shard_is_refused() {
-    // covers: VER-4 DIG-4 VER-5
+    // covers: VER-4 VER-5
     let bytes = noise(33 << 10, 1);
     let positions: Vec<u64> = (0..bytes.len() as u64).collect();
     flip_all(&bytes, &positions, 11);
@@ -84,7 +84,7 @@ fn a_flip_of_every_byte_of_a_two_level_shard_is_refused() {
 
 #[test]
 fn a_flip_in_every_leaf_of_a_three_level_shard_is_refused() {
-    // covers: VER-4 DIG-4
+    // covers: VER-4
     let bytes = noise((1 << 20) + 1, 2);
     let mut dice = Dice::new(22);
     let leaves = bytes.len().div_ceil(1024) as u64;

@@ -193,7 +193,7 @@ fn a_lost_device_is_noticed_where_a_check_would_follow_a_stream() {
 
 #[test]
 fn a_device_that_lies_about_memory_is_a_critical_event_from_the_start() {
-    // covers: POL-1 AUD-1 RES-2
+    // covers: AUD-1 RES-2
     let (config, sink) = (small(), Arc::new(MemorySink::default()));
     config.fail(Fault::Residency(ResidencyLie::AllZero)).unwrap();
     let refused = support::builder(&config).audit(sink.clone()).build().unwrap_err();

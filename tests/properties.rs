@@ -164,7 +164,7 @@ proptest! {
         })?;
     }
 
-    // covers: ASR-2 VER-4 DIG-4 VER-5
+    // covers: ASR-2 VER-4 VER-5
     #[test]
     fn any_flip_is_refused_and_located(
         length in lengths(), params in params(), at in any::<prop::sample::Index>(), bit in 0_u8..8,

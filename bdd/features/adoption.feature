@@ -68,7 +68,7 @@ Feature: Adopted engine memory
     And nothing was sealed and nothing is left of it
     And the manager is ready
 
-  @RES-9 @VER-4 @VER-5 @DIG-4
+  @RES-9 @VER-4 @VER-5
   Scenario: An engine that writes to its memory is found, and its owner held while there is evidence
     Given a manager that quarantines only the shard
     And weights llama of 5000 bytes

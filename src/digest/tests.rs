@@ -299,7 +299,7 @@ proptest! {
     fn every_flipped_bit_is_found_and_located(
         params in small_params(), seed in any::<u64>(), len in 1usize..200_000, at in any::<prop::sample::Index>(), bit in 0u8..8,
     ) {
-        // covers: DIG-4
+        // covers: VER-4
         let mut image = noise(seed, len);
         let sealed = tree(&params, threads(1), &[&image]);
         let at = at.index(len);

@@ -62,7 +62,7 @@ fn nothing_secret_is_shown_and_all_of_it_is_zeroed_on_drop() {
 
 #[test]
 fn tags_and_keys_have_no_equality() {
-    // covers: SEAL-5
+    // covers: KEY-3
     trait Answer {
         const EQUATABLE: bool = false;
     }

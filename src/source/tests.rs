@@ -204,7 +204,7 @@ fn failing_and_lying_readers_are_errors() {
 
 #[test]
 fn layouts_have_digests_of_their_own() {
-    // covers: DIG-3 DIG-4
+    // covers: DIG-3
     let params = TreeParams::default();
     let info = |name: &str, shape: &[u64]| crate::TensorInfo {
         name: name.to_owned(),

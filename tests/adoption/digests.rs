@@ -74,7 +74,7 @@ fn hundreds_of_regions_of_any_alignment_have_the_digest_of_their_image_and_of_th
 
 #[test]
 fn a_flip_anywhere_is_found_and_named_and_what_lies_beside_does_not_matter() {
-    // covers: RES-9 VER-4 DIG-4
+    // covers: RES-9 VER-4
     let rig = Rig::lenient();
     let mut dice = Dice::new(5);
     let lengths = lengths(&mut dice, 40, 1024);

@@ -262,7 +262,7 @@ fn a_command_without_json_does_not_answer_in_it() {
 
 #[test]
 fn injected_libraries_are_refused_before_any_driver_is_loaded() {
-    // covers: POL-1
+    // covers: ERR-2
     let run = |value: &str| {
         let mut command = common::command(["run", "--device", "cuda"]);
         common::end(command.env("CUDA_INJECTION64_PATH", value).spawn().unwrap())
@@ -334,7 +334,7 @@ fn a_failure_that_standard_output_does_not_take_is_told_on_the_other() {
 
 #[test]
 fn critical_events_are_seen_whatever_other_targets_are_asked_for() {
-    // covers: AUD-1 VAL-4
+    // covers: AUD-1
     let files = Files::new();
     let path = files.with("model.safetensors", &model());
     let wrong = format!("sha256:{}", "00".repeat(32));
