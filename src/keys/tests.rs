@@ -73,9 +73,9 @@ fn tags_and_keys_have_no_equality() {
         const EQUATABLE: bool = true;
     }
     // An associated constant of the type itself hides the trait's, if its condition holds.
-    assert!(Ask::<[u8; 32]>::EQUATABLE, "the question can be answered with yes");
-    assert!(!Ask::<Tag>::EQUATABLE, "only SealKey::verify compares tags");
-    assert!(!Ask::<SealKey>::EQUATABLE && !Ask::<WorkerSecret>::EQUATABLE);
+    const { assert!(Ask::<[u8; 32]>::EQUATABLE, "the question can be answered with yes") };
+    const { assert!(!Ask::<Tag>::EQUATABLE, "only SealKey::verify compares tags") };
+    const { assert!(!Ask::<SealKey>::EQUATABLE && !Ask::<WorkerSecret>::EQUATABLE) };
 }
 
 #[test]

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vram_residency::{Coverage, EventKind, ExecuteOptions, ExecuteOutcome, OwnedExecution, RawStream, VramError};
+use vram_residency::{
+    Coverage, EventKind, ExecuteOptions, ExecuteOutcome, OwnedExecution, RawStream, ShardSource, VramError,
+};
 
-use crate::support::{self, Rig, assert_clean, noise};
+use crate::support::{self, Rig, assert_clean, noise, spec};
 use crate::{assert_error, options, outcomes};
 
 #[test]
@@ -192,4 +194,22 @@ fn options_are_kept_and_a_verified_shard_says_what_it_is() {
     assert!(format!("{:?} {:?}", RawStream::new(77), regions[0]).find("77").is_none(), "addresses are not shown");
     guard.finish().unwrap();
     rig.manager.release(&shard).unwrap();
+}
+
+#[test]
+fn every_tensor_is_a_region_also_an_empty_one_at_the_end() {
+    // covers: VER-2 VAL-3
+    let header =
+        r#"{"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[0],"data_offsets":[3,3]}}"#;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[7; 3]].concat()).unwrap();
+    let rig = Rig::new();
+    let source = ShardSource::safetensors(&path).unwrap();
+    let shard = rig.manager.seal_model(spec("a"), source).unwrap();
+    let guard = rig.manager.begin(&shard, ExecuteOptions::default()).unwrap();
+    let names: Vec<_> = guard.regions().iter().map(|region| region.tensor().unwrap().name.clone()).collect();
+    assert_eq!((names, guard.regions()[1].byte_len()), (vec!["a".to_owned(), "b".to_owned()], 0));
+    guard.finish().unwrap();
+    rig.close_clean();
 }
