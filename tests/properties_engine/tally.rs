@@ -18,8 +18,6 @@ impl Tally {
     /// The trail against the model.
     #[track_caller]
     pub(super) fn assert_said(&self, sink: &MemorySink) {
-        let names = sink.names();
-        let counted = |name: &str| names.iter().filter(|said| **said == name).count();
         for (name, wanted) in [
             ("vram_sealed", self.sealed),
             ("vram_allocated", self.allocated),
@@ -29,8 +27,20 @@ impl Tally {
             ("execute_finished", self.finished),
             ("manager_stopped", self.stopped),
         ] {
-            assert_eq!(counted(name), wanted, "{name} in the trail, and as the model counts: {names:?}");
+            let counted = Self::counted(sink, name);
+            assert_eq!(counted, wanted, "{name} in the trail, and as the model counts: {:?}", sink.names());
         }
+    }
+
+    /// Events of that name in the trail.
+    pub(super) fn counted(sink: &MemorySink, name: &str) -> usize {
+        sink.names().into_iter().filter(|said| *said == name).count()
+    }
+
+    /// The end of a manager: what was taken is given back, what began has ended, and it stops, if it was ready.
+    pub(super) fn ended(self, ready: bool) -> Self {
+        let stopped = self.stopped + usize::from(ready);
+        Self { deallocated: self.allocated, finished: self.started, stopped, ..self }
     }
 
     /// A step failed: what it had allocated it gave back, but for what a fault kept it from wiping.
