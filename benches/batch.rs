@@ -4,7 +4,6 @@
 //! core: `taskset -c 0 cargo bench --bench batch` prints the medians of interleaved rounds and their ratios; `-- --check` fails when one is above
 //! 1.3. The mock device and a silent sink: what is measured beyond the hashing is this crate's own way, 200 times. Tensors are of
 //! 64 KiB each, sealed once as 200 shards (checked with `begin_all`) and once as 200 regions of one shard.
-// covers: VER-7
 #![allow(
     unsafe_code,
     clippy::unwrap_used,

@@ -2,7 +2,6 @@
 //!
 //! `cargo bench --bench fixed_cost` prints both and their ratio. The mock device and a silent sink: what is measured is this
 //! crate's own way from the call to the work, one block's digest included.
-// covers: VER-1
 #![allow(
     clippy::unwrap_used,
     clippy::arithmetic_side_effects,

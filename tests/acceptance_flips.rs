@@ -104,6 +104,53 @@ fn a_flip_at_random_positions_of_a_three_level_shard_is_refused() {
 }
 
 #[test]
+fn a_flip_names_its_half_mebibyte_and_the_first_tensor_there() {
+    // covers: VER-4
+    // With blocks of 4096 bytes an entry of the level-1 table stands for 128 of them.
+    const SUBTREE: u64 = 512 << 10;
+    let rig = Rig::with(support::small(), |builder| {
+        builder.tree_params(support::block(4096)).on_integrity_failure(OnIntegrityFailure::QuarantineShard)
+    });
+    let lengths = [300_000, 5, 700_001, 4096, 12_345, 400_000, 3, 90_000, 512 << 10, 1, 4097];
+    let tensors: Vec<Vec<u8>> = (0..).zip(lengths).map(|(seed, bytes)| noise(bytes, seed)).collect();
+    let file = support::safetensors(&tensors);
+    // Each tensor begins with a block of its own.
+    let mut image = 0_u64;
+    let places: Vec<(u64, u64)> = lengths
+        .iter()
+        .map(|bytes| {
+            let from = image.next_multiple_of(4096);
+            image = from + *bytes as u64;
+            (from, image)
+        })
+        .collect();
+    assert!(image > 3 * SUBTREE);
+    let mut named = std::collections::BTreeSet::new();
+    let flips = places.iter().flat_map(|(from, to)| [*from, (from + to) / 2, to - 1]);
+    // The last is padding, which belongs to no tensor: it is sealed as well.
+    for at in flips.chain([places[1].1]) {
+        let sealed = rig.manager.seal_model(spec("flipped"), ShardSource::safetensors(file.path()).unwrap());
+        let shard = sealed.unwrap();
+        assert_eq!(shard.byte_len(), image);
+        rig.flip(&shard, at);
+        let (outcome, ran) = rig.execute(&shard);
+        let Err(VramError::IntegrityFailure { shard: id, first_bad: Some(found) }) = outcome else {
+            panic!("byte {at}: {outcome:?}")
+        };
+        assert!(!ran && id == *shard.id());
+        let from = at / SUBTREE * SUBTREE;
+        let first = places.iter().position(|(_, to)| *to > from).unwrap();
+        let wanted = BadRange { offset: from, bytes: SUBTREE.min(image - from), tensor: Some(format!("t{first:05}")) };
+        assert_eq!(found, wanted, "byte {at}");
+        named.insert(first);
+        rig.manager.release(&shard).unwrap();
+    }
+    // By hand: the first half mebibyte begins with the first tensor, the last three with those that reach into them.
+    assert_eq!(named.into_iter().collect::<Vec<_>>(), [0, 2, 5, 8]);
+    rig.close_clean();
+}
+
+#[test]
 fn the_same_shards_unflipped_execute() {
     // covers: VER-1 VER-4
     let rig = Rig::new();

@@ -6,11 +6,13 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use support::{Dice, Rig, assert_clean, assert_contiguous, noise, small, spec, within};
 use vram_residency::{
-    EventKind, ExecuteOptions, ManagerState, OnIntegrityFailure, SealedShard, ShardSource, VramError, digest_bytes,
+    EventKind, ExecuteOptions, ManagerState, OnIntegrityFailure, Purpose, SealedShard, ShardSource, VramError,
+    digest_bytes,
 };
 
 const THREADS: u64 = 16;
@@ -225,6 +227,67 @@ fn racing_releases_of_one_shard_have_one_winner() {
         assert_eq!(won.into_inner(), 1, "round {round}");
         assert_eq!((rig.manager.used_vram(), rig.config.stats().live_bytes), (0, 0));
     }
+    rig.close_clean();
+}
+
+/// Gives bytes, and once half of them are read says so and waits to be let go on. An error when that takes too long.
+struct Stuck {
+    bytes: Vec<u8>,
+    at: usize,
+    reached: mpsc::Sender<()>,
+    go_on: mpsc::Receiver<()>,
+}
+
+impl std::io::Read for Stuck {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let half = self.bytes.len() / 2;
+        if self.at == half {
+            self.reached.send(()).unwrap();
+            self.go_on.recv_timeout(Duration::from_secs(30)).map_err(std::io::Error::other)?;
+        }
+        let most = if self.at < half { half - self.at } else { self.bytes.len() - self.at };
+        let bytes = out.len().min(most);
+        out[..bytes].copy_from_slice(&self.bytes[self.at..self.at + bytes]);
+        self.at += bytes;
+        Ok(bytes)
+    }
+}
+
+#[test]
+fn while_one_source_does_not_go_on_all_else_does() {
+    // covers: CON-1
+    let rig = Rig::new();
+    let bytes = noise(9000, 1);
+    let (used, gone) = (rig.seal("used", &bytes), rig.seal("gone", &noise(9000, 2)));
+    // Half of it is on the device already: there are several buffers of it.
+    let (slow, (reached, is_reached), (go_on, goes_on)) = (noise(400_000, 3), mpsc::channel(), mpsc::channel());
+    let source = Stuck { bytes: slow.clone(), at: 0, reached, go_on: goes_on };
+    std::thread::scope(|scope| {
+        let sealing = scope.spawn(|| rig.manager.seal_model(spec("slow"), ShardSource::reader(400_000, source)));
+        is_reached.recv_timeout(Duration::from_secs(30)).unwrap();
+        let manager = &rig.manager;
+        let room = manager.used_vram();
+        assert_eq!(manager.available_vram(), manager.total_vram() - room);
+        assert_eq!((manager.state(), manager.quarantined_vram()), (ManagerState::Ready, 0));
+        assert!(matches!(rig.execute(&used), (Ok(()), true)));
+        manager.verify_sealed(&used).unwrap();
+        let guards = manager.begin_all(&[&used, &gone], ExecuteOptions::default()).unwrap();
+        let mut read = vec![0; bytes.len()];
+        guards[0].read_at(0, &mut read).unwrap();
+        assert!(read == bytes);
+        guards.into_iter().for_each(|guard| drop(guard.finish().unwrap()));
+        let renewed = manager.reseal(&used).unwrap();
+        manager.release(&gone).unwrap();
+        manager.release_by_id(renewed.id()).unwrap();
+        manager.allocate_scratch(Purpose::Activations, 5000).unwrap().release().unwrap();
+        manager.enforce_vram_only_policy().unwrap();
+        assert!(manager.used_vram() < room && manager.memory_info().unwrap().total > 0);
+        // None of this waited for the source: it still waits to be let go on.
+        assert!(!sealing.is_finished());
+        go_on.send(()).unwrap();
+        let sealed = sealing.join().unwrap().unwrap();
+        assert_eq!(sealed.digest(), digest_bytes(manager.tree_params(), &slow));
+    });
     rig.close_clean();
 }
 

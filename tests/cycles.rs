@@ -11,8 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use support::{Dice, Rig, assert_clean, assert_contiguous, noise, small, spec};
 use vram_residency::{
-    EventKind, ExecuteOptions, Fault, FaultOrder, ManagerState, MockCall, OnIntegrityFailure, QuarantineCause,
-    ShardSource, VramError, VramManager,
+    DeviceSelector, EventKind, ExecuteOptions, Fault, FaultOrder, ManagerState, MockCall, MockConfig,
+    OnIntegrityFailure, Policy, QuarantineCause, ShardSource, VramError, VramManager, WorkerId, WorkerSecret,
 };
 
 /// Changed only to look for new failures; a failing seed is printed with the failure.
@@ -262,5 +262,57 @@ fn two_managers_of_one_machine_do_not_count_each_other() {
     one.close();
     assert_eq!(two.manager.used_vram(), config.stats().live_bytes);
     two.close();
+    assert_clean(&config.stats());
+}
+
+/// Gives so many bytes, and notes what the device counts as staging while it does.
+struct Watches<'a> {
+    config: &'a MockConfig,
+    left: usize,
+    /// The largest buffer that was to be filled, and the most staging there was, both in bytes.
+    most: &'a mut (usize, u64),
+    least: &'a mut u64,
+}
+
+impl Read for Watches<'_> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let staged = self.config.stats().live_host_bytes;
+        *self.most = (self.most.0.max(out.len()), self.most.1.max(staged));
+        *self.least = (*self.least).min(staged);
+        let bytes = out.len().min(self.left);
+        out[..bytes].fill(self.left as u8 | 1);
+        self.left -= bytes;
+        Ok(bytes)
+    }
+}
+
+#[test]
+fn staging_is_two_buffers_of_16_mib_however_large_the_source_and_is_wiped() {
+    // covers: RES-1
+    const BUFFER: usize = 16 << 20;
+    /// What a check brings back: its result and an entry of 32 bytes for each 512 KiB.
+    const CHECK: u64 = 16 << 10;
+    let config = MockConfig::new().capacity_bytes(128 << 20);
+    let manager = VramManager::builder(WorkerId::new("suite").unwrap(), WorkerSecret::random().unwrap())
+        .device(DeviceSelector::Mock(config.clone()))
+        .policy(Policy::development())
+        .build()
+        .unwrap();
+    for source_bytes in [(64 << 20) + 12_345, 5000] {
+        let (mut most, mut least) = ((0, 0), u64::MAX);
+        let watches = Watches { config: &config, left: source_bytes, most: &mut most, least: &mut least };
+        let shard = manager.seal_model(spec("large"), ShardSource::reader(source_bytes as u64, watches)).unwrap();
+        let (buffer, staged) = most;
+        assert!(buffer <= BUFFER, "{buffer} bytes were to be read at once");
+        assert!(least > 0 && staged <= 2 * BUFFER as u64 + CHECK, "{least} to {staged} bytes were staged");
+        if source_bytes > BUFFER {
+            assert!(staged >= 2 * BUFFER as u64, "{staged} bytes: the default is two buffers of 16 MiB");
+        }
+        manager.execute(&shard, |_| ()).unwrap();
+        manager.release(&shard).unwrap();
+        // What is kept for the next upload are the two buffers.
+        assert!(config.stats().live_host_bytes <= 2 * BUFFER as u64 + CHECK);
+    }
+    drop(manager);
     assert_clean(&config.stats());
 }

@@ -8,7 +8,8 @@ mod support;
 
 use support::{Rig, noise, small};
 use vram_residency::{
-    EventKind, Fault, ManagerState, MockCall, OnIntegrityFailure, SealedShard, StopReason, VramError, digest_bytes,
+    EventKind, Fault, ManagerState, MockCall, OnIntegrityFailure, QuarantineCause, SealedShard, StopReason, VramError,
+    digest_bytes,
 };
 
 const LOST: ManagerState = ManagerState::Stopped(StopReason::DeviceLost);
@@ -186,4 +187,12 @@ fn wipe_impossible_is_said_so() {
     assert_eq!((stats.live_bytes, stats.unwiped_bytes_freed), (used, 0));
     let stops = events.iter().filter(|event| matches!(event.kind, EventKind::ManagerStopped { .. })).count();
     assert_eq!(stops, 1);
+    let kept: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            EventKind::ShardQuarantined { shard, bytes, cause, .. } => Some((shard.as_str(), *bytes, *cause)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(kept, [("one", used, QuarantineCause::WipeImpossible)]);
 }

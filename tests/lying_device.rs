@@ -8,7 +8,8 @@ mod support;
 
 use support::{LIES, Rig, noise, small, spec};
 use vram_residency::{
-    ErrorCode, EventKind, Fault, ManagerState, MockCall, ResidencyLie, ShardSource, StopReason, VramError, digest_bytes,
+    ErrorCode, EventKind, Fault, ManagerState, MockCall, Purpose, ResidencyLie, ShardSource, StopReason, VramError,
+    digest_bytes,
 };
 
 const UNTRUSTED: ManagerState = ManagerState::Stopped(StopReason::DeviceUntrusted);
@@ -261,6 +262,30 @@ fn residency_lies_are_refused_at_allocation() {
             rig.manager.verify_sealed(&earlier).unwrap();
             let violated = rig.sink.names().contains(&"policy_violation");
             assert!(violated, "{lie:?}: a violation is in the trail");
+            let (stats, _) = rig.close();
+            assert_eq!((stats.live_bytes, stats.live_streams, stats.live_host_buffers), (0, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn residency_lies_are_refused_for_working_memory_too() {
+    // covers: RES-2 RES-10
+    for lie in LIES {
+        // The memory itself, then where its zeros are proven.
+        for nth in 1..=2 {
+            let rig = Rig::new();
+            let earlier = rig.seal("earlier", &noise(2000, 1));
+            let (before, mark) = (rig.counts(), rig.mark());
+            rig.order(Fault::Residency(lie).nth(nth));
+            let error = rig.manager.allocate_scratch(Purpose::KvCache, 5000).map(drop).unwrap_err();
+            assert!(matches!(error, VramError::PolicyViolation { rule: "vram_only", .. }), "{lie:?} {nth}: {error:?}");
+            assert_eq!(rig.counts(), before, "{lie:?} {nth}: something is left");
+            rig.assert_recount();
+            assert_eq!(rig.names_since(mark), ["vram_allocation_failed", "policy_violation"], "{lie:?} {nth}");
+            // The twin: the same again without the lie.
+            rig.manager.allocate_scratch(Purpose::KvCache, 5000).unwrap().release().unwrap();
+            rig.manager.verify_sealed(&earlier).unwrap();
             let (stats, _) = rig.close();
             assert_eq!((stats.live_bytes, stats.live_streams, stats.live_host_buffers), (0, 0, 0));
         }

@@ -72,6 +72,17 @@ Feature: Capacity
     Given a manager
     And a second manager on the same device
     And weights llama of 70000 bytes
+    And weights gemma of 9000 bytes
     And the shard part-0 is sealed from llama
+    When I seal part-1 from gemma on the second manager
+    Then it succeeds
+    # Of each the image and its check space: hashes of 69 and 9 blocks, 3 entries and 1 of the table, results and lists.
+    And used VRAM is 70000 bytes and 2368 bytes, each in whole units
+    And used VRAM of the second manager is 9000 bytes and 384 bytes, each in whole units
     When I release part-0
     Then used VRAM is zero
+    And used VRAM of the second manager is 9000 bytes and 384 bytes, each in whole units
+    When I execute part-1 on the second manager
+    Then it read the weights gemma
+    When I release part-1 on the second manager
+    Then used VRAM of the second manager is 0 bytes

@@ -34,7 +34,7 @@ Feature: Policy
   Scenario: A device that is not there is named
     When I build a manager on a device that is not there
     Then it fails with DEVICE_UNAVAILABLE
-    And the message contains "9"
+    And the message contains "device 9"
 
   @RES-2
   Scenario: The posture is looked at again on demand

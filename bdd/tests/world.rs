@@ -60,6 +60,8 @@ pub(crate) struct World {
     pub(crate) digest: Option<Digest>,
     pub(crate) used_before: u64,
     pub(crate) mark: usize,
+    /// Digests that the device had taken when the last call began, as far as it counts them.
+    pub(crate) digests_before: Option<u64>,
     /// The devices of this scenario do not map memory read-only.
     pub(crate) writable: bool,
     /// Where images lie, as far as somebody asked.
@@ -169,6 +171,7 @@ impl World {
     pub(crate) fn before_call(&mut self) {
         assert!(!matches!(self.outcome, Some(Err(_))), "an earlier step failed unseen: {:?}", self.outcome);
         self.mark = self.sink.names().len();
+        self.digests_before = self.device.as_ref().and_then(Device::digests);
         self.used_before = self.manager.as_ref().map_or(0, |manager| manager.used_vram());
         self.ran = false;
     }

@@ -1,32 +1,12 @@
 //! Regions of any length and alignment: their digest, a flip in them, reads across them.
 
-use std::io::Write;
-
 use vram_residency::{ExecuteOptions, Origin, ShardSource, TreeParams, VramError, digest_bytes};
 
-use crate::support::{Dice, Rig, adopt, block, image, offset, regions, scatter, small, spec};
+use crate::support::{Dice, Rig, adopt, block, image, offset, regions, safetensors, scatter, small, spec};
 use crate::{assert_error, lengths};
 
-/// A safetensors file that holds these tensors, in this order.
-fn safetensors(tensors: &[Vec<u8>]) -> tempfile::NamedTempFile {
-    let mut at = 0;
-    let entries: Vec<String> = tensors
-        .iter()
-        .enumerate()
-        .map(|(index, bytes)| {
-            let (from, to) = (at, at + bytes.len());
-            at = to;
-            format!(r#""t{index:05}":{{"dtype":"U8","shape":[{}],"data_offsets":[{from},{to}]}}"#, bytes.len())
-        })
-        .collect();
-    let header = format!("{{{}}}", entries.join(","));
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
-    file.write_all(header.as_bytes()).unwrap();
-    tensors.iter().for_each(|tensor| file.write_all(tensor).unwrap());
-    file.flush().unwrap();
-    file
-}
+/// Bytes of image behind one entry of the level-1 table, with blocks of 1024 bytes.
+const SUBTREE: u64 = 32 << 10;
 
 #[test]
 fn hundreds_of_regions_of_any_alignment_have_the_digest_of_their_image_and_of_their_file() {
@@ -81,6 +61,8 @@ fn a_flip_anywhere_is_found_and_named_and_what_lies_beside_does_not_matter() {
     let (arena, places) = scatter(&mut dice, &lengths);
     let all = regions(&arena, &places);
     let before = arena.bytes();
+    let image_bytes = image(&arena, &places, 1024).len() as u64;
+    let mut before_the_flipped = 0;
     for (number, (at, bytes)) in places.iter().copied().enumerate() {
         for position in [at, at + bytes - 1, at + bytes / 2] {
             let (adopted, _drops) = adopt(&rig.manager, spec("engine"), &arena, &all);
@@ -88,17 +70,20 @@ fn a_flip_anywhere_is_found_and_named_and_what_lies_beside_does_not_matter() {
             arena.flip(position);
             let error = rig.manager.execute(adopted.shard(), |_| panic!("the work ran")).unwrap_err();
             let VramError::IntegrityFailure { first_bad: Some(found), .. } = error else { panic!("{error:?}") };
-            let offset = offset(&places, 1024, position).unwrap();
-            assert!((found.offset..found.offset + found.bytes).contains(&offset), "{found:?} {offset}");
-            // The first region of the first bad subtree: 32 blocks of 1024 bytes, so it may come before the flipped one.
-            let named = found.tensor.unwrap();
-            let named: usize = named.strip_prefix("region ").unwrap().parse().unwrap();
-            assert!(named <= number, "{named} {number}");
+            // The subtree of 32 blocks that holds the flipped byte, and the first region that lies in it, which may come
+            // before the flipped one.
+            let from = offset(&places, 1024, position).unwrap() / SUBTREE * SUBTREE;
+            assert_eq!((found.offset, found.bytes), (from, SUBTREE.min(image_bytes - from)), "{position}");
+            let first = places.iter().position(|(at, bytes)| offset(&places, 1024, at + bytes - 1).unwrap() >= from);
+            let first = first.unwrap();
+            assert_eq!(found.tensor, Some(format!("region {first}")), "{position}");
+            before_the_flipped += u32::from(first < number);
             arena.flip(position);
             rig.manager.release(adopted.shard()).unwrap();
             assert!(adopted.into_owner().is_ok());
         }
     }
+    assert!(image_bytes > SUBTREE && before_the_flipped > 0, "regions share subtrees, of which there are several");
     // The twin: every byte that is in no region changes, and nothing is found.
     let (adopted, _drops) = adopt(&rig.manager, spec("engine"), &arena, &all);
     let adopted = adopted.unwrap();

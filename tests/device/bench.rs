@@ -12,7 +12,11 @@ use vram_residency_rig::{Alias, EngineStream, Kind, Machine, Memory};
 #[path = "../support/dice.rs"]
 mod dice;
 
+#[path = "../support/safetensors.rs"]
+mod files;
+
 pub(crate) use dice::{Dice, noise};
+pub(crate) use files::safetensors;
 
 /// Memory of a mock and of a stand-in. A GPU has what it has; no case takes more than this of it.
 const CAPACITY: u64 = 256 << 20;

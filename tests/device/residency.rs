@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
-use vram_residency::{DeviceKind, DeviceSelector, DeviceUuid, ErrorCode, RawRegion};
+use vram_residency::{DeviceKind, DeviceSelector, DeviceUuid, ErrorCode, RawRegion, SealedShard, ShardSource};
 use vram_residency_rig::{Kind, Raw};
 
-use crate::bench::{Bench, builder, driver, everywhere, gpu, machine, noise, refused_regions};
+use crate::bench::{
+    Bench, builder, driver, everywhere, gpu, machine, noise, refused_regions, safetensors, spec, stand_in,
+};
 
 crate::cases! {
     everywhere:
@@ -17,7 +19,9 @@ crate::cases! {
     exportable:
         memory_made_for_export;
     managed:
-        managed_memory
+        managed_memory;
+    stand_in:
+        the_tensors_of_a_shard_are_packed_and_no_granule_holds_two_shards
 }
 
 fn makes<T>(kind: Kind, make: impl FnOnce(&Arc<Raw>) -> Result<T, String>, why: &'static str) -> Option<&'static str> {
@@ -97,4 +101,57 @@ fn memory_made_for_export() {
 
 fn managed_memory() {
     refuse(|raw| raw.managed(1 << 20).unwrap());
+}
+
+fn the_tensors_of_a_shard_are_packed_and_no_granule_holds_two_shards() {
+    // covers: DEV-5
+    let bench = Bench::new();
+    let (granule, block) = (bench.machine.granularity(), u64::from(bench.manager.tree_params().block_size()));
+    let mappings = || bench.machine.gpu().unwrap().stand_in.as_ref().unwrap().mappings();
+    let sealed = |name: &str, lengths: &[usize]| -> (SealedShard, Vec<(u64, u64)>) {
+        let (before, used) = (mappings(), bench.manager.used_vram());
+        let tensors: Vec<Vec<u8>> = (0..).zip(lengths).map(|(seed, bytes)| noise(*bytes, seed)).collect();
+        let file = safetensors(&tensors);
+        let shard = bench.manager.seal_model(spec(name), ShardSource::safetensors(file.path()).unwrap()).unwrap();
+        let new: Vec<(u64, u64)> = mappings().into_iter().filter(|one| !before.contains(one)).collect();
+        let taken = bench.manager.used_vram() - used;
+        assert_eq!(taken, new.iter().map(|(_, bytes)| bytes).sum::<u64>(), "{name}: the ledger, and what is mapped");
+        (shard, new)
+    };
+    let lengths: [&[usize]; 3] = [&[5, 70_000, 1, 4096, 3_000_001], &[100], &[4095, 4097]];
+    let shards: Vec<_> =
+        ["a", "b", "c"].into_iter().zip(lengths).map(|(name, lengths)| sealed(name, lengths)).collect();
+    let mut granules = std::collections::BTreeSet::new();
+    for ((shard, mapped), lengths) in shards.iter().zip(lengths) {
+        // Whole granules, which nobody else has: of its own image, and of its check space.
+        for (address, bytes) in mapped {
+            assert_eq!((address % granule, bytes % granule), (0, 0));
+            for at in 0..bytes / granule {
+                assert!(granules.insert(address + at * granule), "a granule holds two shards");
+            }
+        }
+        let places = bench.manager.execute(shard, |weights| {
+            let regions = weights.regions();
+            // SAFETY: the addresses are compared, never followed.
+            regions
+                .iter()
+                .map(|region| (unsafe { region.device_ptr() }.as_u64(), region.byte_len()))
+                .collect::<Vec<_>>()
+        });
+        let places = places.unwrap();
+        // One after the other, each from the next block on, in one mapping that has no granule to spare.
+        let (start, room) = *mapped.iter().find(|(address, _)| *address == places[0].0).unwrap();
+        let mut next = start;
+        for ((address, bytes), wanted) in places.iter().zip(lengths) {
+            assert_eq!((*address, *bytes), (next.next_multiple_of(block), *wanted as u64));
+            next = address + bytes;
+        }
+        assert_eq!((places.len(), room), (lengths.len(), (next - start).next_multiple_of(granule)));
+    }
+    assert_eq!(mappings().len(), shards.iter().map(|(_, mapped)| mapped.len()).sum::<usize>());
+    for (shard, _) in &shards {
+        bench.manager.release(shard).unwrap();
+    }
+    assert_eq!(mappings(), []);
+    bench.close();
 }

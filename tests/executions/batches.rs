@@ -1,8 +1,12 @@
 //! Several shards in one batch, and checks after the work.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use vram_residency::{ExecuteOutcome, Execution, Fault, ManagerState, MockCall, SealedShard, VramError};
+use vram_residency::{
+    Ack, AuditError, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, Execution, Fault,
+    ManagerState, MemorySink, MockCall, Policy, SealedShard, ShardSource, VramError,
+};
 
 use crate::support::{self, Rig, noise};
 use crate::{assert_error, options, outcomes};
@@ -96,19 +100,56 @@ fn a_batch_with_a_refused_a_stale_or_a_doubled_part_begins_nothing() {
     rig.close_clean();
 }
 
+/// Durable by its own word, and refuses the second `execute_started`.
+#[derive(Default)]
+struct RefusesTheSecond {
+    kept: MemorySink,
+    started: AtomicU64,
+}
+
+impl AuditSink for RefusesTheSecond {
+    fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
+        let starts = matches!(event.kind, EventKind::ExecuteStarted { .. });
+        if starts && self.started.fetch_add(1, Ordering::SeqCst) == 1 {
+            return Err(AuditError { problem: "the disk is full".to_owned(), source: None });
+        }
+        self.kept.record(event).map(|_| Ack::Durable)
+    }
+}
+
 #[test]
 fn a_batch_whose_trail_fails_half_way_leaves_no_guard() {
     // covers: VER-7 AUD-5
-    let sink = Arc::new(vram_residency::MemorySink::claiming_durable());
-    let policy = vram_residency::Policy::development().require_audit(vram_residency::AuditRequirement::Durable);
-    let rig = Rig::on(support::small(), sink, |b| b.policy(policy));
-    let (a, b) = (rig.seal("a", &[1; 2000]), rig.seal("b", &[2; 2000]));
-    rig.sink.failing(true);
-    assert_error!(rig.manager.begin_all(&[&a, &b], options()).map(drop), VramError::AuditUnavailable { .. });
-    rig.sink.failing(false);
-    rig.manager.release(&a).unwrap();
-    rig.manager.release(&b).unwrap();
-    assert_eq!(rig.count("execute_started"), 0);
+    let (config, sink) = (support::small(), Arc::new(RefusesTheSecond::default()));
+    let policy = Policy::development().require_audit(AuditRequirement::Durable);
+    let manager = support::builder(&config).policy(policy).audit(sink.clone()).build().unwrap();
+    let seal = |name: &str| manager.seal_model(support::spec(name), ShardSource::bytes(&[1; 2000])).unwrap();
+    let shards = [seal("a"), seal("b"), seal("c")];
+    let wanted: Vec<&SealedShard> = shards.iter().collect();
+    let mark = sink.kept.names().len();
+    assert_error!(manager.begin_all(&wanted, options()).map(drop), VramError::AuditUnavailable { .. });
+    let said: Vec<_> = sink.kept.events().split_off(mark);
+    let of = |name: &str| -> Vec<&EventKind> {
+        said.iter().map(|event| &event.kind).filter(|kind| kind.name() == name).collect()
+    };
+    // The first began, was told of, and was given up; of the others no beginning is in the trail.
+    let ([EventKind::ExecuteStarted { shard: began, .. }], [EventKind::ExecuteFinished { shard: ended, outcome, .. }]) =
+        (&of("execute_started")[..], &of("execute_finished")[..])
+    else {
+        panic!("{said:?}")
+    };
+    assert_eq!((began, ended, *outcome), (shards[0].id(), shards[0].id(), ExecuteOutcome::Abandoned));
+    assert_eq!(of("execute_refused").len(), 3, "the batch was refused, each of its shards");
+    // No pin stays: the twin begins and ends, and each is released.
+    assert_eq!(manager.state(), ManagerState::Ready);
+    for guard in manager.begin_all(&wanted, options()).unwrap() {
+        guard.finish().unwrap();
+    }
+    shards.iter().for_each(|shard| drop(manager.release(shard).unwrap()));
+    assert_eq!(manager.used_vram(), 0);
+    drop(manager);
+    support::assert_clean(&config.stats());
+    support::assert_paired(&sink.kept.events());
 }
 
 #[test]

@@ -4,8 +4,10 @@
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::redundant_pub_crate)]
 
 mod history;
+mod step;
 #[path = "../support/mod.rs"]
 mod support;
+mod tally;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -7,6 +7,7 @@
 
 mod dice;
 mod engine;
+mod safetensors;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -22,6 +23,8 @@ use vram_residency::{
 pub(crate) use dice::{Dice, noise};
 #[allow(unused_imports, reason = "each suite uses its own part of this file")]
 pub(crate) use engine::{Arena, Drops, Engine, adopt, image, offset, refused, regions, scatter};
+#[allow(unused_imports, reason = "each suite uses its own part of this file")]
+pub(crate) use safetensors::safetensors;
 
 /// A manager on a mock machine, with its trail.
 pub(crate) struct Rig {

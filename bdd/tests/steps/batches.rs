@@ -53,6 +53,7 @@ fn finishes(world: &mut World) {
 
 #[then(expr = "{int} digest(s) was/were taken since")]
 fn digests_since(world: &mut World, wanted: usize) {
+    world.assert_digests_since(world.digests_before, wanted as u64, "the device's own count");
     // Every digest of a check that found its bytes as sealed leaves its event.
     let verified = world.new_events().iter().filter(|event| **event == "seal_verified").count();
     assert_eq!(verified, wanted);

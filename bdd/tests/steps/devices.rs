@@ -3,7 +3,7 @@
 use cucumber::{given, then, when};
 use vram_residency::{ManagerState, ShardSource, StopReason};
 
-use crate::making::spec;
+use crate::making::{spec, taken};
 use crate::world::World;
 
 #[given(expr = "the shard {word} is sealed from {word} on the second manager")]
@@ -61,6 +61,12 @@ fn ready(world: &mut World) {
 #[then("the second manager has stopped for integrity")]
 fn stopped(world: &mut World) {
     assert_eq!(world.second().state(), ManagerState::Stopped(StopReason::IntegrityFailure));
+}
+
+#[then(expr = "used VRAM of the second manager is {int} bytes and {int} bytes, each in whole units")]
+fn used_in_units(world: &mut World, first: u64, second: u64) {
+    assert_eq!(world.second().used_vram(), taken(world.device().unit, &[first, second]));
+    world.assert_recount();
 }
 
 #[then(expr = "used VRAM of the second manager is {int} bytes")]

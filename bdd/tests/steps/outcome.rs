@@ -113,6 +113,10 @@ fn posture(world: &mut World) {
     let posture = world.manager().enforce_vram_only_policy();
     if let Some(posture) = world.note(posture) {
         assert_eq!(posture.device_uuid, world.manager().device_uuid());
+        match world.device().machine.uuid() {
+            Some(uuid) => assert_eq!((posture.device_kind, *posture.device_uuid.as_bytes()), (DeviceKind::Cuda, uuid)),
+            None => assert_eq!(posture.device_kind, DeviceKind::Mock),
+        }
         assert_eq!(usize::try_from(posture.resident_shards).unwrap(), world.seals.len());
         assert!(!posture.relaxed.is_empty(), "development says what it relaxes");
     }

@@ -1,10 +1,11 @@
 //! Release, shutdown and what they leave.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cucumber::{then, when};
-use vram_residency::ShardId;
+use vram_residency::{EventKind, QuarantineCause, ShardId};
 
 use crate::world::World;
 
@@ -61,7 +62,46 @@ fn nothing_left(world: &mut World) {
     device.assert_staging_wiped();
     device.assert_wiped();
     assert!(device.zero_proofs().is_none_or(|proofs| proofs > 0), "zero was proven on the device");
+    device.assert_free_again();
     assert!(world.sink.names().contains(&"vram_wiped"), "and the trail says so");
+    assert_all_given_back(world);
+}
+
+/// What the trail says of one name's memory, in bytes: taken, wiped, given back.
+#[derive(Debug, Default)]
+struct Said {
+    taken: u64,
+    wiped: u64,
+    given_back: u64,
+}
+
+/// By the trail, all memory that was taken was wiped, proven so, and given back, to the byte. A GPU counts none of it for us.
+fn assert_all_given_back(world: &World) {
+    let mut all: BTreeMap<ShardId, Said> = BTreeMap::new();
+    for event in world.sink.events() {
+        let Some(shard) = event.kind.shard().cloned() else { continue };
+        let said = all.entry(shard).or_default();
+        match event.kind {
+            EventKind::VramAllocated { bytes, .. } => said.taken += bytes,
+            EventKind::VramWiped { bytes, proven, .. } => {
+                assert!(proven, "a wipe that is not proven");
+                said.wiped += bytes;
+            }
+            EventKind::VramDeallocated { bytes, .. } => {
+                said.given_back += bytes;
+                assert!(said.given_back <= said.wiped, "given back before it was wiped: {said:?}");
+            }
+            _ => {}
+        }
+    }
+    let adopted: Vec<&ShardId> = world.seals.values().filter(|seal| seal.is_adopted()).map(|seal| seal.id()).collect();
+    assert!(all.values().any(|said| said.taken > 0), "nothing was ever taken");
+    for (shard, said) in &all {
+        assert_eq!(said.given_back, said.taken, "{shard}: {said:?}");
+        // Of an adopted shard the engine's own memory may have been wiped besides.
+        let exactly = said.wiped == said.taken;
+        assert!(exactly || said.wiped > said.taken && adopted.contains(&shard), "{shard}: {said:?}");
+    }
 }
 
 #[then(expr = "its memory is quarantined as residue")]
@@ -70,8 +110,8 @@ fn residue(world: &mut World) {
     assert!(world.manager().quarantined_vram() > 0);
     world.assert_recount();
     let said = world.sink.events().into_iter().any(|event| match event.kind {
-        vram_residency::EventKind::ShardQuarantined { cause, bytes, .. } => {
-            cause == vram_residency::QuarantineCause::Residue && bytes == world.manager().quarantined_vram()
+        EventKind::ShardQuarantined { cause, bytes, .. } => {
+            cause == QuarantineCause::Residue && bytes == world.manager().quarantined_vram()
         }
         _ => false,
     });

@@ -18,6 +18,11 @@ impl Machine {
         self.gpu().map_or(MOCK_UNIT, |gpu| gpu.raw.granularity())
     }
 
+    /// The device's UUID, as its driver says it. The mock tells its own to nobody but a manager.
+    pub fn uuid(&self) -> Option<[u8; 16]> {
+        self.gpu().map(|gpu| gpu.raw.uuid())
+    }
+
     /// How a manager is told to open another device of this machine, there or not.
     pub fn selector_of(&self, ordinal: u32) -> DeviceSelector {
         match self {

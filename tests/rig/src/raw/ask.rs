@@ -30,6 +30,15 @@ impl Raw {
         u32::try_from(count).unwrap()
     }
 
+    /// The device's UUID.
+    pub fn uuid(&self) -> [u8; 16] {
+        let ask: Symbol<'_, unsafe extern "C" fn(*mut [u8; 16], i32) -> u32> = self.find("cuDeviceGetUuid_v2");
+        let mut uuid = [0; 16];
+        // SAFETY: the driver writes 16 bytes to the local.
+        assert_eq!(unsafe { ask(&raw mut uuid, self.device) }, 0, "cuDeviceGetUuid_v2");
+        uuid
+    }
+
     /// The unit of pinned device memory, in bytes.
     pub fn granularity(&self) -> u64 {
         let ask: Symbol<'_, unsafe extern "C" fn(*mut usize, *const Properties, u32) -> u32> =
