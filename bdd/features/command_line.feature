@@ -16,7 +16,7 @@ Feature: Command line
       manager_started vram_allocated vram_sealed
       seal_verified execute_started execute_finished
       seal_verified execute_started execute_finished
-      vram_wiped vram_deallocated manager_stopped
+      vram_wiped vram_deallocated manager_draining manager_stopped
       """
     And nothing is left
 
@@ -133,7 +133,7 @@ Feature: Command line
     And the trail is
       """
       manager_started vram_allocated seal_verification_failed
-      vram_wiped vram_deallocated vram_seal_failed manager_stopped
+      vram_wiped vram_deallocated vram_seal_failed manager_draining manager_stopped
       """
     And nothing is left
     And asked for JSON it ends alike, with the same sentence and the code MODEL_LOAD_FAILED
@@ -186,7 +186,7 @@ Feature: Command line
       manager_started vram_allocated vram_sealed vram_allocated vram_sealed
       seal_verified seal_verified execute_started execute_started execute_finished execute_finished
       seal_verified seal_verified execute_started execute_started execute_finished execute_finished
-      vram_wiped vram_deallocated vram_wiped vram_deallocated manager_stopped
+      vram_wiped vram_deallocated vram_wiped vram_deallocated manager_draining manager_stopped
       """
     And nothing is left
 

@@ -67,9 +67,9 @@ Feature: Command line, when something is wrong
       | --expect     | sha256:00  | ends after character 9   | 64 hexadecimal digits                  |
       | --part-bytes | 0          | part bytes               | a multiple of the block size, 4096     |
       | --part-bytes | 6144       | part bytes of 6144       | a multiple of the block size, 4096     |
-      | --executes   | 0          | '--executes <N>'         | zero                                   |
-      | --executes   | many       | '--executes <N>'         | 'many'                                 |
-      | --headroom   | 1GiB       | '--headroom <BYTES>'     | '1GiB'                                 |
+      | --executes   | 0          | '--executes <N>'         | give a whole number from 1             |
+      | --executes   | many       | '--executes <N>'         | give a whole number from 1             |
+      | --headroom   | 1GiB       | '--headroom <BYTES>'     | give a whole number of bytes           |
       | --layout     | flat       | '--layout <LAYOUT>'      | 'flat'                                 |
 
   @VAL-2
@@ -119,7 +119,7 @@ Feature: Command line, when something is wrong
   Scenario: A worker that has the mock names it where a device is missing
     When I call "vram-worker run --device cuda:4000"
     Then the exit code is 4
-    And the error says "(here: --device mock)"
+    And the error says "to try it without a GPU: --device mock"
     When I call "vram-worker run --device mock"
     Then the exit code is 0
     And nothing is left
@@ -137,7 +137,7 @@ Feature: Command line, when something is wrong
     And the error says "lower the headroom"
     And the trail is
       """
-      manager_started vram_allocation_failed vram_seal_failed manager_stopped
+      manager_started vram_allocation_failed vram_seal_failed manager_draining manager_stopped
       """
     And asked for JSON it ends alike, with the same sentence and the code VRAM_OOM
     And the report gives error.category as "capacity"

@@ -9,7 +9,7 @@ Feature: Many threads at once
     Then all of them succeeded
     And used VRAM is zero
     And the trail has no gaps
-    And for each of their 8 shards the trail has 4 times, in this order: vram_allocated, vram_sealed, seal_verified, execute_started, execute_finished, seal_verified, execute_started, execute_finished, vram_wiped, vram_deallocated
+    And for each of their 8 shards the trail has 4 times, in this order: vram_allocated, vram_sealed, seal_verified, execute_started, operation_failed, execute_finished, seal_verified, execute_started, execute_finished, vram_wiped, vram_deallocated
     And the device has nothing left and freed nothing unwiped
 
   @CON-1 @VER-1 @AUD-1

@@ -91,8 +91,8 @@ Feature: Secrets and keys
     Examples:
       | permissions | what       | name          | problem                                                       |
       | 440         | its folder | other.key     | cannot be read                                                |
-      | 440         | its folder | ../secret.key | has a credential name outside                                 |
-      | 440         | its folder | .secret.key   | has a credential name outside                                 |
+      | 440         | its folder | ../secret.key | has a credential name that cannot be                                |
+      | 440         | its folder | .secret.key   | has a credential name that cannot be                                |
       | 460         | its folder | secret.key    | can be written by group or others                             |
       | 440         | no folder  | secret.key    | is a systemd credential, but CREDENTIALS_DIRECTORY is not set |
 

@@ -100,7 +100,7 @@ Feature: Release and residue
     Then used VRAM is zero
     And the manager has stopped for shutdown
     And the device has nothing left and freed nothing unwiped
-    And the trail has, in this order: manager_stopped, vram_wiped, vram_deallocated, vram_wiped, vram_deallocated
+    And the trail has, in this order: manager_draining, manager_stopped, vram_wiped, vram_deallocated, vram_wiped, vram_deallocated
 
   @SCR-3 @VER-5
   Scenario: A shutdown does not wait for ever, and what was in flight does not count
