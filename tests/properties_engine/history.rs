@@ -275,7 +275,7 @@ impl Model {
                 self.stop(true);
                 let (kept, gone) = std::mem::take(&mut self.live).into_iter().partition(|live: &Live| live.guards > 0);
                 self.live = kept;
-                assert_eq!(report.residue_bytes, 0);
+                assert_eq!(report.residue_bytes, self.residue, "what was never wiped");
                 gone.into_iter().for_each(|gone: Live| self.left(gone, true));
             }
             Step::Fault(..) => {}
