@@ -78,6 +78,9 @@ PY
     python3 ci/summarise.py --self-test || status=1
     python3 ci/materialise.py --self-test || status=1
     python3 ci/mutants.py --self-test || status=1
+    python3 ci/patched.py --self-test || status=1
+    python3 ci/planted-faults.py --fit || status=1
+    python3 ci/removed-waits.py --fit || status=1
     bash ci/fuzz.sh --self-test || status=1
     bash ci/deep.sh --self-test || status=1
     check_self_test || status=1

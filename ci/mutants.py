@@ -39,11 +39,11 @@ RECORDS = ("executions", "states", "freshness")
 DEVICE = ("lying_device", "failing_device", "scratch_and_shutdown")
 STAGES = {
     "src/verify.rs": (RECORDS, ("lib:manager",), ("audit", "acceptance_flips"), DEVICE),
-    "src/execution": (RECORDS, ("audit", "adoption", "acceptance_flips")),
+    "src/execution": (RECORDS, ("audit", "adoption", "half_way", "acceptance_flips")),
     "src/device/wipe.rs": (DEVICE,),
     "src/seal": (("lib:seal",), ("acceptance_flips", "sets", "freshness", "adoption")),
     "src/keys": (("lib:keys",), ("lib:seal",), ("audit",)),
-    "src/residents": (("lib:residents",), RECORDS, ("audit", "adoption", "concurrency")),
+    "src/residents": (("lib:residents",), RECORDS, ("audit", "adoption", "half_way", "concurrency")),
     "src/capacity.rs": (("lib:capacity",), DEVICE),
     "src/set.rs": (("sets",),),
     "src/adopt.rs": (("adoption",),),

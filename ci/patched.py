@@ -1,13 +1,17 @@
 """A copy of the project whose text is changed and put back, and tests that should notice: what ci/removed-waits.py and
 ci/planted-faults.py share, and the copy on which ci/mutants.py lets its tool work."""
 
+import contextlib
+import io
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -45,6 +49,40 @@ def copy_to(folder):
             path.unlink()
 
 
+def changed(patches, read):
+    """The texts of the patched files, by path; `read` gives a file's text by path. Every text that is replaced is there once."""
+    texts = {}
+    for patch in patches:
+        text = texts.get(patch.path) or read(patch.path)
+        if text.count(patch.old) != 1:
+            raise LookupError(f"{patch.path} has {text.count(patch.old)} times: {patch.old.strip()!r}")
+        texts[patch.path] = text.replace(patch.old, patch.new)
+    return texts
+
+
+def sources_of(target):
+    """What a test target ("lib" for the unit tests) is made of, as one text."""
+    paths = (ROOT / "src").rglob("*.rs") if target == "lib" else [ROOT / "tests" / f"{target}.rs", *(ROOT / "tests" / target).rglob("*.rs")]
+    return "\n".join(path.read_text(encoding="utf-8") for path in sorted(paths) if path.is_file())
+
+
+def fit(rows, read=lambda path: (ROOT / path).read_text(encoding="utf-8"), tests=sources_of):
+    """Says which rows no longer fit the project: their text is not there, or a test that they name. Returns how many."""
+    misfits = []
+    for row in rows:
+        for patches in filter(None, (row.patches, (*row.patches, *getattr(row, "also", ())))):
+            try:
+                changed(patches, read)
+            except (LookupError, OSError) as problem:
+                misfits.append(f"{row.name}: {problem}")
+        misfits += [f"{row.name}: {target} has no test {name}" for target, names in row.tests.items()
+                    for name in names if not re.search(rf"\bfn {name}\b", tests(target))]
+    for line in sorted(set(misfits)):
+        print(f"error: {line}")
+    print(f"{len(rows)} rows, {len(set(misfits))} misfits")
+    return len(set(misfits))
+
+
 class Tree:
     """A copy of the project in which text is changed and put back."""
 
@@ -55,18 +93,10 @@ class Tree:
 
     def apply(self, patches):
         """Applies the patches; returns what undoes them."""
-        before = {}
-        try:
-            for patch in patches:
-                path = self.folder / patch.path
-                text = path.read_text(encoding="utf-8")
-                before.setdefault(path, text)
-                if text.count(patch.old) != 1:
-                    raise LookupError(f"{patch.path} has {text.count(patch.old)} times: {patch.old.strip()!r}")
-                path.write_text(text.replace(patch.old, patch.new), encoding="utf-8")
-        except LookupError:
-            self.restore(before)
-            raise
+        texts = changed(patches, lambda path: (self.folder / path).read_text(encoding="utf-8"))
+        before = {self.folder / path: (self.folder / path).read_text(encoding="utf-8") for path in texts}
+        for path, text in texts.items():
+            (self.folder / path).write_text(text, encoding="utf-8")
         return before
 
     @staticmethod
@@ -129,3 +159,35 @@ class Tree:
         if outcome is None:
             return f"a test hung for {LIMIT} s"
         return ", ".join(outcome[0])
+
+
+def self_test():
+    """Which rows fit."""
+    texts = {"a.rs": "one two two", "b.rs": "three"}
+    rows = {
+        "fits": ((Patch("a.rs", "one", "six"), Patch("a.rs", "six", "ten")), {"t": ["known"]}, 0),
+        "gone": ((Patch("a.rs", "four", ""),), {"t": ["known"]}, 1),
+        "twice": ((Patch("b.rs", "three", ""), Patch("a.rs", "two", "")), {"t": ["known"]}, 1),
+        "no-file": ((Patch("c.rs", "one", ""),), {"t": ["known"]}, 1),
+        "no-test": ((Patch("b.rs", "three", ""),), {"t": ["know", "unknown"]}, 2),
+    }
+
+    def read(path):
+        if path not in texts:
+            raise FileNotFoundError(path)
+        return texts[path]
+
+    wrong = 0
+    for name, (patches, tests, misfits) in rows.items():
+        row = SimpleNamespace(name=name, patches=patches, tests=tests)
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = fit([row], read, lambda target: "fn known() {}")
+        if found != misfits:
+            wrong += 1
+            print(f"self-test: {name}: {found} misfits, not {misfits}", file=sys.stderr)
+    print(f"patched self-test: {len(rows) - wrong} of {len(rows)} as expected")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__" and sys.argv[1:] == ["--self-test"]:
+    sys.exit(self_test())
