@@ -7,6 +7,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use crate::aside::aside;
 use crate::digest::TreeParams;
 use crate::driver::{DeviceInfo, Driver, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
 use crate::error::VramError;
@@ -89,7 +90,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Err(error) = self.driver.destroy_stream(self.id) {
-            tracing::debug!(%error, "a stream could not be destroyed");
+            aside(|| tracing::debug!(%error, "a stream could not be destroyed"));
         }
     }
 }
@@ -158,7 +159,7 @@ impl Device {
     /// Makes an engine's memory unknown to the driver again.
     pub(crate) fn unregister(&self, span: Span) {
         if let Err(error) = self.driver.unregister(span) {
-            tracing::error!(%error, "the driver still knows memory that was given back");
+            aside(|| tracing::error!(%error, "the driver still knows memory that was given back"));
         }
     }
 

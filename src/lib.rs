@@ -32,6 +32,7 @@
 )]
 
 pub(crate) mod adopt;
+pub(crate) mod aside;
 pub(crate) mod audit;
 pub(crate) mod capacity;
 pub(crate) mod clock;

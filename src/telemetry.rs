@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use metrics::{SharedString, Unit};
 
+use crate::aside::aside;
 use crate::identity::Identity;
 
 /// Gauge: all of the device's memory, bytes.
@@ -86,7 +87,7 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     /// Describes the metrics to the recorder that is installed now, and labels them with the device.
     pub(crate) fn new(identity: &Identity) -> Self {
-        describe();
+        aside(describe);
         Self { device: format!("{}:{}", identity.kind, identity.ordinal).into() }
     }
 
@@ -99,37 +100,43 @@ impl Telemetry {
             (QUARANTINED_BYTES, now.quarantined),
             (SHARDS, now.shards),
         ] {
-            metrics::gauge!(name, DEVICE_LABEL => self.device.clone()).set(to_f64(value));
+            aside(|| metrics::gauge!(name, DEVICE_LABEL => self.device.clone()).set(to_f64(value)));
         }
     }
 
     /// Counts an attempt to seal.
     pub(crate) fn sealed(&self, outcome: Outcome) {
-        metrics::counter!(SEAL_OPERATIONS, DEVICE_LABEL => self.device.clone(), "result" => outcome.as_str())
-            .increment(1);
+        aside(|| {
+            metrics::counter!(SEAL_OPERATIONS, DEVICE_LABEL => self.device.clone(), "result" => outcome.as_str())
+                .increment(1);
+        });
     }
 
     /// Counts a check: how it ended, how long it took, how many bytes it hashed.
     pub(crate) fn verified(&self, outcome: Outcome, took: Duration, bytes: u64) {
         let device = || self.device.clone();
-        metrics::counter!(VERIFY_OPERATIONS, DEVICE_LABEL => device(), "result" => outcome.as_str()).increment(1);
-        metrics::histogram!(VERIFY_SECONDS, DEVICE_LABEL => device()).record(took);
-        metrics::counter!(VERIFIED_BYTES, DEVICE_LABEL => device()).increment(bytes);
+        aside(|| {
+            metrics::counter!(VERIFY_OPERATIONS, DEVICE_LABEL => device(), "result" => outcome.as_str()).increment(1);
+            metrics::histogram!(VERIFY_SECONDS, DEVICE_LABEL => device()).record(took);
+            metrics::counter!(VERIFIED_BYTES, DEVICE_LABEL => device()).increment(bytes);
+        });
     }
 
     /// Counts bytes wiped and proven zero.
     pub(crate) fn wiped(&self, bytes: u64) {
-        metrics::counter!(WIPED_BYTES, DEVICE_LABEL => self.device.clone()).increment(bytes);
+        aside(|| metrics::counter!(WIPED_BYTES, DEVICE_LABEL => self.device.clone()).increment(bytes));
     }
 
     /// Counts a refused allocation.
     pub(crate) fn allocation_failed(&self, reason: &'static str) {
-        metrics::counter!(ALLOCATION_FAILURES, DEVICE_LABEL => self.device.clone(), "reason" => reason).increment(1);
+        aside(|| {
+            metrics::counter!(ALLOCATION_FAILURES, DEVICE_LABEL => self.device.clone(), "reason" => reason).increment(1)
+        });
     }
 
     /// Counts an event that a sink did not take.
     pub(crate) fn audit_failed(&self) {
-        metrics::counter!(AUDIT_FAILURES, DEVICE_LABEL => self.device.clone()).increment(1);
+        aside(|| metrics::counter!(AUDIT_FAILURES, DEVICE_LABEL => self.device.clone()).increment(1));
     }
 }
 

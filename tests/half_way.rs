@@ -325,3 +325,76 @@ fn scratch_waits_for_every_stream_also_behind_one_that_cannot_be_waited_for() {
     drop((one, two));
     rig.close_clean();
 }
+
+/// Takes log lines and metrics as a logger does whose file is gone: it panics.
+struct Panics;
+
+impl tracing::Subscriber for Panics {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        panic!("no log takes {}", event.metadata().name());
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+impl metrics::Recorder for Panics {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {
+        panic!("no counter");
+    }
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {
+        panic!("no gauge");
+    }
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {
+        panic!("no histogram");
+    }
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        panic!("nobody counts {key}");
+    }
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        panic!("nobody takes {key}");
+    }
+    fn register_histogram(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        panic!("nobody takes {key}");
+    }
+}
+
+#[test]
+fn whoever_panics_at_log_lines_and_metrics_hinders_nothing() {
+    // covers: SCR-3 VER-5
+    // What is logged when a guard is dropped: that no event could be recorded; and at the manager's end: that none could be
+    // waited for.
+    for (at_the_drop, call) in [(true, MockCall::Event), (false, MockCall::Synchronize)] {
+        let life = || {
+            let rig = Rig::writable();
+            let (one, two) = (rig.seal("one", &noise(5000, 1)), rig.seal("two", &noise(7000, 2)));
+            rig.manager.execute(&two, |_| ()).unwrap();
+            let stream = rig.controls().engine_stream().unwrap();
+            // SAFETY: the stream is of this device and is never destroyed.
+            let on_stream = unsafe { ExecuteOptions::default().on_stream(stream.raw()) };
+            let guard = rig.manager.begin(&one, on_stream).unwrap();
+            stream.enqueue_write(&one, 0, 5000, 7).unwrap();
+            if at_the_drop {
+                rig.order(Fault::call(call));
+            }
+            drop(guard);
+            rig.controls().flip_bit(&two, 9, 1).unwrap();
+            let found = rig.manager.execute(&two, |_| ()).unwrap_err();
+            assert!(matches!(found, VramError::IntegrityFailure { .. }), "{found:?}");
+            if !at_the_drop {
+                rig.order(Fault::call(call));
+            }
+            std::mem::forget(stream); // the engine outlives the manager
+            let (stats, _) = rig.close();
+            assert_eq!((stats.live_bytes, stats.unwiped_bytes_freed), (0, 0), "{call:?}");
+        };
+        metrics::with_local_recorder(&Panics, || tracing::subscriber::with_default(Panics, life));
+    }
+}

@@ -14,6 +14,7 @@ use governor::{Quota, RateLimiter};
 
 use super::text;
 use super::{Ack, AuditError, AuditEvent, AuditSink, EventKind, TracingSink};
+use crate::aside::aside;
 use crate::clock::Clock;
 use crate::error::{RefusalReason, VramError};
 use crate::identity::Identity;
@@ -150,8 +151,7 @@ impl AuditTrail {
     /// Says once that sinks fail, and once that they no longer do.
     fn log_failure(&self, state: &mut State, failure: Option<&AuditError>, event: &AuditEvent) {
         let before = std::mem::replace(&mut state.failing, failure.is_some());
-        // Whoever takes log lines may panic too, and this is said from where nothing may.
-        let _said = catch_unwind(AssertUnwindSafe(|| match (before, failure) {
+        aside(|| match (before, failure) {
             (false, Some(error)) => tracing::error!(
                 target: TracingSink::TARGET,
                 event = event.kind.name(),
@@ -166,7 +166,7 @@ impl AuditTrail {
                 "all audit sinks work again",
             ),
             _ => {}
-        }));
+        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

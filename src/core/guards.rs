@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::Core;
+use crate::aside::aside;
 use crate::audit::EventKind;
 use crate::device::{Device, Event};
 use crate::driver::{DriverError, StreamId};
@@ -66,7 +67,7 @@ impl Core {
     pub(crate) fn reap_later(&self, pin: Pinned, stream: StreamId) {
         let mut reapable = Reapable { stream, event: None, pin };
         if let Err(error) = reapable.event(&self.device) {
-            tracing::error!(%error, "a dropped execution keeps its shard pinned for now");
+            aside(|| tracing::error!(%error, "a dropped execution keeps its shard pinned for now"));
             self.note_device_failure(&VramError::Device(error));
         }
         self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);
@@ -119,7 +120,9 @@ impl Core {
             let Err(error) = reapable.event(&self.device).and_then(Event::synchronize) else { continue };
             // The error may be that of the engine's own work, which is over then.
             if !super::is_sticky(&error) && !reapable.has_passed(&self.device, &mut None) {
-                tracing::error!(%error, shard = %reapable.pin.id, "a dropped execution's work could not be waited for");
+                aside(
+                    || tracing::error!(%error, shard = %reapable.pin.id, "a dropped execution's work could not be waited for"),
+                );
                 self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);
             }
         }

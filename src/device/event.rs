@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Device;
+use crate::aside::aside;
 use crate::driver::{Driver, DriverError, EventId, StreamId};
 
 /// An event behind what a stream held when it was recorded; destroyed when dropped.
@@ -39,7 +40,7 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         if let Err(error) = self.driver.destroy_event(self.id) {
-            tracing::debug!(%error, "an event could not be destroyed");
+            aside(|| tracing::debug!(%error, "an event could not be destroyed"));
         }
     }
 }

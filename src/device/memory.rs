@@ -12,6 +12,7 @@ use super::check::{CheckSizes, CheckSpace, DigestFailure};
 use super::image::ImageMap;
 use super::region::{Protection, Region, Unallocated};
 use super::{Device, DeviceFailure, Stream};
+use crate::aside::aside;
 use crate::digest::TreeDigest;
 use crate::driver::{DevicePtr, DriverError, EventId, HostBuffer, LaunchResult, Span};
 use crate::error::VramError;
@@ -166,7 +167,7 @@ impl ShardMemory {
             let owner = std::mem::replace(owner, Arc::new(()));
             // The engine's own code. What it breaks is its own; the wipes of other shards come after it.
             if catch_unwind(AssertUnwindSafe(|| drop(owner))).is_err() {
-                tracing::error!("the owner of adopted memory panicked while it was dropped");
+                aside(|| tracing::error!("the owner of adopted memory panicked while it was dropped"));
             }
         }
     }
@@ -198,7 +199,7 @@ impl ShardMemory {
     /// Gives back, as far as the driver takes it, what nothing of ours was written to.
     fn abandon(mut self, failure: DeviceFailure) -> Unallocated {
         if let Err(error) = self.free() {
-            tracing::error!(%error, "unused device memory could not be given back");
+            aside(|| tracing::error!(%error, "unused device memory could not be given back"));
         }
         Unallocated { error: failure.into(), stuck: self.room() }
     }

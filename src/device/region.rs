@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::aside::aside;
 use crate::driver::{Access, Driver, DriverError, DriverErrorKind, MemoryKind, Residency, Span};
 use crate::error::VramError;
 
@@ -50,7 +51,7 @@ impl Unallocated {
     pub(super) fn after(mut self, regions: Vec<Region>) -> Self {
         for mut region in regions {
             if let Err(error) = region.free() {
-                tracing::error!(%error, "unused device memory could not be given back");
+                aside(|| tracing::error!(%error, "unused device memory could not be given back"));
                 self.stuck = self.stuck.saturating_add(region.span.bytes);
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::memory::{Retired, Unretired};
 use super::region::{Region, Unallocated};
 use super::{Device, DeviceFailure, Stream};
+use crate::aside::aside;
 use crate::driver::{DevicePtr, DriverError, HostBuffer, LaunchResult, Span, StreamId};
 
 /// Working memory of an engine.
@@ -40,7 +41,7 @@ impl ScratchMemory {
             Ok(_) => Ok(memory),
             Err(failure) => {
                 if let Err(error) = memory.free() {
-                    tracing::error!(%error, "unused device memory could not be given back");
+                    aside(|| tracing::error!(%error, "unused device memory could not be given back"));
                 }
                 Err(Unallocated { error: failure.into(), stuck: memory.room() })
             }

@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 
 use super::memory::ShardMemory;
 use super::{Device, DeviceFailure};
+use crate::aside::aside;
 use crate::digest::{TreeDigest, TreeHasher};
 use crate::driver::{DriverError, HostBuffer};
 use crate::error::VramError;
@@ -47,7 +48,9 @@ impl Drop for Wiped<'_> {
     fn drop(&mut self) {
         for buffer in self.0.iter_mut() {
             if let Err(error) = buffer.wipe() {
-                tracing::error!(%error, "a staging buffer could not be wiped yet; it is wiped when it is freed");
+                aside(
+                    || tracing::error!(%error, "a staging buffer could not be wiped yet; it is wiped when it is freed"),
+                );
             }
         }
     }

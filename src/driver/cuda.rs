@@ -22,6 +22,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 pub(crate) use open::open_stand_in;
 pub(crate) use open::{Wanted, open};
 
+use crate::aside::aside;
 use crate::driver::{
     Access, DeviceInfo, DevicePtr, DigestJob, Driver, DriverError, DriverErrorKind, EventId, HostBuffer, MemoryInfo,
     Residency, Span, StreamId,
@@ -261,10 +262,12 @@ impl Drop for CudaDriver {
         }
         let left = self.books.mapped_bytes();
         if left > 0 {
-            tracing::error!(
-                bytes = left,
-                "device memory that was not proven wiped stays allocated until the process ends"
-            );
+            aside(|| {
+                tracing::error!(
+                    bytes = left,
+                    "device memory that was not proven wiped stays allocated until the process ends"
+                )
+            });
             self.context.keep();
         }
     }

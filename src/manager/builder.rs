@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::VramManager;
+use crate::aside::aside;
 use crate::audit::{AuditSink, AuditTrail, EventKind, TracingSink};
 use crate::capacity::{Ledger, default_headroom};
 use crate::clock::Clock;
@@ -118,7 +119,7 @@ impl DeviceSelector {
             Self::Auto => Opened::cuda(Cuda::First),
             #[cfg(feature = "mock")]
             Self::AutoOrMock => Opened::cuda(Cuda::First).or_else(|error| {
-                tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
+                aside(|| tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing"));
                 Opened::mock(&crate::driver::mock::MockConfig::new())
             }),
             Self::Cuda(ordinal) => Opened::cuda(Cuda::Ordinal(ordinal)),

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::ShardSpec;
+use crate::aside::aside;
 use crate::audit::{EventKind, VerificationFailure};
 use crate::capacity::Reservation;
 use crate::core::{Core, WipeReport};
@@ -275,7 +276,7 @@ impl Core {
     fn protect(&self, memory: &mut ShardMemory, spec: &ShardSpec, sealed: TreeDigest) -> Result<TreeDigest, VramError> {
         let protection = memory.write_protect()?;
         if protection != Protection::ReadOnly {
-            tracing::warn!(shard = %spec.id, "the driver did not confirm that sealed memory is read-only");
+            aside(|| tracing::warn!(shard = %spec.id, "the driver did not confirm that sealed memory is read-only"));
         }
         if protection == Protection::Writable {
             return Ok(sealed);

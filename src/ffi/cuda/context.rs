@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::table::{CANDIDATES, LoadError, Table};
 use super::types::{CAPABILITY_MAJOR, CAPABILITY_MINOR, VIRTUAL_MEMORY};
 use super::wide;
+use crate::aside::aside;
 use crate::driver::{DriverError, MemoryInfo};
 
 /// Bytes of a device's name that are asked for.
@@ -173,7 +174,7 @@ impl Drop for Context {
         // SAFETY: takes a number. It is the one release for the one retain; everything in the context holds an Arc of self.
         let released = unsafe { (self.table().context_release)(self.device) };
         if let Err(error) = released.check("cuDevicePrimaryCtxRelease_v2") {
-            tracing::debug!(%error, "a primary context could not be released");
+            aside(|| tracing::debug!(%error, "a primary context could not be released"));
         }
     }
 }
@@ -190,7 +191,7 @@ impl Drop for Current<'_> {
         // SAFETY: the driver writes one handle to the local. The guard is !Send, so this is the thread that pushed.
         let status = unsafe { (self.context.table().context_pop)(&raw mut popped) };
         if let Err(error) = status.check("cuCtxPopCurrent_v2") {
-            tracing::error!(%error, "a context could not be taken off the stack");
+            aside(|| tracing::error!(%error, "a context could not be taken off the stack"));
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::context::Context;
 use super::status::{INVALID_IMAGE, INVALID_VALUE, failure};
 use super::stream::Stream;
+use crate::aside::aside;
 use crate::driver::DriverError;
 
 /// The value of every `one`, which the compiler of the kernels must not know.
@@ -214,7 +215,7 @@ impl Drop for Kernels {
         // reached through `self` alone.
         let status = unsafe { (self.context.table().module_unload)(self.module) };
         if let Err(error) = status.check("cuModuleUnload") {
-            tracing::debug!(%error, "the kernels could not be unloaded");
+            aside(|| tracing::debug!(%error, "the kernels could not be unloaded"));
         }
     }
 }

@@ -11,6 +11,7 @@ use super::types::{
     HANDLE_TYPE_NONE, LOCATION_DEVICE, MAPPING_ATTRIBUTES, MemLocation, POINTER_ATTRIBUTES,
 };
 use super::{native, wide};
+use crate::aside::aside;
 use crate::driver::{DevicePtr, DriverError, DriverErrorKind, Span};
 
 /// The driver's answers about an address. All of them zero: it does not know the address.
@@ -246,6 +247,6 @@ const fn not_offered(error: &DriverError) -> bool {
 /// What an undo could not undo.
 fn leaked(result: Result<(), DriverError>) {
     if let Err(error) = result {
-        tracing::error!(%error, "an allocation that failed could not be undone; it is lost to this process");
+        aside(|| tracing::error!(%error, "an allocation that failed could not be undone; it is lost to this process"));
     }
 }

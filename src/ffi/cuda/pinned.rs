@@ -12,6 +12,7 @@ use super::status::{INVALID_VALUE, UNKNOWN, failure};
 use super::stream::{AnyStream, Event, Stream};
 use super::types::HOST_ALLOC_PORTABLE;
 use super::{native, wide};
+use crate::aside::aside;
 use crate::driver::{DevicePtr, DriverError, DriverErrorKind};
 use crate::ffi::host::{HostBuffer, HostMemory};
 
@@ -195,9 +196,11 @@ impl HostMemory for Block {
     unsafe fn free(&self, base: NonNull<u8>, _bytes: usize) {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.base);
         if self.is_used(base) {
-            tracing::error!(
-                "a staging buffer is kept for good, and may hold weights: the driver does not say whether a copy still uses it"
-            );
+            aside(|| {
+                tracing::error!(
+                    "a staging buffer is kept for good, and may hold weights: the driver does not say whether a copy still uses it"
+                )
+            });
             return;
         }
         let Ok(_current) = self.context.enter() else { return };
@@ -205,7 +208,7 @@ impl HostMemory for Block {
         // it any more, and no copy does: each has settled, as looked at above.
         let status = unsafe { (self.context.table().host_free)(base.as_ptr().cast()) };
         if let Err(error) = status.check("cuMemFreeHost") {
-            tracing::error!(%error, "a wiped staging buffer could not be given back");
+            aside(|| tracing::error!(%error, "a wiped staging buffer could not be given back"));
         }
     }
 }
