@@ -170,6 +170,7 @@ impl Device {
                 assert_eq!((stats.live_streams, stats.live_events), (0, 0), "{scenario}: streams or events are left");
             }
             assert_eq!(stats.live_host_buffers, 0, "{scenario}: host buffers are left");
+            assert_eq!(stats.unmet_faults, 0, "{scenario}: the device was told to misbehave and did not");
         } else if let Some(stand_in) = self.stand_in() {
             assert_eq!(stand_in.get("violations"), 0, "{scenario}: the driver was misused");
             assert_eq!(stand_in.get("unmet"), 0, "{scenario}: the device was told to misbehave and did not");

@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /* Changes with every change of this file that a caller could notice. */
-#define VRAM_MOCK_ABI_VERSION 3u
+#define VRAM_MOCK_ABI_VERSION 4u
 
 /* Statuses. Where CUDA has a number for the same thing, it is CUDA's. */
 typedef uint32_t vram_mock_status;
@@ -140,6 +140,7 @@ typedef struct vram_mock_stats {
     uint64_t live_host_buffers;
     uint64_t live_host_bytes;
     uint64_t pending_operations;
+    uint64_t unmet_faults;         /* ordered, and no call has met them yet */
     uint64_t unwiped_device_bytes; /* not zero when they were freed */
     uint64_t unwiped_host_bytes;   /* likewise, of host buffers */
     uint64_t runs[VRAM_MOCK_CALLS]; /* by call: queued operations that ran, other calls that succeeded */
@@ -162,7 +163,7 @@ VRAM_MOCK_LAYOUT(vram_mock_digest_job, scratch, 56);
 VRAM_MOCK_LAYOUT(vram_mock_digest_job, nonce, 96);
 _Static_assert(sizeof(vram_mock_fault) == 40, "vram_mock_fault");
 VRAM_MOCK_LAYOUT(vram_mock_fault, value, 16);
-_Static_assert(sizeof(vram_mock_stats) == 80 + 8 * VRAM_MOCK_CALLS, "vram_mock_stats");
+_Static_assert(sizeof(vram_mock_stats) == 88 + 8 * VRAM_MOCK_CALLS, "vram_mock_stats");
 
 /* Machines. `destroy` frees everything; no other call on the machine may be in progress, and no host buffer in use. */
 uint32_t vram_mock_abi_version(void);

@@ -55,6 +55,7 @@ static status faults_meet(device *on, uint32_t call, hit *what)
             link = &at->next;
             continue;
         }
+        at->met = true;
         if (order->kind == VRAM_MOCK_FAULT_STICKY) {
             on->sticky = order->code;
             /* A dead context runs nothing any more. */
@@ -97,7 +98,7 @@ status vram_mock_order_fault(vram_mock_machine *machine, uint32_t ordinal, const
     if (made == NULL) {
         return VRAM_MOCK_OUT_OF_MEMORY;
     }
-    *made = (fault){NULL, *order};
+    *made = (fault){NULL, *order, false};
     const status result = enter(machine, ordinal, VRAM_MOCK_CALL_ANY, &on, NULL);
     if (result != VRAM_MOCK_OK) {
         free(made);

@@ -109,6 +109,7 @@ typedef struct event {
 typedef struct fault {
     struct fault *next;
     vram_mock_fault order;
+    bool met;
 } fault;
 
 typedef struct device {

@@ -119,8 +119,8 @@ uint64_t vram_mock_layout(uint64_t *out, uint64_t room)
         WHOLE(vram_mock_stats), AT(vram_mock_stats, live_allocations), AT(vram_mock_stats, live_bytes),
         AT(vram_mock_stats, live_foreign), AT(vram_mock_stats, live_streams), AT(vram_mock_stats, live_events),
         AT(vram_mock_stats, live_host_buffers), AT(vram_mock_stats, live_host_bytes),
-        AT(vram_mock_stats, pending_operations), AT(vram_mock_stats, unwiped_device_bytes),
-        AT(vram_mock_stats, unwiped_host_bytes), AT(vram_mock_stats, runs),
+        AT(vram_mock_stats, pending_operations), AT(vram_mock_stats, unmet_faults),
+        AT(vram_mock_stats, unwiped_device_bytes), AT(vram_mock_stats, unwiped_host_bytes), AT(vram_mock_stats, runs),
     };
 #undef WHOLE
 #undef AT
@@ -222,6 +222,9 @@ status vram_mock_stats_of(vram_mock_machine *machine, uint32_t ordinal, vram_moc
         out->live_foreign += of->foreign ? 1 : 0;
         out->live_allocations += of->foreign ? 0 : 1;
         out->live_bytes += of->foreign ? 0 : of->bytes;
+    }
+    for (const fault *of = on->faults; of != NULL; of = of->next) {
+        out->unmet_faults += of->met ? 0 : 1;
     }
     for (size_t i = 0; i < on->hosts.len; i++) {
         out->live_host_bytes += ((const host_buffer *)on->hosts.at[i].value)->bytes;

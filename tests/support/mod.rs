@@ -240,6 +240,7 @@ pub(crate) fn assert_clean(stats: &MockStats) {
     assert_eq!((stats.live_streams, stats.live_events, stats.pending_operations), (0, 0, 0), "streams and events");
     assert_eq!((stats.live_host_buffers, stats.live_host_bytes), (0, 0), "host buffers");
     assert_eq!((stats.unwiped_bytes_freed, stats.unwiped_host_bytes_freed), (0, 0), "unwiped bytes");
+    assert_eq!(stats.unmet_faults, 0, "faults that were ordered and met no call");
 }
 
 /// Sequence numbers from 1, without gaps.

@@ -197,7 +197,12 @@ static int faults_leave_nothing_behind(void)
         never.nth = UINT64_MAX;
         OK(vram_mock_order_fault(m, 1, &never));
         OK(vram_mock_order_fault(m, 1, &never));
+        vram_mock_stats stats;
+        OK(vram_mock_stats_of(m, 1, &stats));
+        CHECK(stats.unmet_faults == 2);
         OK(vram_mock_clear_faults(m, 1));
+        OK(vram_mock_stats_of(m, 1, &stats));
+        CHECK(stats.unmet_faults == 0);
         OK(vram_mock_order_fault(m, 1, &never));
 
         uint64_t stream = 0, at = 0, host = 0;

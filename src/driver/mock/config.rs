@@ -233,6 +233,8 @@ pub struct MockStats {
     pub live_host_bytes: u64,
     /// Operations enqueued that have not run.
     pub pending_operations: u64,
+    /// Faults that were ordered, not forgotten, and that no call has met.
+    pub unmet_faults: u64,
     /// Bytes of device memory that were not zero when they were freed.
     pub unwiped_bytes_freed: u64,
     /// Bytes of host staging that were not zero when they were freed.
@@ -258,6 +260,7 @@ impl MockStats {
             live_host_buffers: raw.live_host_buffers,
             live_host_bytes: raw.live_host_bytes,
             pending_operations: raw.pending_operations,
+            unmet_faults: raw.unmet_faults,
             unwiped_bytes_freed: raw.unwiped_device_bytes,
             unwiped_host_bytes_freed: raw.unwiped_host_bytes,
             runs: raw.runs,
@@ -274,6 +277,7 @@ impl MockStats {
             (&mut self.live_host_buffers, other.live_host_buffers),
             (&mut self.live_host_bytes, other.live_host_bytes),
             (&mut self.pending_operations, other.pending_operations),
+            (&mut self.unmet_faults, other.unmet_faults),
             (&mut self.unwiped_bytes_freed, other.unwiped_bytes_freed),
             (&mut self.unwiped_host_bytes_freed, other.unwiped_host_bytes_freed),
         ] {

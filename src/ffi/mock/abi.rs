@@ -1,7 +1,7 @@
 //! `cuda/include/vram_mock.h` in Rust: its structures, numbers and functions, and nothing else.
 
 /// `VRAM_MOCK_ABI_VERSION`.
-pub(crate) const ABI_VERSION: u32 = 3;
+pub(crate) const ABI_VERSION: u32 = 4;
 /// `VRAM_MOCK_CALLS`.
 pub(crate) const CALLS: usize = 16;
 /// `VRAM_MOCK_NOT_READY`.
@@ -107,6 +107,7 @@ pub(crate) struct RawStats {
     pub(crate) live_host_buffers: u64,
     pub(crate) live_host_bytes: u64,
     pub(crate) pending_operations: u64,
+    pub(crate) unmet_faults: u64,
     pub(crate) unwiped_device_bytes: u64,
     pub(crate) unwiped_host_bytes: u64,
     pub(crate) runs: [u64; CALLS],

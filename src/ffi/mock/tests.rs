@@ -30,7 +30,7 @@ fn mirrored() -> Vec<(&'static str, usize)> {
         RawDigestJob: regions region_count block_size salt_bytes salt scratch table result nonce;
         RawFault: kind call code value nth times;
         RawStats: live_allocations live_bytes live_foreign live_streams live_events live_host_buffers live_host_bytes
-            pending_operations unwiped_device_bytes unwiped_host_bytes runs;
+            pending_operations unmet_faults unwiped_device_bytes unwiped_host_bytes runs;
     }
 }
 

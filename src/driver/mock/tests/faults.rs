@@ -53,6 +53,21 @@ fn each_call_can_be_ordered_to_fail() {
 }
 
 #[test]
+fn a_fault_is_unmet_until_it_first_goes_wrong() {
+    let on = bench();
+    let unmet = || on.config.stats().unmet_faults;
+    on.driver.order(Fault::call(MockCall::Alloc).nth(2).times(2)).unwrap();
+    on.driver.order(Fault::call(MockCall::Stream)).unwrap();
+    assert_eq!(unmet(), 2);
+    on.driver.alloc(256).unwrap();
+    assert_eq!(unmet(), 2, "its turn has not come");
+    on.driver.alloc(256).unwrap_err();
+    assert_eq!(unmet(), 1, "met, and not used up");
+    on.driver.clear_faults().unwrap();
+    assert_eq!(unmet(), 0, "forgotten");
+}
+
+#[test]
 fn an_order_says_when_and_how_often() {
     let on = bench();
     on.driver.order(Fault::Call { call: MockCall::Alloc, code: 2 }.nth(2).times(2)).unwrap();
