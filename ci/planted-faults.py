@@ -239,7 +239,7 @@ def main(arguments):
     # Two copies of one workspace must not share a target folder: their crates have the same names there.
     work = TARGET / "deep" / "planted"
     models = {"RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} --cfg vram_model".strip(), "VRAM_MODEL_ITERATIONS": "400"}
-    trees = {False: Tree(work / "tree", work / "target", "mutants"), True: Tree(work / "tree", work / "model", "mutants", models)}
+    trees = {False: Tree(work / "tree", work / "target", "mutants"), True: Tree(work / "tree", work / "model", environment=models)}
     for modelled, tree in trees.items():
         of_tree = [each for each in rows if each.is_modelled() == modelled]
         missing = tree.missing(of_tree) if of_tree else []
