@@ -61,7 +61,7 @@ ROWS = [
     row("earlier-check-reused", "src/verify.rs", "resident.good_since > *call", "resident.good_since > call.saturating_sub(*call)",
         executions="a_call_never_uses_a_check_that_began_before_it"),
     row("one-bad-of-a-batch", "src/verify.rs", "outcome.map(|()| verifications)", "outcome.or(Ok(())).map(|()| verifications)",
-        executions="when_one_of_a_batch_fails_none_begins_and_no_pin_stays"),
+        executions="when_one_check_of_a_batch_is_not_proven_none_begins"),
     row("launch-error-swallowed", "src/verify.rs", "Err(failure) => Checked::Found(Err(failure)),", "Err(_) => Checked::Shared,",
         failing_device="the_nth_call_of_any_kind_may_fail"),
     row("quarantined-checked-again", "src/verify.rs", "if let Some(first_bad) = record.failure.get() {",

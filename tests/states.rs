@@ -113,6 +113,10 @@ fn by_choice_only_the_shard_is_out_of_service() {
     // Flipping it back does not bring it back: a quarantined shard repeats its failure.
     rig.flip_bit(&bad, 0, 7);
     assert!(matches!(rig.execute(&bad), (Err(VramError::IntegrityFailure { .. }), false)));
+    let hashed = rig.digests();
+    let verified = rig.manager.verify_sealed(&bad);
+    assert!(matches!(verified, Err(VramError::IntegrityFailure { .. })), "{verified:?}");
+    assert_eq!(rig.digests(), hashed, "what is known to be bad is not hashed again");
     assert_eq!(rig.manager.state(), ManagerState::Ready);
     // It is counted once, however often it failed: half of what two shards of one size take.
     assert_eq!(rig.manager.quarantined_vram() * 2, rig.manager.used_vram());

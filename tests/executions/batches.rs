@@ -63,6 +63,24 @@ fn when_one_of_a_batch_fails_none_begins_and_no_pin_stays() {
 }
 
 #[test]
+fn when_one_check_of_a_batch_is_not_proven_none_begins() {
+    // covers: VER-7 VER-11
+    for fault in [Fault::call(MockCall::Digest), Fault::DigestSkipped.into()] {
+        for nth in 1..=3 {
+            let rig = Rig::new();
+            let shards: Vec<SealedShard> = (0..3).map(|at| rig.seal(&format!("s{at}"), &noise(3000, at))).collect();
+            let wanted: Vec<&SealedShard> = shards.iter().collect();
+            rig.order(fault.nth(nth));
+            let error = rig.manager.begin_all(&wanted, options()).unwrap_err();
+            assert!(matches!(error, VramError::Device(_) | VramError::DeviceUntrusted { .. }), "{nth}: {error:?}");
+            assert_eq!((rig.count("execute_started"), rig.count("execute_refused")), (0, 3));
+            shards.iter().for_each(|shard| drop(rig.manager.release(shard).unwrap()));
+            rig.close_clean();
+        }
+    }
+}
+
+#[test]
 fn every_changed_shard_of_a_batch_is_quarantined() {
     // covers: VER-7 VER-5
     let rig = Rig::lenient();
