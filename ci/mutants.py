@@ -32,7 +32,7 @@ EXPLAINED = ROOT / "ci" / "mutants-explained.txt"
 CONFIG = ROOT / ".cargo" / "mutants.toml"
 BATCH = 8  # mutants judged by one call of the tool: what is lost when the run is ended
 # Seconds for one mutant. Tests that hang have noticed: those that take this long, and five times as long as unchanged.
-TESTS_LIMIT, BUILD_LIMIT = 90, 300
+TESTS_LIMIT, BUILD_LIMIT = 40, 300
 
 # By file: the test targets, in stages; "lib:MODULE" for the unit tests of one module. What one stage does not notice the next may.
 # `acceptance_flips` takes a minute and more in this profile: it is asked when all others have noticed nothing.
