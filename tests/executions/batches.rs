@@ -65,7 +65,7 @@ fn when_one_of_a_batch_fails_none_begins_and_no_pin_stays() {
 #[test]
 fn when_one_check_of_a_batch_is_not_proven_none_begins() {
     // covers: VER-7 VER-11
-    for fault in [Fault::call(MockCall::Digest), Fault::DigestSkipped.into()] {
+    for fault in [Fault::call(MockCall::Digest), Fault::DigestSkipped] {
         for nth in 1..=3 {
             let rig = Rig::new();
             let shards: Vec<SealedShard> = (0..3).map(|at| rig.seal(&format!("s{at}"), &noise(3000, at))).collect();
