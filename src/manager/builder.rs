@@ -5,7 +5,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::VramManager;
-use crate::aside::aside;
 use crate::audit::{AuditSink, AuditTrail, EventKind, TracingSink};
 use crate::capacity::{Ledger, default_headroom};
 use crate::clock::Clock;
@@ -119,7 +118,9 @@ impl DeviceSelector {
             Self::Auto => Opened::cuda(Cuda::First),
             #[cfg(feature = "mock")]
             Self::AutoOrMock => Opened::cuda(Cuda::First).or_else(|error| {
-                aside(|| tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing"));
+                crate::aside::aside(|| {
+                    tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
+                });
                 Opened::mock(&crate::driver::mock::MockConfig::new())
             }),
             Self::Cuda(ordinal) => Opened::cuda(Cuda::Ordinal(ordinal)),
