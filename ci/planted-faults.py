@@ -3,7 +3,7 @@
 
 For each row: changes a copy of the tree by exact text (text that is not there exactly once is a failure), builds, runs the tests
 that the row names, and demands that at least one of them fails. Before anything is changed, all named tests must pass. The rows
-that name a model of tests/model.rs are built for the model checker, which looks at 400 schedules.
+that name a model of tests/model.rs are built for the model checker, which looks at 4,000 schedules.
 
 Usage: ci/planted-faults.py [--slice K/N] [NAME…] | --list | --fit (do the rows still fit the project? Builds nothing)
 """
@@ -238,7 +238,7 @@ def main(arguments):
     failed = 0
     # Two copies of one workspace must not share a target folder: their crates have the same names there.
     work = TARGET / "deep" / "planted"
-    models = {"RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} --cfg vram_model".strip(), "VRAM_MODEL_ITERATIONS": "400"}
+    models = {"RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} --cfg vram_model".strip(), "VRAM_MODEL_ITERATIONS": "4000"}
     trees = {False: Tree(work / "tree", work / "target", "mutants"), True: Tree(work / "tree", work / "model", environment=models)}
     for modelled, tree in trees.items():
         of_tree = [each for each in rows if each.is_modelled() == modelled]
