@@ -85,6 +85,7 @@ PY
     bash ci/deep.sh --self-test || status=1
     check_self_test || status=1
     python3 ci/gates.py --self-test || status=1
+    python3 ci/asides.py --self-test || status=1
     python3 ci/gpu-results.py --self-test || status=1
     if command -v shellcheck >/dev/null; then
         git ls-files .ci/run 'ci/*.sh' 'ci/deep/*.sh' 'ci/hooks/*' | xargs shellcheck -x || status=1
@@ -142,6 +143,7 @@ step_clippy() {
         echo "library with --no-default-features --features \"$features\""
         cargo clippy -p vram-residency --lib --locked --no-default-features --features "$features" -- -D warnings || return 1
     done
+    python3 ci/asides.py || return 1 # log lines and metrics hinder nothing
     python3 ci/lints.py --target-dir "$target" # each lint of Cargo.toml is in force
 }
 
