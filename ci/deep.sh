@@ -77,6 +77,14 @@ keep() {
     echo "$kept: $(($(wc -l <"$kept") - 1)) results"
 }
 
+# last_line LOG: what a part said last, in one field, and without this machine's folders: the table is committed.
+last_line() {
+    local line
+    line=$(grep -a . "$1" | tail -n 1 | tr '\t' ' ')
+    line=${line//"$target"/target} line=${line//"$root"/.} line=${line//"$HOME"/\~}
+    echo "${line:0:100}"
+}
+
 self_test_of_since() { # FOLDER: what it says of each kind of file, in a repository of a few
     local file expected found commit status=0
     local files=(src/a.rs src/a/tests.rs src/a/tests/more.rs tests/a.rs tests/data/a.txt bdd/features/a.feature ci/deep/a.sh ci/a.py
@@ -106,6 +114,8 @@ self_test() { # what --table and --keep make of rows
     here=$(git rev-parse --short HEAD)
     folder=$(mktemp -d)
     (self_test_of_since "$folder/files") || return 1
+    printf 'first\n%s\t%s\n\n' "$target/gpu-bundle and $root/a" "$HOME/b" >"$folder/log"
+    [ "$(last_line "$folder/log")" = "target/gpu-bundle and ./a ~/b" ] || return 1
     row() { printf '2026-01-01\t%s\t%s\t%s\t%s\t1\t%s\n' "$@"; }
     { echo "$heading" && row "$here" fuzz 1/1 passed old && row "$here" model 1/1 passed kept; } >"$folder/kept"
     {
@@ -166,7 +176,7 @@ for at in "${!parts[@]}"; do
         "$SKIP") word=SKIPPED ;;
         *) word=FAILED failed=$((failed + 1)) ;;
     esac
-    last=$(grep -a . "$log" | tail -n 1 | tr '\t' ' ' | cut -c1-100)
+    last=$(last_line "$log")
     [ -s "$results" ] || echo "$heading" >"$results"
     printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%F)" "$commit" "$part" "$slice" "$word" "$took" "$last" >>"$results"
     table+=("$(printf '%-18s %-6s %-8s %5d s' "$part" "$slice" "$word" "$took")")
