@@ -81,7 +81,7 @@ keep() {
 last_line() {
     local line
     line=$(grep -a . "$1" | tail -n 1 | tr '\t' ' ')
-    line=${line//"$target"/target} line=${line//"$root"/.} line=${line//"$HOME"/\~}
+    line=${line//"$target"/target} line=${line//"$root/"/./} line=${line//"$HOME/"/\~/}
     echo "${line:0:100}"
 }
 
