@@ -16,7 +16,7 @@ use crate::manager::VramManager;
 use crate::names::ShardId;
 use crate::residents::Pinned;
 use crate::seal::SealedShard;
-use crate::verify::{Coverage, Verification};
+use crate::verify::{Check, Verification};
 
 mod scope;
 
@@ -26,8 +26,8 @@ use scope::Scope;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct ExecuteOptions {
-    coverage: Option<Coverage>,
-    bracket: bool,
+    check: Option<Check>,
+    verify_after: Option<bool>,
     max_hold: Option<Duration>,
     stream: Option<StreamId>,
 }
@@ -56,15 +56,16 @@ impl std::fmt::Debug for RawStream {
 }
 
 impl ExecuteOptions {
-    /// How much of the image the check reads; the manager's own choice when not set.
-    pub const fn coverage(mut self, coverage: Coverage) -> Self {
-        self.coverage = Some(coverage);
+    /// What one check looks at, and how strongly; the manager's own choice when not set.
+    pub const fn check(mut self, check: Check) -> Self {
+        self.check = Some(check);
         self
     }
 
-    /// Whether the shard is verified once more when the execution finishes, and the result discarded on a mismatch.
-    pub const fn bracket(mut self, bracket: bool) -> Self {
-        self.bracket = bracket;
+    /// Whether `finish` verifies once more, after the work, before the result counts; a mismatch discards it. As the policy
+    /// demands when not set; asking for less than it demands is a policy violation. `renew` always verifies.
+    pub const fn verify_after(mut self, verify_after: bool) -> Self {
+        self.verify_after = Some(verify_after);
         self
     }
 
@@ -329,13 +330,67 @@ macro_rules! guard {
                 self.verified()?.read_at(offset, out)
             }
 
-            /// Waits for the engine's work, ends the execution, and says whether its result counts. Blocks.
+            /// Closes this execute and opens the next with one check: the result counts, and the shard is verified for what comes. For
+            /// chains, such as a loop of tokens: n steps that end with `renew` and then a plain [`finish`](Self::finish) cost n + 1 checks.
+            /// The check begins after the engine's work has ended, and ends before this returns. Also while the manager drains. Blocks.
+            ///
+            /// ```
+            /// # use vram_residency::{ExecuteOptions, SealedShard, VramError, VramManager};
+            /// fn tokens(manager: &VramManager, shard: &SealedShard, steps: u64) -> Result<Vec<u8>, VramError> {
+            ///     let (mut out, mut execution) = (Vec::new(), manager.begin(shard, ExecuteOptions::default())?);
+            ///     for step in 0..steps {
+            ///         let mut token = [0];
+            ///         execution.read_at(step, &mut token)?; // the engine's forward pass
+            ///         execution = execution.renew()?;
+            ///         out.push(token[0]); // only now it may leave
+            ///     }
+            ///     execution.finish()?;
+            ///     Ok(out)
+            /// }
+            /// ```
             ///
             /// # Errors
-            /// `MANAGER_STOPPED` when the manager stopped meanwhile, `SEAL_VERIFICATION_FAILED` when a bracket found a change,
+            /// As [`finish`](Self::finish), `SEAL_VERIFICATION_FAILED` also when the seal is older than its
+            /// [`max_age`](crate::ShardSpec::max_age), and `AUDIT_UNAVAILABLE`: discard the result, and what the work wrote since the last
+            /// good check (a KV cache, scratch). The chain is over.
+            pub fn renew(self) -> Result<Self, VramError> {
+                let renewed = Self::renew_all(vec![self])?.pop();
+                renewed.ok_or(VramError::Internal { what: "an execution was not renewed" })
+            }
+
+            /// [`renew`](Self::renew) for executions that belong together, in order: one check of each shard, in one batch a manager; all
+            /// results count, or none. Blocks.
+            ///
+            /// # Errors
+            /// As there, of the first that fails: discard every result. All chains are over.
+            pub fn renew_all(executions: Vec<Self>) -> Result<Vec<Self>, VramError> {
+                let (scopes, managers): (Vec<_>, Vec<_>) =
+                    executions.into_iter().map(|Self { scope, manager }| (scope, manager)).unzip();
+                let scopes = Scope::renew_all(scopes)?;
+                Ok(scopes.into_iter().zip(managers).map(|(scope, manager)| Self { scope, manager }).collect())
+            }
+
+            /// Waits for the engine's work, verifies once more if [`verify_after`](ExecuteOptions::verify_after) asks for it,
+            /// ends the execution, and says whether its result counts. Blocks.
+            ///
+            /// # Errors
+            /// `MANAGER_STOPPED` when the manager stopped meanwhile, `SEAL_VERIFICATION_FAILED` when the shard was found changed,
             /// `CUDA_ERROR`: discard the result.
             pub fn finish(self) -> Result<Verification, VramError> {
-                self.scope.finish()
+                let closed = Self::finish_all(vec![self])?.pop();
+                closed.ok_or(VramError::Internal { what: "an execution gave no verdict" })
+            }
+
+            /// Closes executions that belong together: a batch, or the parts of a set on any managers. Waits for the work of all,
+            /// then verifies where that was asked for, in one batch a manager; all results count, or none. Blocks.
+            ///
+            /// # Errors
+            /// As [`finish`](Self::finish), of the first that fails: discard every result.
+            pub fn finish_all(executions: Vec<Self>) -> Result<Vec<Verification>, VramError> {
+                // The managers live until their scopes have ended.
+                let (scopes, _managers): (Vec<_>, Vec<_>) =
+                    executions.into_iter().map(|Self { scope, manager }| (scope, manager)).unzip();
+                Scope::finish_all(scopes)
             }
         }
     };

@@ -86,7 +86,7 @@ pub use scratch::{Purpose, Scratch};
 pub use seal::SealedShard;
 pub use set::{SealedSet, check_set};
 pub use source::{ImageReader, ShardSource, SourceDigest, digest_source};
-pub use verify::{Coverage, Verification};
+pub use verify::{Check, Verification};
 
 /// The README's example compiles.
 #[cfg(doctest)]

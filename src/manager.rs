@@ -16,7 +16,7 @@ use crate::execution::{ExecuteOptions, Execution, OwnedExecution, Verified};
 use crate::scratch::{Purpose, Scratch};
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
-use crate::verify::{Coverage, Verification};
+use crate::verify::{Check, Verification};
 
 mod builder;
 mod ending;
@@ -95,7 +95,7 @@ impl VramManager {
     /// `SEAL_VERIFICATION_FAILED` (refused or changed), `STALE_HANDLE`, `CUDA_ERROR`. A change acts like a failed execute.
     pub fn verify_sealed(&self, shard: &SealedShard) -> Result<Verification, VramError> {
         self.core.reap();
-        let checked = self.core.admit(shard).and_then(|record| self.core.check(&[record], Coverage::Full, None));
+        let checked = self.core.admit(shard).and_then(|record| self.core.check(&[&record], Check::Digest, None));
         let none = VramError::Internal { what: "a check of one shard gave no verdict" };
         let verified = checked.and_then(|mut verifications| verifications.pop().ok_or(none));
         verified.inspect_err(|error| self.core.report_failed(Operation::Verify, Some(shard.id()), error))

@@ -30,11 +30,12 @@ pub struct Policy {
     stored_secret: bool,
     audit: AuditRequirement,
     clean_environment: bool,
+    verify_after: bool,
 }
 
 impl Policy {
     /// For production: a real device, an expected digest for every shard, a stored secret, an audit trail that acknowledges
-    /// durably, and no preload or injection variables.
+    /// durably, no preload or injection variables, and a check after the work as well as before it.
     pub const fn production() -> Self {
         Self {
             name: "production",
@@ -43,6 +44,7 @@ impl Policy {
             stored_secret: true,
             audit: AuditRequirement::Durable,
             clean_environment: true,
+            verify_after: true,
         }
     }
 
@@ -55,6 +57,7 @@ impl Policy {
             stored_secret: false,
             audit: AuditRequirement::BestEffort,
             clean_environment: false,
+            verify_after: false,
         }
     }
 
@@ -88,6 +91,12 @@ impl Policy {
         self
     }
 
+    /// Whether each result is held back until a check after the work has passed.
+    pub const fn require_verify_after(mut self, required: bool) -> Self {
+        self.verify_after = required;
+        self
+    }
+
     /// `production` or `development`: the table that this policy started from.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -108,6 +117,7 @@ impl Policy {
             (self.stored_secret, "a secret that is not stored is allowed"),
             (self.audit == AuditRequirement::Durable, "the audit trail need not acknowledge durably"),
             (self.clean_environment, "preload and injection variables are allowed"),
+            (self.verify_after, "results may leave without a check after the work"),
         ]
         .into_iter()
         .filter_map(|(required, words)| (!required).then_some(words))
@@ -142,6 +152,17 @@ impl Policy {
                 "the shard comes without a digest that someone vouched for; give ShardSpec::expect_digest",
             )),
             _ => Ok(()),
+        }
+    }
+
+    /// Whether a result waits for a check after the work: as it was asked for, or as this policy has it.
+    pub(crate) fn admit_verify_after(&self, asked: Option<bool>) -> Result<bool, VramError> {
+        match asked {
+            Some(false) if self.verify_after => Err(violation(
+                "verify_after",
+                "the execution asks for no check after the work; leave verify_after out, or set it to true",
+            )),
+            asked => Ok(asked.unwrap_or(self.verify_after)),
         }
     }
 
@@ -202,7 +223,7 @@ mod tests {
     #[test]
     fn every_relaxed_row_is_named() {
         assert!(Policy::production().relaxed().is_empty());
-        assert_eq!(Policy::development().relaxed().len(), 5);
+        assert_eq!(Policy::development().relaxed().len(), 6);
         assert_eq!(Policy::production().require_real_device(false).relaxed(), ["the mock device is allowed"]);
         assert_eq!(Policy::default(), Policy::production());
     }

@@ -1,6 +1,6 @@
 //! The check: seal, record, VRAM, in this order.
 //!
-//! Owns [`Verification`], [`Coverage`] and the order of the check. A seal proves that this manager made the handle; the record
+//! Owns [`Verification`], [`Check`] and the order of the check. A seal proves that this manager made the handle; the record
 //! says what must be resident; VRAM is digested and compared with the record, never with what was presented. A call may share
 //! the result of a check that began after it, and of no other: nothing else is ever reused.
 
@@ -8,30 +8,29 @@ use std::time::{Duration, Instant};
 
 use crate::audit::{EventKind, VerificationFailure};
 use crate::core::Core;
-use crate::device::DigestFailure;
+use crate::device::{DigestFailure, Event};
 use crate::digest::{Digest, TreeDigest, first_difference};
-use crate::driver::EventId;
 use crate::error::{BadRange, RefusalReason, VramError};
 use crate::names::ShardId;
 use crate::residents::{Absent, Pinned, Record, Resident};
 use crate::seal::SealedShard;
 use crate::telemetry::Outcome;
 
-/// How much of an image one check reads.
+/// What one check looks at, and how strongly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Coverage {
-    /// All of it.
+pub enum Check {
+    /// All bytes, by the SHA-256 tree.
     #[default]
-    Full,
+    Digest,
 }
 
-impl Coverage {
-    /// The word used in events: `full`.
+impl Check {
+    /// The word used in events: `digest`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Full => "full",
+            Self::Digest => "digest",
         }
     }
 }
@@ -46,8 +45,8 @@ pub struct Verification {
     pub digest: Digest,
     /// Bytes of the image.
     pub bytes: u64,
-    /// How much of it was read.
-    pub coverage: Coverage,
+    /// How it was checked.
+    pub check: Check,
     /// How long the caller waited for the check, from the seal to the verdict.
     pub duration: Duration,
 }
@@ -126,9 +125,9 @@ impl Core {
     /// Of the first shard that fails; each one that failed is quarantined.
     pub(crate) fn check(
         &self,
-        records: &[Pinned],
-        coverage: Coverage,
-        after: Option<EventId>,
+        records: &[&Pinned],
+        check: Check,
+        after: Option<&Event>,
     ) -> Result<Vec<Verification>, VramError> {
         let started = Instant::now();
         for record in records {
@@ -141,7 +140,7 @@ impl Core {
         let mut outcome = Ok(());
         let mut verifications = Vec::with_capacity(records.len());
         for (record, checked) in records.iter().zip(checked) {
-            match self.judge(record, checked, coverage, started) {
+            match self.judge(record, checked, check, started) {
                 Ok(verification) => verifications.push(verification),
                 Err(error) => outcome = outcome.and(Err(error)), // the first error stays; every failure is acted on
             }
@@ -150,7 +149,12 @@ impl Core {
     }
 
     /// Digests every record's image, or finds that a check which began after this call has just done so.
-    fn digest_all(&self, records: &[Pinned], after: Option<EventId>) -> Result<Vec<Checked>, VramError> {
+    ///
+    /// A check is shared by whoever called before it began: what a caller's own stream held has to have run by then, and an
+    /// execute that is closed has waited for its work before it calls. It is counted by ticks, which are drawn after both.
+    fn digest_all(&self, records: &[&Pinned], after: Option<&Event>) -> Result<Vec<Checked>, VramError> {
+        // Where the stream holds something, only a launch behind it will do. An error is told by that launch.
+        let after = after.filter(|event| !event.has_passed().unwrap_or(false)).map(Event::id);
         let calls: Vec<u64> = records.iter().map(|record| record.tick()).collect();
         // Locked in slot order, so that two batches cannot wait for each other.
         let mut order: Vec<(u32, usize)> = records.iter().enumerate().map(|(at, record)| (record.slot(), at)).collect();
@@ -186,7 +190,7 @@ impl Core {
         &self,
         record: &Record,
         checked: Checked,
-        coverage: Coverage,
+        check: Check,
         started: Instant,
     ) -> Result<Verification, VramError> {
         let bytes = record.image.bytes();
@@ -211,14 +215,14 @@ impl Core {
             shard: record.id.clone(),
             digest: record.sealed.digest,
             bytes,
-            coverage,
+            check,
             duration: started.elapsed(),
         };
         self.trail.emit(EventKind::SealVerified {
             shard: verification.shard.clone(),
             digest: verification.digest,
             bytes: verification.bytes,
-            coverage: coverage.as_str().to_owned(),
+            check: check.as_str().to_owned(),
             duration: verification.duration,
         });
         Ok(verification)
@@ -257,7 +261,7 @@ impl Core {
 }
 
 /// Waits for one launch, and remembers when it began if it found everything as sealed.
-fn collect(record: Option<&Pinned>, resident: &mut Resident, launch: Result<Option<u64>, DigestFailure>) -> Checked {
+fn collect(record: Option<&&Pinned>, resident: &mut Resident, launch: Result<Option<u64>, DigestFailure>) -> Checked {
     match launch {
         Ok(None) => Checked::Shared,
         Err(failure) => Checked::Found(Err(failure)),

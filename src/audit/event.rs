@@ -141,7 +141,7 @@ pub enum EventKind {
         /// Bytes that were read.
         bytes: u64,
         /// How much of the image was read.
-        coverage: String,
+        check: String,
         /// How long it took.
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
@@ -405,7 +405,7 @@ impl EventKind {
             Self::SealVerificationFailed { first_bad: Some(BadRange { tensor: Some(tensor), .. }), .. } => {
                 text::bound(tensor);
             }
-            Self::SealVerified { coverage: foreign, .. } | Self::PolicyViolation { problem: foreign, .. } => {
+            Self::SealVerified { check: foreign, .. } | Self::PolicyViolation { problem: foreign, .. } => {
                 text::bound(foreign);
             }
             _ => {}

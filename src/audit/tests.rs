@@ -64,7 +64,7 @@ fn samples() -> Vec<EventKind> {
             write_protected: true,
             duration,
         },
-        EventKind::SealVerified { shard: shard(), digest, bytes, coverage: "full".to_owned(), duration },
+        EventKind::SealVerified { shard: shard(), digest, bytes, check: "digest".to_owned(), duration },
         EventKind::SealRefused { shard: Some(shard()), reason: RefusalReason::Forged, suppressed: 3 },
         EventKind::SealVerificationFailed {
             shard: shard(),
@@ -439,7 +439,7 @@ fn foreign_text_is_bounded_wherever_it_occurs() {
             shard: shard(),
             digest: Digest::from_bytes([5; 32]),
             bytes: 1,
-            coverage: long(),
+            check: long(),
             duration: Duration::ZERO,
         },
     ] {

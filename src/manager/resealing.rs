@@ -8,7 +8,7 @@ use crate::error::VramError;
 use crate::residents::{Absent, Record, Resident};
 use crate::seal::{SealMessage, SealedShard};
 use crate::sync::Mutex;
-use crate::verify::Coverage;
+use crate::verify::Check;
 
 impl Core {
     /// Verifies a shard and puts it under a new generation; see `VramManager::reseal`.
@@ -22,7 +22,7 @@ impl Core {
         let started = Instant::now();
         self.permit()?;
         let records = [self.admit(sealed)?];
-        self.check(&records, Coverage::Full, None)?;
+        self.check(&records.each_ref(), Check::Digest, None)?;
         if records.iter().any(|record| self.residents.is_shared(record)) {
             return Err(self.absent(sealed, Absent::Busy)); // before a seal is announced that will not be
         }
@@ -55,7 +55,7 @@ impl Core {
             Ok(()) => Ok(renewed),
             Err(Absent::Failed) => {
                 // Somebody else's check found a change meanwhile; this call repeats it.
-                self.check(&[self.admit(sealed)?], Coverage::Full, None)?;
+                self.check(&[&self.admit(sealed)?], Check::Digest, None)?;
                 Err(self.absent(sealed, Absent::Busy))
             }
             Err(absent) => Err(self.absent(sealed, absent)),

@@ -193,7 +193,7 @@ fn stray_write(sealed: &Sealed, bracket: bool, stray: bool, answers: &Answers) -
     let own = sealed.machine.alloc(4096);
     let stream = sealed.machine.stream(&sealed.manager);
     // SAFETY: the stream belongs to the device and lives until the execution has ended.
-    let options = unsafe { ExecuteOptions::default().bracket(bracket).on_stream(stream.raw()) };
+    let options = unsafe { ExecuteOptions::default().verify_after(bracket).on_stream(stream.raw()) };
     let execution = sealed.manager.begin(&sealed.shard, options).unwrap();
     let value = !sealed.bytes[VICTIM as usize];
     match (stray, &alias) {

@@ -82,12 +82,12 @@ fn events_carry_their_fields() {
     assert_eq!((&id, digest, length, origin), (shard.id(), shard.digest(), 70_000, Origin::Measured));
     assert!(write_protected && duration > Duration::ZERO);
     rig.execute(&shard).0.unwrap();
-    let EventKind::SealVerified { digest, bytes: length, coverage, duration, .. } =
+    let EventKind::SealVerified { digest, bytes: length, check, duration, .. } =
         event_named(&rig, "seal_verified").kind
     else {
         panic!()
     };
-    assert_eq!((digest, length, coverage.as_str()), (shard.digest(), 70_000, "full"));
+    assert_eq!((digest, length, check.as_str()), (shard.digest(), 70_000, "digest"));
     assert!(duration > Duration::ZERO);
     let EventKind::ExecuteFinished { outcome, .. } = event_named(&rig, "execute_finished").kind else { panic!() };
     assert_eq!(outcome, ExecuteOutcome::Finished);

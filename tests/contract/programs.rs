@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 use vram_residency::{
-    Adopted, Coverage, DeviceSelector, Digest, ExecuteOptions, MockConfig, OwnedExecution, Policy, RawRegion,
-    SealedShard, SetId, ShardId, ShardSource, ShardSpec, VramError, VramManager, WorkerId, WorkerSecret, check_set,
+    Adopted, Check, DeviceSelector, Digest, ExecuteOptions, MockConfig, OwnedExecution, Policy, RawRegion, SealedShard,
+    SetId, ShardId, ShardSource, ShardSpec, VramError, VramManager, WorkerId, WorkerSecret, check_set,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub fn tensor_parallel(parts: &[&[u8]]) -> Result<u64, AppError> {
     }
     let pairs: Vec<_> = ranks.iter().map(|(manager, shard)| (manager, shard)).collect();
     check_set(&pairs)?;
-    let options = || ExecuteOptions::default().coverage(Coverage::Full).bracket(true);
+    let options = || ExecuteOptions::default().check(Check::Digest).verify_after(true);
     let executions = std::thread::scope(|scope| {
         let begun: Vec<_> =
             pairs.iter().map(|(manager, shard)| scope.spawn(move || manager.begin(shard, options()))).collect();

@@ -60,7 +60,7 @@ fn expected(error: &VramError) {
 impl Worker<'_> {
     fn options(&mut self) -> ExecuteOptions {
         let options = if self.dice.below(3) == 0 { on(self.stream) } else { ExecuteOptions::default() };
-        options.bracket(self.dice.below(4) == 0)
+        options.verify_after(self.dice.below(4) == 0)
     }
 
     fn use_common(&mut self) {

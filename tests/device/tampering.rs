@@ -167,7 +167,7 @@ fn a_change_during_an_execution() {
         let bytes = noise(100_000, 10);
         let shard = bench.seal("a", &bytes);
         let address = bench.address(&shard);
-        let run = bench.manager.begin(&shard, ExecuteOptions::default().bracket(bracket)).unwrap();
+        let run = bench.manager.begin(&shard, ExecuteOptions::default().verify_after(bracket)).unwrap();
         bench.flip(address + 12_345, 1);
         match (bracket, run.finish()) {
             (false, Ok(_)) => drop(bench.assert_refused(&shard)),

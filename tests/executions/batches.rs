@@ -177,7 +177,7 @@ fn a_bracket_discards_the_result_of_work_over_bytes_that_changed() {
         let rig = Rig::lenient();
         let (a, b) = (rig.seal("a", &noise(9000, 1)), rig.seal("b", &noise(9000, 2)));
         let begin = |bracket| -> Vec<Execution<'_>> {
-            let options = options().bracket(bracket);
+            let options = options().verify_after(bracket);
             if batch {
                 rig.manager.begin_all(&[&a, &b], options).unwrap()
             } else {
@@ -210,10 +210,10 @@ fn a_bracket_that_the_device_cannot_make_discards_too() {
     // covers: VER-6 VER-11
     let rig = Rig::new();
     let shard = rig.seal("a", &noise(9000, 1));
-    let guard = rig.manager.begin(&shard, options().bracket(true)).unwrap();
+    let guard = rig.manager.begin(&shard, options().verify_after(true)).unwrap();
     rig.config.fail(Fault::call(MockCall::Digest)).unwrap();
     assert_error!(guard.finish(), VramError::Device(_));
-    let guard = rig.manager.begin(&shard, options().bracket(true)).unwrap();
+    let guard = rig.manager.begin(&shard, options().verify_after(true)).unwrap();
     rig.config.fail(Fault::DigestSkipped).unwrap();
     assert_error!(guard.finish(), VramError::DeviceUntrusted { .. });
     assert_eq!(outcomes(&rig), [ExecuteOutcome::Discarded; 2]);

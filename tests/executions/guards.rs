@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vram_residency::{
-    Coverage, EventKind, ExecuteOptions, ExecuteOutcome, OwnedExecution, RawStream, ShardSource, VramError,
+    Check, EventKind, ExecuteOptions, ExecuteOutcome, OwnedExecution, RawStream, ShardSource, VramError,
 };
 
 use crate::support::{self, Rig, assert_clean, noise, spec};
@@ -176,10 +176,10 @@ fn a_dropped_guard_and_two_guards_of_one_shard_are_reported_each_once() {
 #[test]
 fn options_are_kept_and_a_verified_shard_says_what_it_is() {
     // covers: VER-1
-    let all = ExecuteOptions::default().bracket(true).max_hold(Duration::from_secs(9));
-    assert_eq!(all.clone().coverage(Coverage::Full), all.coverage(Coverage::Full).bracket(true));
-    assert_ne!(ExecuteOptions::default().bracket(true).coverage(Coverage::Full), ExecuteOptions::default());
-    assert_eq!(Coverage::Full.as_str(), "full");
+    let all = ExecuteOptions::default().verify_after(true).max_hold(Duration::from_secs(9));
+    assert_eq!(all.clone().check(Check::Digest), all.check(Check::Digest).verify_after(true));
+    assert_ne!(ExecuteOptions::default().verify_after(true).check(Check::Digest), ExecuteOptions::default());
+    assert_eq!(Check::Digest.as_str(), "digest");
     let rig = Rig::new();
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, ExecuteOptions::default()).unwrap();

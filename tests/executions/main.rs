@@ -1,9 +1,10 @@
-//! Executions: guards that travel, batches, brackets, engine streams, holding times, and checks that are shared.
+//! Executions: guards that travel, batches, chains, engine streams, holding times, and checks that are shared.
 
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::redundant_pub_crate)]
 
 mod batches;
+mod chains;
 mod endings;
 mod guards;
 mod sharing;

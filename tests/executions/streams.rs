@@ -95,10 +95,10 @@ fn a_bracket_sees_what_the_engine_enqueued_during_the_work() {
     let rig = Rig::lenient_writable();
     let stream = rig.controls().engine_stream().unwrap();
     let shard = rig.seal("a", &[9; 5000]);
-    let guard = rig.manager.begin(&shard, on(&stream).bracket(true)).unwrap();
+    let guard = rig.manager.begin(&shard, on(&stream).verify_after(true)).unwrap();
     stream.enqueue_write(&shard, 0, 5000, 9).unwrap();
     guard.finish().unwrap();
-    let guard = rig.manager.begin(&shard, on(&stream).bracket(true)).unwrap();
+    let guard = rig.manager.begin(&shard, on(&stream).verify_after(true)).unwrap();
     stream.enqueue_write(&shard, 4999, 1, 8).unwrap();
     assert_error!(guard.finish(), VramError::IntegrityFailure { .. });
     assert_eq!(outcomes(&rig), [ExecuteOutcome::Finished, ExecuteOutcome::Discarded]);

@@ -255,7 +255,7 @@ fn an_execution_that_ends_after_the_stop_gives_no_result() {
             }
             let begun = match number {
                 1 => manager.begin(&good, ExecuteOptions::default()),
-                _ => manager.begin(&good, ExecuteOptions::default().bracket(true)),
+                _ => manager.begin(&good, ExecuteOptions::default().verify_after(true)),
             };
             match begun {
                 Ok(run) => {

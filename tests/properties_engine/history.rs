@@ -147,7 +147,7 @@ impl Model {
             }
             Step::Begin(at, bracket) => {
                 let Some(at) = self.pick(*at) else { return };
-                let begun = manager.begin_owned(&self.live[at].shard, ExecuteOptions::default().bracket(*bracket));
+                let begun = manager.begin_owned(&self.live[at].shard, ExecuteOptions::default().verify_after(*bracket));
                 self.checked(&[at], true, &begun);
                 if let Ok(guard) = begun {
                     self.live[at].guards += 1;

@@ -246,7 +246,7 @@ proptest! {
                 wanted.push(&shards[doubled.index(shards.len())]);
             }
             let good = doubled.is_none() && parts.iter().all(|(_, changed)| !changed);
-            let begun = rig.manager.begin_all(&wanted, ExecuteOptions::default().bracket(bracket));
+            let begun = rig.manager.begin_all(&wanted, ExecuteOptions::default().verify_after(bracket));
             prop_assert_eq!(begun.is_ok(), good);
             if let Ok(guards) = begun {
                 for shard in &shards {
@@ -284,7 +284,7 @@ proptest! {
             let good = apply(&before);
             // SAFETY: the stream is of this manager's device; every guard has ended and been reaped before it goes.
             let options = || unsafe { ExecuteOptions::default().on_stream(stream.raw()) };
-            let begun = rig.manager.begin(&shard, options().bracket(true));
+            let begun = rig.manager.begin(&shard, options().verify_after(true));
             prop_assert_eq!(begun.is_ok(), good, "{:?}", begun);
             if let Ok(guard) = begun {
                 let good = apply(&during);

@@ -65,7 +65,7 @@ impl<'a> Worker<'a> {
 
     fn options(&mut self) -> ExecuteOptions {
         let options = ExecuteOptions::default()
-            .bracket(self.dice.below(3) == 0)
+            .verify_after(self.dice.below(3) == 0)
             .max_hold(Duration::from_micros(self.dice.below(2000)));
         // SAFETY: the stream is of this manager's device and outlives every guard.
         if self.dice.below(3) == 0 { unsafe { options.on_stream(self.stream.raw()) } } else { options }

@@ -37,7 +37,7 @@ fn begin_on_stream(world: &mut World, names: String) {
 
 #[when(expr = "I begin bracketed the batch {}")]
 fn begin_bracketed(world: &mut World, names: String) {
-    begin(world, &names, ExecuteOptions::default().bracket(true));
+    begin(world, &names, ExecuteOptions::default().verify_after(true));
 }
 
 #[when("the batch finishes")]

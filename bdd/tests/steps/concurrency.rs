@@ -74,7 +74,7 @@ fn batches(world: &mut World, threads: usize, times: usize, names: String) {
             order.reverse();
         }
         // Half of each order looks once more at the end.
-        let options = || ExecuteOptions::default().bracket(thread % 4 > 1);
+        let options = || ExecuteOptions::default().verify_after(thread % 4 > 1);
         (0..times).try_for_each(|_| {
             let guards = manager.begin_all(&order, options())?;
             assert_eq!(guards.len(), order.len(), "all begin");

@@ -27,7 +27,7 @@ fn take(world: &mut World, name: String) {
 
 #[when(expr = "I take a bracketed guard of {word}")]
 fn take_bracketed(world: &mut World, name: String) {
-    begin(world, &name, ExecuteOptions::default().bracket(true));
+    begin(world, &name, ExecuteOptions::default().verify_after(true));
 }
 
 #[when(expr = "I take a guard of {word} on the engine's stream")]
@@ -38,7 +38,7 @@ fn take_on_stream(world: &mut World, name: String) {
 
 #[when(expr = "I take a bracketed guard of {word} on the engine's stream")]
 fn take_bracketed_on_stream(world: &mut World, name: String) {
-    let options = world.stream().options().bracket(true);
+    let options = world.stream().options().verify_after(true);
     begin(world, &name, options);
 }
 
