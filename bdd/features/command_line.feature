@@ -14,8 +14,9 @@ Feature: Command line
     And the trail is
       """
       manager_started vram_allocated vram_sealed
-      seal_verified execute_started execute_finished
-      seal_verified execute_started execute_finished
+      seal_verified execute_started
+      seal_verified execute_finished execute_started
+      seal_verified execute_finished
       vram_wiped vram_deallocated manager_draining manager_stopped
       """
     And nothing is left
@@ -184,8 +185,9 @@ Feature: Command line
     And the trail is
       """
       manager_started vram_allocated vram_sealed vram_allocated vram_sealed
-      seal_verified seal_verified execute_started execute_started execute_finished execute_finished
-      seal_verified seal_verified execute_started execute_started execute_finished execute_finished
+      seal_verified seal_verified execute_started execute_started
+      seal_verified seal_verified execute_finished execute_finished execute_started execute_started
+      seal_verified seal_verified execute_finished execute_finished
       vram_wiped vram_deallocated vram_wiped vram_deallocated manager_draining manager_stopped
       """
     And nothing is left

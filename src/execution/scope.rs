@@ -154,6 +154,9 @@ impl Scope {
     /// Waits for all that the executes enqueued, then checks what has to be checked, then looks whether the results count.
     fn close(scopes: &mut [Self], closing: Closing) -> Result<(), VramError> {
         scopes.iter_mut().try_for_each(|scope| scope.wait(closing))?;
+        if closing == Closing::Renew {
+            scopes.iter().try_for_each(Self::counts)?; // what is lost already needs no check
+        }
         // A set may lie on several devices; each manager checks its own in one batch.
         let mut managers: Vec<Arc<Core>> = Vec::new();
         for scope in scopes.iter() {

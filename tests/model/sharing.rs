@@ -272,6 +272,46 @@ fn an_execution_that_ends_after_the_stop_gives_no_result() {
 }
 
 #[test]
+fn after_a_flip_no_link_of_a_chain_gives_a_result_however_checks_are_shared() {
+    explore(|| {
+        let rig = Rig::stopping();
+        let shard = Arc::new(rig.seal("a"));
+        let flipped = Arc::new(AtomicBool::new(false));
+        let (shared, flag) = (Arc::clone(&shard), Arc::clone(&flipped));
+        rig.on_threads(3, move |manager, number| {
+            if number == 0 {
+                manager.mock_controls().unwrap().flip_bit(&shared, 77, 1).unwrap();
+                flag.store(true, Ordering::SeqCst);
+                return;
+            }
+            let stream = manager.mock_controls().unwrap().engine_stream().unwrap();
+            // SAFETY: the stream is of this device and lives until the chain has ended.
+            let on_stream = unsafe { ExecuteOptions::default().on_stream(stream.raw()) };
+            let options = if number == 1 { ExecuteOptions::default() } else { on_stream };
+            let mut before = flag.load(Ordering::SeqCst);
+            let mut link = manager.begin(&shared, options);
+            for _ in 0..2 {
+                match link {
+                    Ok(run) => {
+                        assert!(!before, "a link over bytes that had changed before its check was asked for");
+                        before = flag.load(Ordering::SeqCst);
+                        link = run.renew();
+                    }
+                    Err(error) => {
+                        let refused =
+                            matches!(error, VramError::IntegrityFailure { .. } | VramError::ManagerStopped { .. });
+                        assert!(refused, "{error:?}");
+                        return;
+                    }
+                }
+            }
+            assert!(!(before && link.is_ok()), "a result over bytes that had changed before its check was asked for");
+        });
+        rig.close();
+    });
+}
+
+#[test]
 fn calls_that_share_a_check_all_learn_what_it_found() {
     explore(|| {
         let rig = Rig::stopping();

@@ -195,6 +195,23 @@ impl Model {
                     });
                 }
             }
+            Step::Renew(at) => {
+                if self.guards.is_empty() {
+                    return;
+                }
+                let (number, after, guard) = self.guards.swap_remove(usize::from(*at) % self.guards.len());
+                let at = self.live.iter().position(|live| live.shard.id() == &name(&format!("s{number}"))).unwrap();
+                self.tally.finished += 1;
+                let renewed = guard.renew();
+                self.checked(&[at], true, &renewed);
+                match renewed {
+                    Ok(guard) => {
+                        self.tally.started += 1;
+                        self.guards.push((number, after, guard));
+                    }
+                    Err(_) => self.live[at].guards -= 1,
+                }
+            }
             Step::Abandon(at) => {
                 if self.guards.is_empty() {
                     return;

@@ -3,7 +3,6 @@
 //! Owns [`Sealed`] and [`Image`], which put the parts of an image together again. Promises that all parts are verified in one batch
 //! before anything is read, and that a read gives the same bytes however the image is cut.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use vram_residency::{ExecuteOptions, Execution, Layout, SealedShard, TensorInfo, VramError, VramManager};
@@ -28,20 +27,17 @@ impl Sealed {
     /// Verifies every part, then opens the image.
     pub(crate) fn begin<'a>(&'a self, manager: &'a VramManager) -> Result<Image<'a>, VramError> {
         let shards: Vec<_> = self.shards.iter().collect();
-        let parts = manager.begin_all(&shards, ExecuteOptions::default())?.into();
-        Ok(Image { parts, split: self.split.as_ref(), ended: 0, took: Duration::ZERO })
+        let parts = manager.begin_all(&shards, ExecuteOptions::default().verify_after(true))?;
+        Ok(Image { parts, split: self.split.as_ref() })
     }
 }
 
-/// An image whose every byte has been verified. It is read forward.
+/// An image whose every byte has been verified. What was read of it counts once [`renew`](Self::renew) or
+/// [`finish`](Self::finish) has verified it again.
 #[derive(Debug)]
 pub(crate) struct Image<'a> {
-    /// The executions that have not ended.
-    parts: VecDeque<Execution<'a>>,
+    parts: Vec<Execution<'a>>,
     split: Option<&'a Split>,
-    /// How many parts have been read and ended: an execution that was read holds a staging buffer, and parts may be many.
-    ended: u64,
-    took: Duration,
 }
 
 /// A tensor, or the whole image where no tensors are known.
@@ -67,28 +63,23 @@ pub(crate) fn regions(layout: &Layout) -> Vec<Region<'_>> {
 impl Image<'_> {
     /// What lies where in the whole image.
     pub(crate) fn layout(&self) -> Result<Layout, VramError> {
-        match (self.split, self.parts.front()) {
+        match (self.split, self.parts.first()) {
             (Some(split), _) => Ok(split.layout.clone()),
             (None, Some(whole)) => Ok(whole.verified()?.layout().clone()),
             (None, None) => Err(VramError::Internal { what: "an image has no part" }),
         }
     }
 
-    /// Copies bytes of the image out of VRAM, from `offset` on, out of as many parts as they lie in. The executions of parts that
-    /// lie before them end here, so offsets must not go back.
-    pub(crate) fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
+    /// Copies bytes of the image out of VRAM, from `offset` on, out of as many parts as they lie in.
+    pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
+        const NOWHERE: VramError = VramError::Internal { what: "a read leaves the image" };
         let part_bytes = self.split.map_or(u64::MAX, Split::part_bytes);
         let (mut offset, mut rest) = (offset, out);
         while !rest.is_empty() {
-            let nowhere = || VramError::Internal { what: "a read leaves the image, or goes back in it" };
-            let (index, inside) =
-                offset.checked_div(part_bytes).zip(offset.checked_rem(part_bytes)).ok_or_else(nowhere)?;
-            while self.ended < index {
-                self.end_first()?;
-            }
-            let part = self.parts.front().filter(|_| self.ended == index).ok_or_else(nowhere)?;
+            let (index, inside) = offset.checked_div(part_bytes).zip(offset.checked_rem(part_bytes)).ok_or(NOWHERE)?;
+            let part = usize::try_from(index).ok().and_then(|index| self.parts.get(index)).ok_or(NOWHERE)?;
             let bytes = usize::try_from(part_bytes.saturating_sub(inside)).unwrap_or(usize::MAX).min(rest.len());
-            let (piece, behind) = rest.split_at_mut_checked(bytes).ok_or_else(nowhere)?;
+            let (piece, behind) = rest.split_at_mut_checked(bytes).ok_or(NOWHERE)?;
             part.read_at(inside, piece)?;
             offset = offset.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
             rest = behind;
@@ -96,20 +87,20 @@ impl Image<'_> {
         Ok(())
     }
 
-    /// Ends the executions that are left. What was read counts only if this succeeds, as the ends before did. Returns how long
-    /// the batch of checks took.
-    pub(crate) fn finish(mut self) -> Result<Duration, VramError> {
-        while !self.parts.is_empty() {
-            self.end_first()?;
-        }
-        Ok(self.took)
+    /// How long the last check took, of all parts in one batch.
+    pub(crate) fn checked_in(&self) -> Duration {
+        self.parts.iter().map(|part| part.verification().duration).max().unwrap_or_default()
     }
 
-    fn end_first(&mut self) -> Result<(), VramError> {
-        let first = self.parts.pop_front().ok_or(VramError::Internal { what: "a part that is not there ends" })?;
-        self.took = self.took.max(first.finish()?.duration);
-        self.ended = self.ended.saturating_add(1);
-        Ok(())
+    /// Verifies every part again: what was read counts, and the next execute is open.
+    pub(crate) fn renew(self) -> Result<Self, VramError> {
+        Ok(Self { parts: Execution::renew_all(self.parts)?, split: self.split })
+    }
+
+    /// Verifies every part again: what was read counts. Returns how long the check took.
+    pub(crate) fn finish(self) -> Result<Duration, VramError> {
+        let parts = Execution::finish_all(self.parts)?;
+        Ok(parts.iter().map(|part| part.duration).max().unwrap_or_default())
     }
 }
 
@@ -120,7 +111,7 @@ mod tests {
     use vram_residency::{DeviceSelector, MockConfig, Policy, ShardSource, WorkerId, WorkerSecret};
 
     #[test]
-    fn parts_are_read_as_one_and_ended_one_by_one() {
+    fn parts_are_read_as_one_and_count_together() {
         // covers: SEAL-8
         let manager = VramManager::builder(WorkerId::new("w").unwrap(), WorkerSecret::random().unwrap())
             .device(DeviceSelector::Mock(MockConfig::new()))
@@ -133,23 +124,20 @@ mod tests {
         let shards = split.seal(&manager, "m", source(), true, &signals).unwrap();
         let sealed = Sealed { name: "m".to_owned(), shards, split: Some(split) };
 
-        let mut image = sealed.begin(&manager).unwrap();
-        let mut found = vec![0; 4000];
+        let image = sealed.begin(&manager).unwrap();
+        let mut found = vec![0; 10_000];
         image.read_at(0, &mut found).unwrap();
-        assert_eq!((found.as_slice(), image.parts.len()), (&bytes[..4000], 3));
-        image.read_at(4000, &mut found).unwrap();
-        assert_eq!((found.as_slice(), image.parts.len()), (&bytes[4000..8000], 2));
-        image.read_at(0, &mut found).unwrap_err();
-        found.truncate(2000);
-        image.read_at(8000, &mut found).unwrap();
-        assert_eq!((found.as_slice(), image.parts.len()), (&bytes[8000..], 1));
+        assert!(found == bytes && image.checked_in() > Duration::ZERO);
+        image.read_at(4090, &mut found[..10]).unwrap();
+        assert_eq!(found[..10], bytes[4090..4100]);
         image.read_at(9999, &mut [0; 2]).unwrap_err();
-        assert!(image.finish().unwrap() > Duration::ZERO);
+        assert!(image.renew().unwrap().finish().unwrap() > Duration::ZERO);
 
         // A bit of the last part is enough that nothing of the first is read.
         let last = &sealed.shards[2];
+        let image = sealed.begin(&manager).unwrap();
         manager.mock_controls().unwrap().flip_bit(last, 7, 0).unwrap();
-        let error = sealed.begin(&manager).unwrap_err();
+        let error = image.renew().unwrap_err();
         assert!(matches!(&error, VramError::IntegrityFailure { shard, .. } if shard == last.id()), "{error}");
     }
 }

@@ -44,11 +44,7 @@ pub(crate) struct Summary {
 }
 
 /// Reads regions of a verified image, in its order.
-pub(crate) fn summarize(
-    image: &mut Image<'_>,
-    regions: &[Region<'_>],
-    signals: &Signals,
-) -> Result<Vec<Summary>, Failure> {
+pub(crate) fn summarize(image: &Image<'_>, regions: &[Region<'_>], signals: &Signals) -> Result<Vec<Summary>, Failure> {
     let longest = regions.iter().map(|region| region.bytes).max().unwrap_or(0);
     let mut buffer = Zeroizing::new(vec![0; usize::try_from(longest).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)]);
     regions

@@ -129,7 +129,7 @@ fn every_part_is_verified_before_anything_is_executed() {
     let arguments = ["run", path.to_str().unwrap(), "--part-bytes", "8192", "--executes", "2", "--json"];
     let ended = common::end(common::command(arguments).env("RUST_LOG", "vram_residency::audit=info").spawn().unwrap());
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    for (event, times) in [("vram_sealed", 3), ("seal_verified", 6), ("execute_finished", 6), ("vram_wiped", 3)] {
+    for (event, times) in [("vram_sealed", 3), ("seal_verified", 9), ("execute_finished", 6), ("vram_wiped", 3)] {
         assert_eq!(events(&ended, event), times, "{event} in {}", ended.stderr);
     }
     let order: Vec<_> = ended
@@ -137,7 +137,9 @@ fn every_part_is_verified_before_anything_is_executed() {
         .lines()
         .filter_map(|line| ["seal_verified", "execute_finished"].iter().find(|event| line.contains(*event)))
         .collect();
-    for batch in order.chunks(6) {
+    // One batch before, and one behind each execute.
+    assert_eq!(order[..3], [&"seal_verified"; 3]);
+    for batch in order[3..].chunks(6) {
         assert_eq!(batch[..3], [&"seal_verified"; 3]);
         assert_eq!(batch[3..], [&"execute_finished"; 3]);
     }

@@ -196,7 +196,7 @@ fn audit_events_are_seen_when_asked_for() {
         ("manager_started", 1),
         ("vram_allocated", 1),
         ("vram_sealed", 1),
-        ("seal_verified", 2),
+        ("seal_verified", 3), // before, between and behind
         ("execute_started", 2),
         ("execute_finished", 2),
         ("vram_wiped", 1),
