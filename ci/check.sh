@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check besides `cargo test`: ci/check.sh [STEP…]   (no STEP: all of them; `ci/check.sh --list` names them)
 # Each step runs on its own and is timed. A step that cannot run here is listed as skipped, by name, and never as passed.
-# covers: ASR-5 ASR-7
+# covers: ASR-7
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 

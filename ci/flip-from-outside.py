@@ -2,18 +2,21 @@
 """Changes one bit of a running worker's sealed weights from outside the process, and expects the worker to refuse and stop.
 
 The mock device keeps its memory in the worker's address space, so root can reach it as a fault in VRAM would: behind the back
-of every line of the crate. Four cases for each layout:
+of every line of the crate. Five cases for each layout:
 
   flip     stop the worker between instructions, find 64 bytes of a large tensor in its memory: they must be there exactly once
            (a second copy would mean that weights live in host RAM too), change one bit, let it run on. It must exit with status
            3, after a critical `seal_verification_failed`, without starting another execute.
+  live     change one bit of the resident copy while the worker runs, at a random moment or right behind the first
+           `execute_started`, --live times: each time status 3 and one critical event, and no execute counts whose closing check
+           began after the change.
   twin     the same without the change: it must succeed.
   calm     stop it and let it run on without a change: it must succeed, so that the stopping is not what the flip case sees.
   replace  overwrite, then replace, the model's file after sealing: what the worker prints must not change.
 
-covers: RES-1 VER-1 VER-4 VER-5
+covers: RES-1 VER-1 VER-4 VER-5 VER-15
 
-Usage: ci/flip-from-outside.py --worker PATH [--model FILE] [--layout file|tensors]… [--seed N]
+Usage: ci/flip-from-outside.py --worker PATH [--model FILE] [--layout file|tensors]… [--seed N] [--live N]
 Without --model: MiniLM when ci/fetch-minilm.sh can fetch it, else a generated file of random weights.
 """
 
@@ -85,6 +88,17 @@ class Worker:
         """The positions, among the lines so far, of every occurrence of an event."""
         pattern = re.compile(rf"\b{event}\b")
         return [at for at, line in enumerate(list(self.events)) if pattern.search(line)]
+
+    def records(self):
+        """The audit events so far."""
+        found = (re.search(r' record=("\{.*\}")$', line) for line in list(self.events))
+        return [json.loads(json.loads(record.group(1))) for record in found if record]
+
+    def wait_for_event(self, event):
+        until = time.monotonic() + PATIENCE
+        while not self.places(event):
+            expect(self.process.poll() is None and time.monotonic() < until, f"no {event}:\n" + self.tail())
+            time.sleep(0.0005)
 
     def wait_for_executes(self, count):
         until = time.monotonic() + PATIENCE
@@ -231,6 +245,47 @@ def case_flip(options, rng, model, layout):
         return f"bit {bit} of byte {at + offset} ({name}) found after {len(finished)} executes, picks {counts}"
 
 
+def resident(pid, needle, image_bytes):
+    """The address of a piece in the one area that is large enough for the image: what is read passes through smaller ones."""
+    areas = [(begin, end) for begin, end, _ in memory_areas(pid) if end - begin >= image_bytes]
+    hits = [hit for hit in find(pid, needle) if any(begin <= hit < end for begin, end in areas)]
+    expect(len(hits) == 1, f"{len(hits)} resident copies of 64 bytes of the weights")
+    return hits[0]
+
+
+def live_once(options, rng, model, layout, at_once):
+    data = model.read_bytes()
+    with Worker(options, model, layout, 100_000) as worker:
+        worker.wait_for_event("vram_sealed")
+        name, at, piece = pick(rng, data, largest_tensors(data))
+        address, bit = resident(worker.pid, piece, len(data) // 2) + rng.randrange(PIECE), rng.randrange(8)
+        worker.wait_for_event("execute_started")
+        if not at_once:
+            time.sleep(rng.uniform(0, 3))
+        flip_bit(worker.pid, address, bit)
+        changed = time.time_ns()
+        status, report = worker.finish()
+        expect(status == 3, f"exit status {status} is not 3:\n" + worker.tail())
+        records = worker.records()
+        failures = [record for record in records if record["event"] == "seal_verification_failed"]
+        expect(len(failures) == 1 and failures[0]["severity"] == "critical", f"not one critical failure: {failures}")
+        checked, counted, late = 0, 0, 0
+        for record in records:
+            if record["event"] == "seal_verified":
+                checked = record["at_ns"] - record["duration_ns"]
+            elif record["event"] == "execute_finished" and record["outcome"] == "finished":
+                counted += 1
+                late += checked > changed
+        expect(late == 0, f"{late} of {counted} executes count though their closing check began after the change")
+        expect(report["executed"] == counted, f"{report['executed']} executed, {counted} in the trail")
+        return counted
+
+
+def case_live(options, rng, model, layout):
+    counted = [live_once(options, rng, model, layout, turn % 5 == 0) for turn in range(options.live)]
+    return f"{options.live} of {options.live} found, after {counted} executes"
+
+
 def case_twin(options, _rng, model, layout):
     with Worker(options, model, layout, 3) as worker:
         status, report = worker.finish()
@@ -307,6 +362,7 @@ def main():
     parser.add_argument("--model", type=Path)
     parser.add_argument("--layout", action="append", choices=["file", "tensors"])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    parser.add_argument("--live", type=int, default=2, help="how often a bit is changed without stopping the worker")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("SKIPPED flip-from-outside: needs root")
@@ -325,7 +381,7 @@ def main():
                 generate(model, rng)
         print(f"model {model.name}, {model.stat().st_size} bytes")
         for layout in options.layout or ["file", "tensors"]:
-            for case in (case_twin, case_calm, case_flip, case_replace):
+            for case in (case_twin, case_calm, case_flip, case_live, case_replace):
                 name = f"{case.__name__.removeprefix('case_')}, layout {layout}"
                 try:
                     print(f"ok: {name}: {case(options, rng, model, layout)}", flush=True)

@@ -8,7 +8,6 @@ the workspace's own. And clippy, whose run over everything is a step of its own,
 use of a newer standard library it must refuse, and without it pass. What this cannot tell: language newer than declared, and packages
 that declare nothing; the step `msrv` builds with the compiler itself where it is installed.
 """
-# covers: ASR-5
 
 import argparse
 import copy

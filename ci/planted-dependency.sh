@@ -3,7 +3,6 @@
 # library: the gate that it is for must fail, with the right message, and the other gates must pass. The unchanged copy passes all.
 # Needs cargo-deny, the advisory database and a package index. What no index has is skipped by name; but each gate must have refused
 # something, and what is planted from a folder is never skipped. Last line: "N passed, N failed".
-# covers: ASR-5
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
 

@@ -17,9 +17,9 @@
 //!                          release: writable → wipe → prove zero → free → give back
 //! ```
 //!
-//! Any change of sealed bytes that is there when the check runs is found before the work runs; what happens between the check
-//! and the work's own reads is narrowed, not closed, except for this process's writers where memory can be mapped read-only.
-//! Bytes are wiped while process and context live; after that the driver is trusted. Not defended: a GPU driver that lies to
+//! Any change of sealed bytes that is there when a full check runs is found before the work runs, and before its result leaves
+//! where both sides are checked; a change that comes and goes between two checks is not. Bytes are wiped while process and
+//! context live; after that the driver is trusted. Not defended: a GPU driver that lies to
 //! both kernels and reads, code running inside this process, whoever may read VRAM.
 //!
 //! Begin with [`VramManager`]; its example is the main job. The digest is the file digest of

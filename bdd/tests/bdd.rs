@@ -3,7 +3,6 @@
 //! `VRAM_TEST_DEVICE` names the device: `mock` (also when unset), `stand-in` or `cuda:ORDINAL`. A scenario counts as failed when
 //! a step is undefined, ambiguous or skipped; a run without scenarios fails. What the device cannot run is told by tags, and
 //! named at the end. The report goes to `bdd/junit-DEVICE.xml` in the target folder, which `CARGO_TARGET_DIR` names.
-// covers: ASR-1
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::needless_pass_by_value)]

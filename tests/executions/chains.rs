@@ -15,7 +15,7 @@ use crate::{assert_error, on, options, outcomes};
 
 #[test]
 fn a_chain_pays_one_check_a_link() {
-    // covers: VER-15 PERF-10
+    // covers: VER-15
     const STEPS: usize = 1000;
     let rig = Rig::new();
     let shard = rig.seal("a", &noise(2000, 1));
@@ -169,7 +169,7 @@ proptest! {
 
 #[test]
 fn a_policy_that_demands_it_checks_after_the_work_and_takes_no_less() {
-    // covers: VER-15 POL-1
+    // covers: VER-15
     let rig = Rig::with(small(), |builder| builder.policy(Policy::development().require_verify_after(true)));
     let shard = rig.seal("a", &noise(2000, 1));
     let digests = rig.digests();
