@@ -16,7 +16,7 @@ mod programs;
 use std::sync::Arc;
 
 use programs::AppError;
-use vram_residency::{ErrorCode, ShardId, ShardSource, ShardSpec, TreeParams, VramError, digest_bytes};
+use vram_residency::{ErrorCode, Expectation, ShardId, ShardSource, ShardSpec, TreeParams, VramError, digest_bytes};
 
 fn weights(seed: u8, floats: u16) -> Vec<u8> {
     (0..floats).flat_map(|at| f32::from(at.wrapping_mul(7).wrapping_add(seed.into())).to_le_bytes()).collect()
@@ -26,7 +26,7 @@ fn weights(seed: u8, floats: u16) -> Vec<u8> {
 fn one_model_runs() {
     let weights = weights(3, 5000);
     let digest = digest_bytes(&TreeParams::default(), &weights);
-    assert_eq!(programs::one_model(&weights, digest).unwrap(), 3.0);
+    assert_eq!(programs::one_model(&weights, Expectation::FsVerity(digest)).unwrap(), 3.0);
 }
 
 #[test]
@@ -34,11 +34,11 @@ fn one_model_refuses_other_weights_and_its_own_nan() {
     let mut weights = weights(3, 5000);
     let digest = digest_bytes(&TreeParams::default(), &weights);
     *weights.last_mut().unwrap() ^= 1;
-    let error = programs::one_model(&weights, digest).unwrap_err();
+    let error = programs::one_model(&weights, Expectation::FsVerity(digest)).unwrap_err();
     assert!(matches!(error, AppError::Vram(VramError::DigestMismatch { .. })), "{error}");
     weights[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let digest = digest_bytes(&TreeParams::default(), &weights);
-    assert!(matches!(programs::one_model(&weights, digest), Err(AppError::Nan(0))));
+    assert!(matches!(programs::one_model(&weights, Expectation::FsVerity(digest)), Err(AppError::Nan(0))));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use vram_residency::{
-    Adopted, Coverage, DeviceSelector, Digest, ExecuteOptions, MockConfig, OwnedExecution, Policy, RawRegion,
+    Adopted, Coverage, DeviceSelector, ExecuteOptions, Expectation, MockConfig, OwnedExecution, Policy, RawRegion,
     SealedShard, SetId, ShardId, ShardSource, ShardSpec, VramError, VramManager, WorkerId, WorkerSecret, check_set,
 };
 
@@ -23,9 +23,9 @@ pub fn manager(name: &str) -> Result<VramManager, VramError> {
 }
 
 /// 1. One model: seal it under the digest that someone vouched for, use it, release it.
-pub fn one_model(weights: &[u8], expected: Digest) -> Result<f32, AppError> {
+pub fn one_model(weights: &[u8], expected: Expectation) -> Result<f32, AppError> {
     let manager = manager("worker-1")?;
-    let spec = ShardSpec::new(ShardId::new("model-a")?).expect_digest(expected);
+    let spec = ShardSpec::new(ShardId::new("model-a")?).expect(expected);
     let shard: SealedShard = manager.seal_model(spec, ShardSource::bytes(weights))?;
     let first = manager.try_execute(&shard, |verified| {
         let mut word = [0; 4];
