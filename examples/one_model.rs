@@ -15,6 +15,9 @@ mod programs;
 fn main() -> Result<(), programs::AppError> {
     let weights: Vec<u8> = (0..1024_u16).flat_map(|at| f32::from(at).to_le_bytes()).collect();
     let vouched_for = vram_residency::digest_bytes(&vram_residency::TreeParams::default(), &weights);
-    println!("the first weight is {}", programs::one_model(&weights, vouched_for)?);
+    println!(
+        "the first weight is {}",
+        programs::one_model(&weights, vram_residency::Expectation::FsVerity(vouched_for))?
+    );
     Ok(())
 }

@@ -13,28 +13,42 @@ use crate::device::{ImageMap, ShardMemory};
 use crate::digest::layout::Layout;
 use crate::driver::{DevicePtr, Span};
 use crate::error::VramError;
+use crate::expectation::{DigestKind, Expectation, Wanted, judge_layout};
 use crate::manager::ShardSpec;
 use crate::seal::SealedShard;
 
+mod described;
+
+use described::Tensor;
+
 /// A stretch of device memory that an engine allocated. On the mock it is a stretch of host memory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RawRegion {
     ptr: u64,
     bytes: u64,
     element_bytes: u64,
+    tensor: Option<Tensor>,
 }
 
 impl RawRegion {
     /// `bytes` bytes from the device address `ptr` on.
     #[must_use]
     pub const fn new(ptr: u64, bytes: u64) -> Self {
-        Self { ptr, bytes, element_bytes: 1 }
+        Self { ptr, bytes, element_bytes: 1, tensor: None }
     }
 
     /// The size of one element, in bytes: address and length must be multiples of it.
     #[must_use]
     pub const fn element_bytes(mut self, bytes: u64) -> Self {
         self.element_bytes = bytes;
+        self
+    }
+
+    /// What it is in the model: name, type in the spelling of safetensors (`F32`), and elements along each dimension. Regions that
+    /// are all described, in the order of the file, have the layout of the file; others have one that only knows their lengths.
+    #[must_use]
+    pub fn tensor(mut self, name: &str, dtype: &str, shape: &[u64]) -> Self {
+        self.tensor = Some(Tensor { name: name.to_owned(), dtype: dtype.to_owned(), shape: shape.to_vec() });
         self
     }
 
@@ -170,7 +184,8 @@ impl Core {
         let spans = judge(regions)?;
         let lengths: Vec<u64> = spans.iter().map(|span| span.bytes).collect();
         let params = self.device.params();
-        let layout = Layout::of_regions(params, &lengths)?;
+        let layout = described::layout(params, regions)?;
+        let vouched = self.vouched_for(spec, &layout)?;
         let image =
             ImageMap::new(params, &spans).ok_or(VramError::Internal { what: "adopted regions form no image" })?;
         let claim = self.residents.claim(&spec.id, spans.clone())?;
@@ -187,8 +202,24 @@ impl Core {
         })?;
         registered.spans.clear(); // from here on the memory makes them unknown again
         held.count_adopted(bytes);
-        let sealed = self.expect(held.memory()?, spec, spec.expected)?;
+        let sealed = self.expect(held.memory()?, spec, vouched)?;
         self.publish(claim, held, spec, sealed, layout, started)
+    }
+
+    /// The digest that someone vouched for of memory in this layout.
+    fn vouched_for(&self, spec: &ShardSpec, layout: &Layout) -> Result<Option<Wanted>, VramError> {
+        match &spec.expected {
+            None => Ok(None),
+            Some(Expectation::Image { digest, layout: wanted }) => {
+                judge_layout(*wanted, layout.digest()).map_err(|mismatch| self.not_expected(spec, mismatch))?;
+                Ok(Some(Wanted { of: DigestKind::Image, digest: *digest }))
+            }
+            Some(_) => Err(VramError::InvalidParams {
+                field: "expectation",
+                problem: "is of a file, and adoption reads none; give Expectation::Image, with the digests of image and layout"
+                    .to_owned(),
+            }),
+        }
     }
 }
 

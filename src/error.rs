@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::audit::AuditError;
 use crate::digest::Digest;
 use crate::driver::{DriverError, DriverErrorKind};
+use crate::expectation::DigestKind;
 use crate::names::ShardId;
 
 mod words;
@@ -129,15 +130,18 @@ pub enum VramError {
     },
     /// The bytes that were loaded are not the expected ones. They were wiped.
     #[error(
-        "shard {shard} is not the expected model: its digest is {actual}, expected {expected}; check the file and the digest \
-         that was expected"
+        "shard {shard} is not the expected model: its digest is {}, expected {} (of {}); check the file and the digest that \
+         was expected",
+        of.spell(actual), of.spell(expected), of.as_str()
     )]
     DigestMismatch {
         /// The shard.
         shard: ShardId,
+        /// What the digests are of.
+        of: DigestKind,
         /// What was vouched for, or read from the source.
         expected: Digest,
-        /// What the device holds.
+        /// What the source or the device holds.
         actual: Digest,
     },
     /// The model could not be read.

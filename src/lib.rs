@@ -46,6 +46,7 @@ mod edges;
 pub(crate) mod erase;
 pub(crate) mod error;
 pub(crate) mod execution;
+pub(crate) mod expectation;
 pub(crate) mod ffi;
 pub(crate) mod identity;
 pub(crate) mod keys;
@@ -75,6 +76,7 @@ pub use driver::mock::{Fault, FaultOrder, MockCall, MockConfig, MockStats, Resid
 pub use driver::{DeviceKind, DeviceUuid, DriverError, DriverErrorKind, MemoryInfo};
 pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, VramError};
 pub use execution::{ExecuteOptions, Execution, OwnedExecution, RawDevicePtr, RawStream, Verified, VerifiedRegion};
+pub use expectation::{DigestKind, Expectation};
 pub use identity::{Origin, SealedDevice};
 pub use keys::{SecretFileMode, WorkerSecret};
 pub use manager::{DeviceSelector, Posture, ShardSpec, ShutdownReport, VramManager, VramManagerBuilder};

@@ -149,7 +149,7 @@ impl Policy {
         match origin {
             Origin::Measured if self.expected_digest => Err(violation(
                 "expected_digest",
-                "the shard comes without a digest that someone vouched for; give ShardSpec::expect_digest",
+                "the shard comes without a digest that someone vouched for; give ShardSpec::expect",
             )),
             _ => Ok(()),
         }

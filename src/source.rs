@@ -7,19 +7,23 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::digest::TreeParams;
 use crate::digest::layout::Layout;
-use crate::digest::{Digest, TreeParams, hash_stream};
 use crate::error::VramError;
 use crate::names::shown;
 use crate::tensors::{self, Plan};
 
 mod file;
+mod image;
+mod measure;
 
-use file::open_regular;
+use file::{Recorded, open_regular};
+pub use image::{ImageReader, SourceDigest, digest_source};
+pub(crate) use measure::Measure;
 
 /// Weights that are yet to be read: memory, a file or a reader.
 ///
@@ -36,6 +40,8 @@ pub struct ShardSource<'a> {
     bytes: u64,
     /// Of a safetensors file that is to have the `tensors` layout; its input stands at the first byte of the data.
     plan: Option<Plan>,
+    /// What was read of that file already: all that stands before the data.
+    head: Vec<u8>,
 }
 
 enum Input<'a> {
@@ -49,7 +55,12 @@ impl<'a> ShardSource<'a> {
     #[must_use]
     pub fn bytes(bytes: &'a [u8]) -> Self {
         // No supported target has more than 64 bits of address.
-        Self { bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX), input: Input::Bytes(bytes), plan: None }
+        Self {
+            bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            input: Input::Bytes(bytes),
+            plan: None,
+            head: Vec::new(),
+        }
     }
 
     /// What a reader yields, in the `file` layout. It must yield exactly `bytes` bytes and then end: it is asked once more
@@ -58,7 +69,7 @@ impl<'a> ShardSource<'a> {
     /// While it is read for a manager, that manager's other uploads wait, so it must not seal there itself.
     #[must_use]
     pub fn reader(bytes: u64, reader: impl Read + Send + 'a) -> Self {
-        Self { bytes, input: Input::Reader(Box::new(reader)), plan: None }
+        Self { bytes, input: Input::Reader(Box::new(reader)), plan: None, head: Vec::new() }
     }
 
     /// A file as it is, in the `file` layout: its digest is what `fsverity digest` prints. Opened here, read later.
@@ -69,7 +80,7 @@ impl<'a> ShardSource<'a> {
     pub fn file(path: impl AsRef<Path>) -> Result<Self, VramError> {
         let (file, name, metadata) = open_regular(path.as_ref())?;
         let input = Input::File { file, name, modified: metadata.modified().ok() };
-        Ok(Self { bytes: metadata.len(), input, plan: None })
+        Ok(Self { bytes: metadata.len(), input, plan: None, head: Vec::new() })
     }
 
     /// The tensors of a safetensors file, in the `tensors` layout (see [`Layout`]). Opened and its header checked here; the
@@ -80,13 +91,18 @@ impl<'a> ShardSource<'a> {
     /// file exactly: overlaps, gaps, lengths that disagree with type and shape, names that occur twice, surplus or
     /// missing bytes.
     pub fn safetensors(path: impl AsRef<Path>) -> Result<Self, VramError> {
-        let (mut file, name, metadata) = open_regular(path.as_ref())?;
+        let (file, name, metadata) = open_regular(path.as_ref())?;
+        let mut file = Recorded { file, read: Vec::new() };
         let plan = tensors::plan(&mut file, metadata.len()).map_err(|error| match error {
             VramError::ModelLoad { problem, source } => load_error(&name, &problem, source),
             other => other,
         })?;
+        let Recorded { file, read: head } = file;
+        if u64::try_from(head.len()).ok().and_then(|head| head.checked_add(plan.data_bytes)) != Some(metadata.len()) {
+            return Err(VramError::Internal { what: "a header was not read to its end, or beyond it" });
+        }
         let input = Input::File { file, name, modified: metadata.modified().ok() };
-        Ok(Self { bytes: metadata.len(), input, plan: Some(plan) })
+        Ok(Self { bytes: metadata.len(), input, plan: Some(plan), head })
     }
 
     /// The image as a stream, for callers who split it into several shards. O(1).
@@ -94,7 +110,7 @@ impl<'a> ShardSource<'a> {
     /// # Errors
     /// `INVALID_PARAMS` naming `shard length` when the image would be longer than 2^64 - 1 bytes.
     pub fn into_image(self, params: &TreeParams) -> Result<ImageReader<'a>, VramError> {
-        self.open(params).map(|opened| ImageReader { opened })
+        self.open(params).map(|opened| ImageReader::new(opened, params))
     }
 
     /// Prepares the one pass over the image.
@@ -106,7 +122,16 @@ impl<'a> ShardSource<'a> {
             None => (Layout::of_file(params, self.bytes), self.bytes),
             Some(plan) => (Layout::of_tensors(params, plan.tensors)?, plan.data_bytes),
         };
-        Ok(Opened { input: self.input, layout, source_bytes: self.bytes, unread: expected, tensor: 0, position: 0 })
+        Ok(Opened {
+            input: self.input,
+            layout,
+            source_bytes: self.bytes,
+            unread: expected,
+            tensor: 0,
+            position: 0,
+            head: self.head,
+            places: Vec::new(),
+        })
     }
 
     /// [`Self::open`] for an image that is to become a shard.
@@ -177,6 +202,10 @@ pub(crate) struct Opened<'a> {
     tensor: usize,
     /// The next byte of the image.
     position: u64,
+    /// What stands before the data and was read already.
+    head: Vec<u8>,
+    /// Where the last read put bytes of the source.
+    places: Vec<Range<usize>>,
 }
 
 impl Opened<'_> {
@@ -190,6 +219,11 @@ impl Opened<'_> {
         self.layout.byte_len()
     }
 
+    /// The next byte of the image.
+    pub(crate) const fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Fills the buffer with the next bytes of the image, padding included, and says how many these are: fewer than the
     /// buffer takes only at the end of the image. After an error the buffer may hold bytes of the source.
     ///
@@ -198,6 +232,7 @@ impl Opened<'_> {
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, VramError> {
         let mut rest = buffer;
         let mut filled = 0usize;
+        self.places.clear();
         while !rest.is_empty() {
             let (stretch, from_source) = self.stretch();
             if stretch == 0 {
@@ -207,6 +242,7 @@ impl Opened<'_> {
             let Some((room, behind)) = std::mem::take(&mut rest).split_at_mut_checked(bytes) else { break };
             if from_source {
                 self.read_source(room)?;
+                self.places.push(filled..filled.saturating_add(bytes));
             } else {
                 room.fill(0);
             }
@@ -215,6 +251,16 @@ impl Opened<'_> {
             rest = behind;
         }
         Ok(filled)
+    }
+
+    /// Where in the buffer of the last read bytes of the source lie, in their order; the rest is padding.
+    pub(crate) fn places(&self) -> &[Range<usize>] {
+        &self.places
+    }
+
+    /// What stands before the data in the source, once.
+    fn take_head(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.head)
     }
 
     /// How many bytes of one sort come next, and whether the source has them (or they are padding).
@@ -305,100 +351,6 @@ impl Opened<'_> {
         );
         load_error(self.input.name(), &problem, None)
     }
-}
-
-/// The image of a source, from its first byte to its last, padding between tensors included. The bytes are read from the source
-/// as they are asked for; nothing is kept.
-///
-/// ```
-/// use std::io::Read;
-/// use vram_residency::{ShardSource, TreeParams};
-/// let mut image = ShardSource::bytes(b"weights").into_image(&TreeParams::default())?;
-/// let (mut first, mut rest) = (String::new(), String::new());
-/// image.by_ref().take(4).read_to_string(&mut first)?; // into a shard, by `ShardSource::reader`
-/// image.read_to_string(&mut rest)?;
-/// image.finish()?;
-/// assert_eq!((first.as_str(), rest.as_str()), ("weig", "hts"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[must_use = "only `finish` tells whether the source was what it said"]
-pub struct ImageReader<'a> {
-    opened: Opened<'a>,
-}
-
-impl ImageReader<'_> {
-    /// What lies where in the image.
-    #[must_use]
-    pub const fn layout(&self) -> &Layout {
-        self.opened.layout()
-    }
-
-    /// Confirms that the image was the whole source, and that the source did not change meanwhile.
-    ///
-    /// # Errors
-    /// `MODEL_LOAD_FAILED` when the source has more bytes than it had at the start, or was written to; `INTERNAL` when the
-    /// image was not read to its end.
-    pub fn finish(self) -> Result<(), VramError> {
-        self.opened.finish()
-    }
-}
-
-impl Read for ImageReader<'_> {
-    /// Fills the whole buffer, but at the end of the image. An error of the source has the [`VramError`] inside; the buffer may
-    /// hold bytes of the source then.
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.opened.read(buffer).map_err(io::Error::other)
-    }
-}
-
-impl fmt::Debug for ImageReader<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImageReader").field("input", &self.opened.input.name()).finish_non_exhaustive()
-    }
-}
-
-/// What [`digest_source`] found.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct SourceDigest {
-    /// The digest of the image: what `expect_digest` wants.
-    pub digest: Digest,
-    /// The length of the image in bytes; for the `tensors` layout, padding included.
-    pub byte_len: u64,
-    /// What lies where in the image.
-    pub layout: Layout,
-}
-
-/// Reads a source once and digests its image on up to `threads` threads: the digest that a shard sealed from the same bytes
-/// will have. Empty sources are allowed, as they are by `fsverity digest`. O(bytes); two buffers of at most 8 MiB are held,
-/// and wiped afterwards.
-///
-/// # Errors
-/// `MODEL_LOAD_FAILED` when the source fails, or is shorter, longer or changed at the end; `INVALID_PARAMS` naming `shard
-/// length` when the image would be longer than 2^64 - 1 bytes.
-///
-/// ```no_run
-/// use std::num::NonZeroUsize;
-/// use vram_residency::{ShardSource, TreeParams, digest_source};
-/// let model = ShardSource::safetensors("model.safetensors")?;
-/// let found = digest_source(model, &TreeParams::default(), NonZeroUsize::MIN)?;
-/// println!("{} ({} bytes, {})", found.digest, found.byte_len, found.layout.kind());
-/// # Ok::<(), vram_residency::VramError>(())
-/// ```
-pub fn digest_source(
-    source: ShardSource<'_>,
-    params: &TreeParams,
-    threads: NonZeroUsize,
-) -> Result<SourceDigest, VramError> {
-    let mut opened = source.open(params)?;
-    let byte_len = opened.image_bytes();
-    let tree = hash_stream(params, threads, byte_len, |buffer| opened.read(buffer))?;
-    let layout = opened.layout().clone();
-    opened.finish()?;
-    if tree.image_bytes != byte_len {
-        return Err(VramError::Internal { what: "an image has not the length of its layout" });
-    }
-    Ok(SourceDigest { digest: tree.digest, byte_len, layout })
 }
 
 fn load_error(name: &str, problem: &str, source: Option<io::Error>) -> VramError {

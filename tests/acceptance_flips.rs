@@ -8,7 +8,7 @@ mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use support::{Dice, Rig, assert_clean, noise, refusals, spec};
+use support::{Dice, Rig, assert_clean, noise, refusals, spec, vouching};
 use vram_residency::{
     BadRange, Digest, EventKind, ManagerState, OnIntegrityFailure, RefusalReason, SealedShard, ShardSource, VramError,
     digest_bytes,
@@ -45,7 +45,12 @@ fn flip_each(bytes: &[u8], positions: impl Iterator<Item = u64>, seed: u64) -> u
     let mut dice = Dice::new(seed);
     let mut tried = 0;
     for at in positions {
-        let seal = || rig.manager.seal_model(spec("flipped").expect_digest(vouched), ShardSource::bytes(bytes));
+        let seal = || {
+            rig.manager.seal_model(
+                spec("flipped").expect(vouching::file(rig.manager.tree_params(), vouched)),
+                ShardSource::bytes(bytes),
+            )
+        };
         let shard = seal().unwrap();
         let bit = dice.bit();
         rig.flip_bit(&shard, at, bit);

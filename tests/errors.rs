@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use vram_residency::{
-    AuditError, BadRange, DeviceSelector, Digest, DriverError, DriverErrorKind, ErrorCategory as Category,
+    AuditError, BadRange, DeviceSelector, Digest, DigestKind, DriverError, DriverErrorKind, ErrorCategory as Category,
     ErrorCode as Code, ExecuteOptions, LayoutKind, ManagerState, MockConfig, Origin, Policy, Purpose, RawRegion,
     RefusalReason, SealedShard, SetId, ShardId, ShardSource, ShardSpec, StopReason, TreeParams, VramError, VramManager,
     VramManagerBuilder, WorkerId, WorkerSecret, check_set,
@@ -82,7 +82,7 @@ fn errors() -> Vec<Row> {
             &["have changed;"],
         ),
         (
-            VramError::DigestMismatch { shard: shard(), expected: digest(1), actual: digest(2) },
+            VramError::DigestMismatch { shard: shard(), of: DigestKind::Image, expected: digest(1), actual: digest(2) },
             Code::ModelLoadFailed,
             Category::User,
             None,

@@ -6,7 +6,7 @@
 
 mod support;
 
-use support::{LIES, Rig, noise, small, spec};
+use support::{LIES, Rig, noise, small, spec, vouching};
 use vram_residency::{
     ErrorCode, EventKind, Fault, ManagerState, MockCall, Purpose, ResidencyLie, ShardSource, StopReason, VramError,
     digest_bytes,
@@ -156,7 +156,11 @@ fn a_lie_while_sealing_seals_nothing() {
             let earlier = rig.seal("earlier", &noise(2000, 1));
             let used = rig.manager.used_vram();
             let wanted_digest = digest_bytes(rig.manager.tree_params(), &bytes);
-            let spec = if expecting { spec("new").expect_digest(wanted_digest) } else { spec("new") };
+            let spec = if expecting {
+                spec("new").expect(vouching::file(rig.manager.tree_params(), wanted_digest))
+            } else {
+                spec("new")
+            };
             rig.order(fault);
             let error = rig.manager.seal_model(spec, ShardSource::bytes(&bytes)).unwrap_err();
             assert_eq!(error.code(), wanted, "{fault:?}: {error:?}");

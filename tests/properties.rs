@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use support::{Rig, noise, refusals, spec};
+use support::{Rig, noise, refusals, spec, vouching};
 use vram_residency::{
     ErrorCode, ExecuteOptions, Execution, ManagerState, OnIntegrityFailure, RefusalReason, SealedShard, ShardId,
     ShardSource, TreeParams, VramError, digest_bytes, digest_reader,
@@ -154,7 +154,7 @@ proptest! {
         on_rig(&params, |rig| {
             let bytes = noise(length, seed);
             let vouched = digest_bytes(&params, &bytes);
-            let spec = if expecting { spec("case").expect_digest(vouched) } else { spec("case") };
+            let spec = if expecting { spec("case").expect(vouching::file(rig.manager.tree_params(), vouched)) } else { spec("case") };
             let shard = rig.manager.seal_model(spec, ShardSource::bytes(&bytes)).unwrap();
             prop_assert_eq!((shard.byte_len(), shard.block_size()), (length as u64, params.block_size()));
             prop_assert_eq!(shard.salt(), params.salt());
@@ -257,7 +257,7 @@ proptest! {
             expected = vram_residency::Digest::from_bytes(wrong);
         }
         let used = rig.manager.used_vram();
-        let error = rig.manager.seal_model(spec("x").expect_digest(expected), ShardSource::bytes(&bytes)).unwrap_err();
+        let error = rig.manager.seal_model(spec("x").expect(vouching::file(rig.manager.tree_params(), expected)), ShardSource::bytes(&bytes)).unwrap_err();
         prop_assert!(matches!(error, VramError::DigestMismatch { expected: named, .. } if named == expected), "{error:?}");
         prop_assert_eq!(rig.manager.used_vram(), used);
         rig.assert_recount();

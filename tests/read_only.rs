@@ -9,7 +9,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Arena, Rig, adopt, noise, small, spec};
+use support::{Arena, Rig, adopt, noise, small, spec, vouching};
 use vram_residency::{
     AuditRequirement, BadRange, Digest, DriverErrorKind, EventKind, Fault, ManagerState, MemorySink, MockCall, Policy,
     Purpose, QuarantineCause, SealedShard, ShardSource, VerificationFailure, VramError,
@@ -169,7 +169,8 @@ fn bytes_that_change_with_the_switch_are_never_signed() {
     let bytes = noise(BYTES, 1);
     let expected = vram_residency::digest_bytes(Rig::new().manager.tree_params(), &bytes);
     let seal = |rig: &Rig, vouched: bool| {
-        let spec = if vouched { spec("a").expect_digest(expected) } else { spec("a") };
+        let spec =
+            if vouched { spec("a").expect(vouching::file(rig.manager.tree_params(), expected)) } else { spec("a") };
         rig.manager.seal_model(spec, ShardSource::bytes(&bytes))
     };
     for (at, vouched) in [(0, false), (40_000, true), (69_999, false)] {

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use support::{Rig, noise, spec};
+use support::{Rig, noise, spec, vouching};
 use vram_residency::{ErrorCode, LayoutKind, ManagerState, ShardSource, TreeParams, VramError, digest_bytes};
 
 fn temp() -> tempfile::TempDir {
@@ -302,11 +302,17 @@ fn a_digest_that_is_not_the_expected_one_is_refused_and_wiped() {
     other[49_999] ^= 1;
     let vouched = digest_bytes(rig.manager.tree_params(), &bytes);
     let used = rig.manager.used_vram();
-    let error = rig.manager.seal_model(spec("x").expect_digest(vouched), ShardSource::bytes(&other)).unwrap_err();
+    let error = rig
+        .manager
+        .seal_model(spec("x").expect(vouching::file(rig.manager.tree_params(), vouched)), ShardSource::bytes(&other))
+        .unwrap_err();
     assert!(matches!(&error, VramError::DigestMismatch { expected, .. } if *expected == vouched), "{error:?}");
     assert_eq!((error.code(), rig.manager.used_vram()), (ErrorCode::ModelLoadFailed, used));
     rig.assert_recount();
-    let shard = rig.manager.seal_model(spec("x").expect_digest(vouched), ShardSource::bytes(&bytes)).unwrap();
+    let shard = rig
+        .manager
+        .seal_model(spec("x").expect(vouching::file(rig.manager.tree_params(), vouched)), ShardSource::bytes(&bytes))
+        .unwrap();
     assert_eq!(shard.origin(), vram_residency::Origin::Expected);
     assert_eq!(rig.seal("y", &bytes).origin(), vram_residency::Origin::Measured);
     rig.close_clean();

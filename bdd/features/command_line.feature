@@ -108,7 +108,7 @@ Feature: Command line
   @SEAL-1 @SEAL-9
   Scenario Outline: A model with the expected digest runs, and its seal says so
     Given a small model tiny.safetensors
-    When I call "vram-worker run tiny.safetensors --layout <layout> --expect [<digest> of tiny.safetensors] --device [device] --json"
+    When I call "vram-worker run tiny.safetensors --layout <layout> --expect [file digest of tiny.safetensors] --device [device] --json"
     Then the exit code is 0
     And the report gives shard.layout as "<layout>"
     And the report gives shard.origin as "expected"
@@ -125,11 +125,11 @@ Feature: Command line
   Scenario Outline: A model with another digest than expected is wiped, and both digests are told
     Given a small model tiny.safetensors
     And the audit trail is shown
-    When I call "vram-worker run tiny.safetensors --layout <layout> --expect [<expected> of tiny.safetensors] --device [device]"
+    When I call "vram-worker run tiny.safetensors --layout <layout> --expect [digest of tiny.safetensors] --device [device]"
     Then the exit code is 3
     And the error says "not the expected model"
-    And the error says "its digest is [<actual> of tiny.safetensors]"
-    And the error says "expected [<expected> of tiny.safetensors]"
+    And the error says "its digest is [file digest of tiny.safetensors]"
+    And the error says "expected [digest of tiny.safetensors]"
     And the error says "check the file"
     And the trail is
       """
@@ -142,9 +142,9 @@ Feature: Command line
     And nothing is left
 
     Examples:
-      | layout  | expected    | actual      |
-      | tensors | file digest | digest      |
-      | file    | digest      | file digest |
+      | layout  |
+      | tensors |
+      | file    |
 
   @ERR-2
   Scenario: Help and version are told on standard output
@@ -160,16 +160,16 @@ Feature: Command line
     And standard output says "130  ended by SIGINT, 143 by SIGTERM, 129 by SIGHUP"
     When I call "vram-worker run --help"
     Then the exit code is 0
-    And standard output names the options "--layout --part-bytes --device --executes --block-size --expect --secret-file --headroom --json"
+    And standard output names the options "--layout --part-bytes --device --executes --block-size --expect --expect-sha256 --expect-file --expect-block-size --secret-file --headroom --json"
     When I call "vram-worker digest --help"
     Then the exit code is 0
-    And standard output names the options "--block-size --salt --layout"
+    And standard output names the options "--block-size --salt --layout --with-layout"
 
   @SEAL-8 @VER-1 @VER-7
   Scenario: A model in two parts is one set, all of it verified before anything executes
     Given a small model tiny.safetensors
     And the audit trail is shown
-    When I call "vram-worker run tiny.safetensors --part-bytes 4096 --expect [digest of tiny.safetensors] --executes 2 --device [device] --json"
+    When I call "vram-worker run tiny.safetensors --part-bytes 4096 --expect [file digest of tiny.safetensors] --executes 2 --device [device] --json"
     Then the exit code is 0
     And the report gives shard.digest as "[digest of tiny.safetensors]"
     And the report gives shard.origin as "expected"
@@ -198,7 +198,7 @@ Feature: Command line
     And the audit trail is shown
     When I call "vram-worker run tiny.safetensors --part-bytes 4096 --expect [digest of bytes 0 to 4096 of tiny.safetensors] --device [device]"
     Then the exit code is 3
-    And the error says "its digest is [digest of tiny.safetensors]"
+    And the error says "its digest is [file digest of tiny.safetensors]"
     And asked for JSON it ends alike, with the same sentence and the code MODEL_LOAD_FAILED
     And no device was opened and nothing is left
 

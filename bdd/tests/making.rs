@@ -1,8 +1,8 @@
 //! How managers, shards and weights are made.
 
 use vram_residency::{
-    AuditRequirement, DeviceSelector, OnIntegrityFailure, Policy, ShardId, ShardSpec, TreeParams, VramManager,
-    VramManagerBuilder, WorkerId, WorkerSecret,
+    AuditRequirement, DeviceSelector, Digest, Expectation, Layout, OnIntegrityFailure, Policy, RawRegion, ShardId,
+    ShardSpec, TreeParams, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
 };
 
 /// How a scenario's main manager is made.
@@ -41,6 +41,17 @@ impl Setup {
     pub(crate) fn audited() -> Policy {
         Policy::development().require_audit(AuditRequirement::Durable)
     }
+}
+
+/// Bytes or a file of which someone vouched for this digest.
+pub(crate) fn file_of(manager: &VramManager, digest: Digest) -> Expectation {
+    Expectation::FsVerityWith { digest, params: manager.tree_params().clone() }
+}
+
+/// An engine's memory of whose image someone vouched for this digest.
+pub(crate) fn regions_of(manager: &VramManager, regions: &[RawRegion], digest: Digest) -> Expectation {
+    let lengths: Vec<u64> = regions.iter().map(RawRegion::byte_len).collect();
+    Expectation::Image { digest, layout: Layout::of_regions(manager.tree_params(), &lengths).unwrap().digest() }
 }
 
 /// The secret of managers for which a scenario chose none.

@@ -2,7 +2,7 @@
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use vram_residency::{ShardId, ShardSource, ShardSpec, TreeParams, digest_bytes};
+use vram_residency::{Expectation, ShardId, ShardSource, ShardSpec, TreeParams, digest_bytes};
 
 use crate::table::{Table, times};
 use crate::world::{World, size};
@@ -68,7 +68,12 @@ fn sealing(world: &World, table: &mut Table) {
     let mut waited = std::time::Duration::ZERO;
     let mut rounds = 0_u32;
     let sealed = times(5, share, || {
-        let shard = manager.seal_model(spec("known").expect_digest(digest), ShardSource::bytes(&source)).unwrap();
+        let shard = manager
+            .seal_model(
+                spec("known").expect(Expectation::FsVerityWith { digest, params: params.clone() }),
+                ShardSource::bytes(&source),
+            )
+            .unwrap();
         // The release is not part of it.
         let began = std::time::Instant::now();
         manager.release(&shard).unwrap();

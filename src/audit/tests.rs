@@ -151,12 +151,18 @@ fn the_specification_names_exactly_the_words_that_fields_take() {
         all.iter().map(|word| serde_json::to_value(word).unwrap().as_str().unwrap().to_owned()).collect()
     }
     let failures = {
-        use VerificationFailure::{DeviceUntrusted, DigestMismatch, NotExpected, Quarantined, RecordMismatch};
-        let all = [DigestMismatch, NotExpected, RecordMismatch, Quarantined, DeviceUntrusted];
+        use VerificationFailure::{
+            DeviceUntrusted, DigestMismatch, NotExpected, NotExpectedLayout, NotExpectedSha256, Quarantined,
+            RecordMismatch,
+        };
+        let expected = [NotExpected, NotExpectedSha256, NotExpectedLayout];
+        let all = [&expected[..], &[DigestMismatch, RecordMismatch, Quarantined, DeviceUntrusted]].concat();
         // A variant that is missing above is missing here, and does not compile.
-        all.map(|each| match each {
-            DigestMismatch | NotExpected | RecordMismatch | Quarantined | DeviceUntrusted => each,
-        })
+        all.iter().for_each(|each| match each {
+            NotExpectedSha256 | NotExpectedLayout => {}
+            DigestMismatch | NotExpected | RecordMismatch | Quarantined | DeviceUntrusted => {}
+        });
+        all
     };
     assert_eq!(words("| `seal_verification_failed`", "`reason` (", ')'), said(&failures));
     let operations = {

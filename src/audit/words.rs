@@ -47,6 +47,10 @@ pub enum VerificationFailure {
     DigestMismatch,
     /// What was loaded does not have the digest that was expected of it.
     NotExpected,
+    /// The file that was loaded does not have the plain SHA-256 that was expected of it; the event's digests are of that kind.
+    NotExpectedSha256,
+    /// What was loaded does not have the layout that was expected of it; the event's digests are those of layouts.
+    NotExpectedLayout,
     /// An authentic seal disagrees with the live record.
     RecordMismatch,
     /// The shard failed before and is out of service.

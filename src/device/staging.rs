@@ -9,10 +9,9 @@ use std::sync::PoisonError;
 use super::memory::ShardMemory;
 use super::{Device, DeviceFailure};
 use crate::aside::aside;
-use crate::digest::{TreeDigest, TreeHasher};
 use crate::driver::{DriverError, HostBuffer};
 use crate::error::VramError;
-use crate::source::Opened;
+use crate::source::{Measure, Opened};
 use crate::sync::Mutex;
 
 /// Each of the two buffers, unless the caller chooses.
@@ -63,13 +62,18 @@ impl Staging {
 }
 
 impl Device {
-    /// Copies all of `source` into `memory`, and digests what was read if `measure` is set. Blocks until the device has it.
+    /// The threads that uploads may hash on.
+    pub(crate) const fn staging_threads(&self) -> NonZeroUsize {
+        self.staging.threads
+    }
+
+    /// Copies all of `source` into `memory`, and measures what was read. Blocks until the device has it.
     pub(crate) fn upload(
         &self,
         memory: &ShardMemory,
         source: &mut Opened<'_>,
-        measure: bool,
-    ) -> Result<Option<TreeDigest>, UploadFailed> {
+        measure: &mut Measure,
+    ) -> Result<(), UploadFailed> {
         let image = memory.owned_image().map_err(UploadFailed::Device)?;
         let wanted = usize::try_from(image.bytes).unwrap_or(usize::MAX).min(self.staging.bytes);
         let mut held = self.staging.buffers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -81,7 +85,6 @@ impl Device {
         }
         let buffers = Wiped(&mut held);
         let stream = memory.stream();
-        let mut hasher = measure.then(|| TreeHasher::new(&self.params, self.staging.threads));
         let mut offset: u64 = 0;
         while offset < image.bytes {
             for buffer in buffers.0.iter_mut() {
@@ -97,9 +100,7 @@ impl Device {
                     const SHORT: VramError = VramError::Internal { what: "a source ended before its length" };
                     return Err(UploadFailed::Source(SHORT));
                 }
-                if let Some(hasher) = &mut hasher {
-                    hasher.update(filled);
-                }
+                measure.update(filled, source.places());
                 let to = image
                     .ptr
                     .checked_add(offset)
@@ -111,6 +112,6 @@ impl Device {
         }
         stream.synchronize()?;
         drop(buffers);
-        Ok(hasher.map(TreeHasher::finish))
+        Ok(())
     }
 }

@@ -17,15 +17,18 @@ pub enum LayoutKind {
     File,
     /// Every tensor at a block-aligned offset.
     Tensors,
+    /// Memory of an engine, of which only the lengths are known: each region at a block-aligned offset.
+    Regions,
 }
 
 impl LayoutKind {
-    /// The word used in options, events and reports: `file` or `tensors`.
+    /// The word used in options, events and reports: `file`, `tensors` or `regions`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::File => "file",
             Self::Tensors => "tensors",
+            Self::Regions => "regions",
         }
     }
 }
@@ -103,12 +106,12 @@ impl Layout {
         Ok(Self { kind: LayoutKind::Tensors, block_size: params.block_size(), bytes: end, tensors })
     }
 
-    /// Regions of these lengths whose contents nobody described: tensors of bytes, named `region 0` and so on.
+    /// Regions of these lengths, in bytes, which an engine adopted without saying what they are: tensors of bytes, named
+    /// `region 0` and so on.
     ///
     /// # Errors
-    /// As [`Self::of_tensors`].
-    #[allow(dead_code, reason = "the layout of adopted memory")]
-    pub(crate) fn of_regions(params: &TreeParams, lengths: &[u64]) -> Result<Self, VramError> {
+    /// `INVALID_PARAMS` naming `shard length` when the image would be longer than 2^64 - 1 bytes.
+    pub fn of_regions(params: &TreeParams, lengths: &[u64]) -> Result<Self, VramError> {
         let tensor = |(at, &bytes): (usize, &u64)| TensorInfo {
             name: format!("region {at}"),
             dtype: "U8".to_owned(),
@@ -116,7 +119,8 @@ impl Layout {
             offset: 0,
             bytes,
         };
-        Self::of_tensors(params, lengths.iter().enumerate().map(tensor).collect())
+        let tensors = Self::of_tensors(params, lengths.iter().enumerate().map(tensor).collect())?;
+        Ok(Self { kind: LayoutKind::Regions, ..tensors })
     }
 
     /// How the source became the image.
@@ -161,7 +165,7 @@ impl Layout {
 
     /// The SHA-256 of the layout's only encoding. Equal for equal layouts, and for no others. O(names).
     ///
-    /// The encoding: the domain `vram-residency layout v1`, the kind (1 byte: 0 file, 1 tensors), the block size (4 bytes), the
+    /// The encoding: the domain `vram-residency layout v1`, the kind (1 byte: 0 file, 1 tensors, 2 regions), the block size (4 bytes), the
     /// image length (8 bytes), the number of tensors (8 bytes); then for each tensor its name and its dtype, each with
     /// its length in bytes before it, the number of dimensions, each dimension, offset and length (8 bytes each). All
     /// numbers are little-endian.
@@ -172,6 +176,7 @@ impl Layout {
         hash.update([match self.kind {
             LayoutKind::File => 0,
             LayoutKind::Tensors => 1,
+            LayoutKind::Regions => 2,
         }]);
         hash.update(self.block_size.to_le_bytes());
         hash.update(self.bytes.to_le_bytes());

@@ -41,7 +41,8 @@ fn every() -> Vec<(VramError, ErrorCode, ErrorCategory, bool, [&'static str; 2])
     let source = AuditError { problem: "the disk is full".to_owned(), source: None };
     let refused = VramError::SealRefused { reason: RefusalReason::Forged };
     let wipe = VramError::WipeFailed { shard: shard(), bytes: 64, source: Some(failed(DriverErrorKind::Other)) };
-    let mismatch = VramError::DigestMismatch { shard: shard(), expected: digest, actual: digest };
+    let mismatch =
+        VramError::DigestMismatch { shard: shard(), of: DigestKind::Image, expected: digest, actual: digest };
     let stopped = VramError::ManagerStopped { state: ManagerState::Stopped(StopReason::DeviceLost) };
     let violation =
         VramError::PolicyViolation { rule: "environment", problem: "LD_PRELOAD is set; unset it".to_owned() };

@@ -9,13 +9,14 @@ use crate::capacity::Reservation;
 use crate::core::{Core, WipeReport};
 use crate::device::{CheckSizes, Protection, ShardMemory, Unallocated, UploadFailed};
 use crate::digest::layout::Layout;
-use crate::digest::{Digest, TreeDigest, first_difference};
+use crate::digest::{TreeDigest, first_difference};
 use crate::driver::{DriverError, DriverErrorKind};
 use crate::error::{BadRange, VramError};
+use crate::expectation::{DigestKind, Mismatch, Wanted};
 use crate::names::ShardId;
 use crate::residents::{Claim, Record, Resident};
 use crate::seal::{SealMessage, SealedShard};
-use crate::source::{Opened, ShardSource};
+use crate::source::{Measure, Opened, ShardSource};
 use crate::sync::Mutex;
 use crate::telemetry::Outcome;
 
@@ -89,13 +90,16 @@ impl Core {
         self.policy.admit_origin(spec.origin()).inspect_err(|error| self.report_violation(error))?;
         spec.set_part()?;
         let mut source = source.open_for_sealing(self.device.params())?;
+        let (params, threads) = (self.device.params(), self.device.staging_threads());
+        let measure = Measure::new(&mut source, params, threads, spec.expected.as_ref(), false)
+            .map_err(|mismatch| self.not_expected(spec, mismatch))?;
         let claim = self.residents.claim(&spec.id, Vec::new())?;
         let image_bytes = source.image_bytes();
         let (image_room, check_room) = self.rooms(image_bytes, 1)?;
         let mut held = self.allocate(&spec.id, image_room.checked_add(check_room), || {
             ShardMemory::allocate(&self.device, image_bytes, image_room, check_room)
         })?;
-        let sealed = self.load(held.memory()?, &mut source, spec)?;
+        let sealed = self.load(held.memory()?, &mut source, measure, spec)?;
         let layout = source.layout().clone();
         source.finish()?;
         self.publish(claim, held, spec, sealed, layout, started)
@@ -252,21 +256,22 @@ impl Core {
         self.report_violation(error);
     }
 
-    /// Uploads, digests in VRAM, compares with the source or the expected digest, and protects. Blocks; O(bytes), of which the
-    /// device reads each twice.
+    /// Uploads, holds what was read against what is expected of it, digests in VRAM, compares that with the image that was read
+    /// or vouched for, and protects. Blocks; O(bytes), of which the device reads each twice.
     fn load(
         &self,
         memory: &mut ShardMemory,
         source: &mut Opened<'_>,
+        mut measure: Measure,
         spec: &ShardSpec,
     ) -> Result<TreeDigest, VramError> {
-        let read = self.device.upload(memory, source, spec.expected.is_none()).map_err(|failed| match failed {
+        self.device.upload(memory, source, &mut measure).map_err(|failed| match failed {
             UploadFailed::Source(error) => error,
             UploadFailed::Device(failure) => failure.into(),
         })?;
-        let expected = spec.expected.or(read.map(|read| read.digest));
-        let expected = expected.ok_or(VramError::Internal { what: "the source was not measured" })?;
-        let sealed = self.expect(memory, spec, Some(expected))?;
+        let image = measure.finish().map_err(|mismatch| self.not_expected(spec, mismatch))?;
+        let image = image.ok_or(VramError::Internal { what: "the source was not measured" })?;
+        let sealed = self.expect(memory, spec, Some(image))?;
         self.protect(memory, spec, sealed)
     }
 
@@ -295,30 +300,38 @@ impl Core {
             actual: Some(again.digest),
             first_bad,
         });
-        Err(VramError::DigestMismatch { shard: spec.id.clone(), expected: sealed.digest, actual: again.digest })
+        let wanted = Wanted { of: DigestKind::Image, digest: sealed.digest };
+        Err(Mismatch { wanted, found: again.digest }.of_shard(spec.id.clone()))
     }
 
-    /// Digests what VRAM holds, and compares it with what is expected, if anything is.
+    /// Digests what VRAM holds, and compares it with what its image is to be, if that is known.
     pub(crate) fn expect(
         &self,
         memory: &mut ShardMemory,
         spec: &ShardSpec,
-        expected: Option<Digest>,
+        image: Option<Wanted>,
     ) -> Result<TreeDigest, VramError> {
         let resident = memory.digest()?;
-        match expected {
-            Some(expected) if expected != resident.digest => {
-                self.trail.emit(EventKind::SealVerificationFailed {
-                    shard: spec.id.clone(),
-                    reason: VerificationFailure::NotExpected,
-                    expected,
-                    actual: Some(resident.digest),
-                    first_bad: None,
-                });
-                Err(VramError::DigestMismatch { shard: spec.id.clone(), expected, actual: resident.digest })
-            }
-            _ => Ok(resident),
-        }
+        image
+            .map_or(Ok(()), |image| image.judge(resident.digest))
+            .map_err(|mismatch| self.not_expected(spec, mismatch))?;
+        Ok(resident)
+    }
+
+    /// Puts it into the trail that a model is not the expected one.
+    pub(crate) fn not_expected(&self, spec: &ShardSpec, mismatch: Mismatch) -> VramError {
+        self.trail.emit(EventKind::SealVerificationFailed {
+            shard: spec.id.clone(),
+            reason: match mismatch.wanted.of {
+                DigestKind::FsVerity | DigestKind::Image => VerificationFailure::NotExpected,
+                DigestKind::Sha256 => VerificationFailure::NotExpectedSha256,
+                DigestKind::Layout => VerificationFailure::NotExpectedLayout,
+            },
+            expected: mismatch.wanted.digest,
+            actual: Some(mismatch.found),
+            first_bad: None,
+        });
+        mismatch.of_shard(spec.id.clone())
     }
 
     /// Puts a policy violation into the trail; other errors pass.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::digest::Digest;
 use crate::error::VramError;
+use crate::expectation::Expectation;
 use crate::identity::Origin;
 use crate::names::{ModelRef, SetId, ShardId};
 use crate::seal::SetPart;
@@ -11,10 +11,10 @@ use crate::seal::SetPart;
 /// A shard to be: its name, and what is known and wanted of it.
 ///
 /// ```
-/// use vram_residency::{ShardId, ShardSpec, TreeParams, digest_bytes};
+/// use vram_residency::{Expectation, ShardId, ShardSpec, TreeParams, digest_bytes};
 /// # fn main() -> Result<(), vram_residency::VramError> {
 /// let vouched_for = digest_bytes(&TreeParams::default(), b"weights");
-/// let spec = ShardSpec::new(ShardId::new("model-a")?).expect_digest(vouched_for);
+/// let spec = ShardSpec::new(ShardId::new("model-a")?).expect(Expectation::FsVerity(vouched_for));
 /// # let _ = spec;
 /// # Ok(())
 /// # }
@@ -24,7 +24,7 @@ use crate::seal::SetPart;
 pub struct ShardSpec {
     pub(crate) id: ShardId,
     pub(crate) model_ref: Option<ModelRef>,
-    pub(crate) expected: Option<Digest>,
+    pub(crate) expected: Option<Expectation>,
     pub(crate) part: Option<(SetId, u32, u32)>,
     pub(crate) max_age: Option<Duration>,
     pub(crate) wipe_adopted: bool,
@@ -36,10 +36,10 @@ impl ShardSpec {
         Self { id, model_ref: None, expected: None, part: None, max_age: None, wipe_adopted: false }
     }
 
-    /// The digest that someone vouched for. The shard is sealed only if VRAM has it; the source is then read once and not
-    /// hashed on the host.
-    pub const fn expect_digest(mut self, digest: Digest) -> Self {
-        self.expected = Some(digest);
+    /// What someone vouched for. The shard is sealed only if the source is that, in the one pass that reads it, and VRAM then has
+    /// the image that was read. An image whose digest the expectation gives (a file as it is) is not hashed on the host.
+    pub fn expect(mut self, expectation: Expectation) -> Self {
+        self.expected = Some(expectation);
         self
     }
 

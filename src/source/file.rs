@@ -1,7 +1,7 @@
 //! Opening model files, and how their paths are shown.
 
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::load_error;
@@ -36,6 +36,20 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, String, Metadata), Vram
     let metadata = file.metadata().map_err(failed)?;
     regular(&metadata)?;
     Ok((file, name, metadata))
+}
+
+/// A file of which everything that is read is kept.
+pub(super) struct Recorded {
+    pub(super) file: File,
+    pub(super) read: Vec<u8>,
+}
+
+impl Read for Recorded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.file.read(buffer)?;
+        self.read.extend_from_slice(buffer.get(..bytes).unwrap_or_default());
+        Ok(bytes)
+    }
 }
 
 /// A path for messages: quoted, escaped and bounded; of a long one the end, which says more.

@@ -4,6 +4,7 @@
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::redundant_pub_crate)]
 
+mod described;
 mod digests;
 mod owners;
 mod refusals;

@@ -8,7 +8,7 @@ use vram_residency::{
     Policy, RawRegion, ShardSpec, VramError, digest_bytes,
 };
 
-use crate::support::{self, Arena, LIES, Rig, adopt, assert_clean, image, refused, small, spec};
+use crate::support::{self, Arena, LIES, Rig, adopt, assert_clean, image, refused, small, spec, vouching};
 
 /// Asserts that an adoption is refused and leaves everything as it was: owner, bytes, ledger, driver.
 #[track_caller]
@@ -40,25 +40,25 @@ fn unusable_regions_are_refused_and_the_owner_comes_back() {
     // covers: RES-9 VAL-2
     let rig = Rig::new();
     let arena = Arc::new(Arena::new(20_000, 1));
-    let one = arena.region(100, 3000);
+    let one = || arena.region(100, 3000);
     let four = (0..4).find(|at| arena.address(*at).is_multiple_of(4)).unwrap();
     let odd = (1..4).find(|at| !arena.address(*at).is_multiple_of(4)).unwrap();
     let bad: Vec<(&str, Vec<RawRegion>)> = vec![
         ("none; give at least one", vec![]),
         ("number 0 is null", vec![RawRegion::new(0, 100)]),
-        ("number 1 is null", vec![one, RawRegion::new(0, 100)]),
+        ("number 1 is null", vec![one(), RawRegion::new(0, 100)]),
         ("number 0 is empty", vec![arena.region(100, 0)]),
-        ("number 1 is empty", vec![one, arena.region(9000, 0)]),
+        ("number 1 is empty", vec![one(), arena.region(9000, 0)]),
         ("misaligned for its element type", vec![arena.region(odd, 16).element_bytes(4)]),
         ("not a whole number of elements", vec![arena.region(four, 15).element_bytes(4)]),
         ("elements of 0 bytes", vec![arena.region(four, 16).element_bytes(0)]),
-        ("overlap", vec![one, one]),
-        ("overlap", vec![one, arena.region(3099, 10)]),
-        ("overlap", vec![one, arena.region(200, 1)]),
-        ("overlap", vec![arena.region(9000, 10), one, arena.region(50, 51)]),
+        ("overlap", vec![one(), one()]),
+        ("overlap", vec![one(), arena.region(3099, 10)]),
+        ("overlap", vec![one(), arena.region(200, 1)]),
+        ("overlap", vec![arena.region(9000, 10), one(), arena.region(50, 51)]),
         ("wraps around", vec![RawRegion::new(u64::MAX, 1)]),
         ("wraps around", vec![RawRegion::new(arena.address(0), u64::MAX - 5)]),
-        ("number 1 wraps around", vec![one, RawRegion::new(u64::MAX - 10, 11)]),
+        ("number 1 wraps around", vec![one(), RawRegion::new(u64::MAX - 10, 11)]),
     ];
     for (problem, regions) in bad {
         assert_refused(&rig, spec("engine"), &arena, &regions, |error| {
@@ -67,13 +67,13 @@ fn unusable_regions_are_refused_and_the_owner_comes_back() {
     }
     // The twins: the nearest that is allowed.
     let good = [
-        vec![one, arena.region(3100, 10), arena.region(99, 1)],
+        vec![one(), arena.region(3100, 10), arena.region(99, 1)],
         vec![arena.region(four, 16).element_bytes(4), arena.region(four + 16, 4).element_bytes(2)],
         vec![arena.region(odd, 16).element_bytes(1)],
     ];
-    assert_eq!((one.byte_len(), good[1][1].byte_len()), (3000, 4));
+    assert_eq!((one().byte_len(), good[1][1].byte_len()), (3000, 4));
     // What is shown of a region holds no address.
-    assert_eq!(format!("{one:?}"), "RawRegion { bytes: 3000, .. }");
+    assert_eq!(format!("{:?}", one()), "RawRegion { bytes: 3000, .. }");
     for regions in good {
         let (adopted, _drops) = adopt(&rig.manager, spec("engine"), &arena, &regions);
         rig.manager.release(adopted.unwrap().shard()).unwrap();
@@ -134,14 +134,15 @@ fn an_adoption_that_must_not_be_is_refused_whole() {
     let arena = Arc::new(Arena::new(20_000, 3));
     let all = [arena.region(3, 5000), arena.region(9001, 777)];
     let live = rig.seal("live", &[1; 100]);
-    let digest = |seed: u64| digest_bytes(rig.manager.tree_params(), &support::noise(100, seed));
+    let params = rig.manager.tree_params();
+    let other = vouching::regions(params, &all, digest_bytes(params, &support::noise(100, 1)));
     assert_refused(&rig, spec("live"), &arena, &all, |e| {
         matches!(e, VramError::InvalidParams { field: "shard id", .. })
     });
-    assert_refused(&rig, spec("engine").expect_digest(digest(1)), &arena, &all, |e| {
+    assert_refused(&rig, spec("engine").expect(other.clone()), &arena, &all, |e| {
         matches!(e, VramError::DigestMismatch { .. })
     });
-    assert_refused(&rig, spec("engine").expect_digest(digest(1)).wipe_adopted(true), &arena, &all, |e| {
+    assert_refused(&rig, spec("engine").expect(other).wipe_adopted(true), &arena, &all, |e| {
         matches!(e, VramError::DigestMismatch { .. })
     });
     let set = vram_residency::SetId::random().unwrap();
@@ -151,7 +152,8 @@ fn an_adoption_that_must_not_be_is_refused_whole() {
     assert_eq!(rig.manager.state(), ManagerState::Ready);
     // The twin: the right digest.
     let vouched = digest_bytes(rig.manager.tree_params(), &image(&arena, &[(3, 5000), (9001, 777)], 1024));
-    let (adopted, _) = adopt(&rig.manager, spec("engine").expect_digest(vouched), &arena, &all);
+    let (adopted, _) =
+        adopt(&rig.manager, spec("engine").expect(vouching::regions(params, &all, vouched)), &arena, &all);
     let adopted = adopted.unwrap();
     assert_eq!((adopted.shard().origin(), adopted.shard().digest()), (Origin::Expected, vouched));
     rig.manager.release(adopted.shard()).unwrap();

@@ -9,7 +9,7 @@ use vram_residency::{
     VerificationFailure, VramError, digest_bytes,
 };
 
-use crate::support::{self, Rig, assert_contiguous, noise, refusals, small, spec};
+use crate::support::{self, Rig, assert_contiguous, noise, refusals, small, spec, vouching};
 use crate::{event_named, events_of};
 
 /// The call, the shard and the code that the last event names, which must be of a failed operation.
@@ -133,7 +133,13 @@ fn failed_allocations_and_seals_carry_their_fields() {
     let bytes = noise(17 << 20, 1);
     let vouched = digest_bytes(rig.manager.tree_params(), &bytes);
     let available = rig.manager.available_vram();
-    let refused = rig.manager.seal_model(spec("large").expect_digest(vouched), ShardSource::bytes(&bytes)).unwrap_err();
+    let refused = rig
+        .manager
+        .seal_model(
+            spec("large").expect(vouching::file(rig.manager.tree_params(), vouched)),
+            ShardSource::bytes(&bytes),
+        )
+        .unwrap_err();
     let VramError::OutOfMemory { needed, .. } = refused else { panic!("{refused:?}") };
     let EventKind::VramAllocationFailed { shard, bytes: asked, available: had, code, .. } =
         event_named(&rig, "vram_allocation_failed").kind
@@ -177,7 +183,14 @@ fn every_failure_path_leaves_its_events() {
     assert_eq!(events_of(&rig, run_forged), ["seal_refused"]);
     let mismatch = |rig: &Rig| {
         let vouched = digest_bytes(rig.manager.tree_params(), b"something else");
-        assert!(rig.manager.seal_model(spec("two").expect_digest(vouched), ShardSource::bytes(&bytes)).is_err());
+        assert!(
+            rig.manager
+                .seal_model(
+                    spec("two").expect(vouching::file(rig.manager.tree_params(), vouched)),
+                    ShardSource::bytes(&bytes)
+                )
+                .is_err()
+        );
     };
     let wiped = ["vram_allocated", "seal_verification_failed", "vram_wiped", "vram_deallocated", "vram_seal_failed"];
     assert_eq!(events_of(&rig, mismatch), wiped);

@@ -7,7 +7,7 @@ use vram_residency::{
     VerificationFailure, digest_bytes,
 };
 
-use crate::support::{Rig, assert_contiguous, noise, spec};
+use crate::support::{Rig, assert_contiguous, noise, spec, vouching};
 use crate::{event_named, events_of};
 
 #[test]
@@ -35,12 +35,23 @@ fn every_step_of_an_ordinary_life_leaves_its_event_once() {
     assert_eq!(events_of(&rig, release), ["vram_wiped", "vram_deallocated"]);
     let expecting = |rig: &Rig| {
         let vouched = digest_bytes(rig.manager.tree_params(), &bytes);
-        rig.manager.seal_model(spec("two").expect_digest(vouched), ShardSource::bytes(&bytes)).unwrap();
+        rig.manager
+            .seal_model(
+                spec("two").expect(vouching::file(rig.manager.tree_params(), vouched)),
+                ShardSource::bytes(&bytes),
+            )
+            .unwrap();
     };
     assert_eq!(events_of(&rig, expecting), ["vram_allocated", "vram_sealed"]);
     let resealed = |rig: &Rig| {
         let vouched = digest_bytes(rig.manager.tree_params(), &bytes);
-        let three = rig.manager.seal_model(spec("three").expect_digest(vouched), ShardSource::bytes(&bytes)).unwrap();
+        let three = rig
+            .manager
+            .seal_model(
+                spec("three").expect(vouching::file(rig.manager.tree_params(), vouched)),
+                ShardSource::bytes(&bytes),
+            )
+            .unwrap();
         rig.manager.reseal(&three).unwrap();
     };
     assert_eq!(events_of(&rig, resealed), ["vram_allocated", "vram_sealed", "seal_verified", "vram_sealed"]);

@@ -3,7 +3,7 @@
 
 use vram_residency::{ErrorCode, ManagerState, RawRegion, VramError};
 
-use crate::bench::{Bench, adopt, driver, everywhere, memory, noise, refused_regions, spec, stopped};
+use crate::bench::{Bench, adopt, driver, everywhere, memory, noise, refused_regions, spec, stopped, vouching};
 
 crate::cases! {
     everywhere:
@@ -62,7 +62,9 @@ fn given_back_exactly_as_it_was() {
     assert!(memory.read(0, BYTES) == bytes);
     // A refusal gives it back just so.
     let wrong = vram_residency::digest_bytes(bench.manager.tree_params(), b"something else");
-    let refused = adopt(&bench.manager, spec("a").expect_digest(wrong).wipe_adopted(true), &memory, &PLACES);
+    let regions = PLACES.map(|(at, bytes)| memory.region(at, bytes));
+    let wrong = vouching::regions(bench.manager.tree_params(), &regions, wrong);
+    let refused = adopt(&bench.manager, spec("a").expect(wrong).wipe_adopted(true), &memory, &PLACES);
     assert_eq!(refused.unwrap_err().code(), ErrorCode::ModelLoadFailed);
     assert!(memory.read(0, BYTES) == bytes);
     assert_eq!(std::sync::Arc::strong_count(&memory), 1);

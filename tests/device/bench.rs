@@ -15,6 +15,9 @@ mod dice;
 #[path = "../support/safetensors.rs"]
 mod files;
 
+#[path = "../support/vouching.rs"]
+pub(crate) mod vouching;
+
 pub(crate) use dice::{Dice, noise};
 pub(crate) use files::safetensors;
 

@@ -4,7 +4,7 @@
 use vram_residency::{ErrorCode, ShardSource, TreeParams, digest_bytes, digest_reader};
 use vram_residency_rig::{Kind, Machine};
 
-use crate::bench::{Bench, Dice, adopt, everywhere, image, large, memory, noise, spec};
+use crate::bench::{Bench, Dice, adopt, everywhere, image, large, memory, noise, spec, vouching};
 
 crate::cases! {
     everywhere:
@@ -53,7 +53,13 @@ fn agree(bench: &Bench, params: &TreeParams, lengths: &[usize]) {
     for length in lengths {
         let bytes = &bytes[..*length];
         let digest = digest_bytes(params, bytes);
-        let sealed = bench.manager.seal_model(spec("image").expect_digest(digest), ShardSource::bytes(bytes)).unwrap();
+        let sealed = bench
+            .manager
+            .seal_model(
+                spec("image").expect(vouching::file(bench.manager.tree_params(), digest)),
+                ShardSource::bytes(bytes),
+            )
+            .unwrap();
         assert_eq!((sealed.digest(), sealed.byte_len()), (digest, *length as u64));
         assert_eq!(bench.manager.compute_vram_digest(&sealed).unwrap(), digest, "{length} bytes");
         bench.manager.execute(&sealed, |_| ()).unwrap();
@@ -62,7 +68,10 @@ fn agree(bench: &Bench, params: &TreeParams, lengths: &[usize]) {
         let mut other = bytes.to_vec();
         let last = other.len() - 1;
         other[last] ^= 0x80;
-        let refused = bench.manager.seal_model(spec("image").expect_digest(digest), ShardSource::bytes(&other));
+        let refused = bench.manager.seal_model(
+            spec("image").expect(vouching::file(bench.manager.tree_params(), digest)),
+            ShardSource::bytes(&other),
+        );
         assert_eq!(refused.unwrap_err().code(), ErrorCode::ModelLoadFailed, "{length} bytes");
     }
 }
@@ -154,7 +163,11 @@ fn batches_of_adopted_regions() {
             let (bytes, places) = scatter(&mut Dice::new(count as u64), count, block);
             let digest = digest_bytes(&params, &image(&bytes, &places, block));
             let memory = memory(&bench.machine, &bytes);
-            let adopted = adopt(&bench.manager, spec("engine").expect_digest(digest), &memory, &places).unwrap();
+            let vouched = |places: &[(usize, usize)]| {
+                let regions: Vec<_> = places.iter().map(|(at, bytes)| memory.region(*at, *bytes)).collect();
+                vouching::regions(&params, &regions, digest)
+            };
+            let adopted = adopt(&bench.manager, spec("engine").expect(vouched(&places)), &memory, &places).unwrap();
             assert_eq!(bench.manager.compute_vram_digest(adopted.shard()).unwrap(), digest, "{count} regions");
             bench.manager.release(adopted.shard()).unwrap();
             drop(adopted);
@@ -163,13 +176,13 @@ fn batches_of_adopted_regions() {
             // One byte of the last region, and two regions in the wrong order.
             let (at, length) = places[count - 1];
             memory.flip(at + length - 1, 7);
-            let refused = adopt(&bench.manager, spec("engine").expect_digest(digest), &memory, &places);
+            let refused = adopt(&bench.manager, spec("engine").expect(vouched(&places)), &memory, &places);
             assert_eq!(refused.unwrap_err().code(), ErrorCode::ModelLoadFailed, "{count} regions");
             memory.flip(at + length - 1, 7);
             if count > 1 {
                 let mut order = places.clone();
                 order.swap(0, count - 1);
-                let refused = adopt(&bench.manager, spec("engine").expect_digest(digest), &memory, &order);
+                let refused = adopt(&bench.manager, spec("engine").expect(vouched(&order)), &memory, &order);
                 assert_eq!(refused.unwrap_err().code(), ErrorCode::ModelLoadFailed, "{count} regions");
             }
         }
@@ -213,7 +226,10 @@ fn an_image_beyond_one_chunk() {
     let (digest, bytes) = digest_reader(bench.manager.tree_params(), threads, cycle()).unwrap();
     assert_eq!(bytes, BYTES);
     let source = || ShardSource::reader(BYTES, cycle());
-    let shard = bench.manager.seal_model(spec("large").expect_digest(digest), source()).unwrap();
+    let shard = bench
+        .manager
+        .seal_model(spec("large").expect(vouching::file(bench.manager.tree_params(), digest)), source())
+        .unwrap();
     let address = bench.address(&shard);
     // The last byte of the first chunk, and the last of all.
     for (place, bit) in [((1 << 30) - 1, 0), (BYTES - 1, 7)] {

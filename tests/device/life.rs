@@ -9,7 +9,7 @@ use vram_residency::{
 };
 use vram_residency_rig::{Kind, Machine};
 
-use crate::bench::{Bench, builder, everywhere, machine, noise, spec, stopped};
+use crate::bench::{Bench, builder, everywhere, machine, noise, spec, stopped, vouching};
 
 crate::cases! {
     everywhere:
@@ -63,7 +63,10 @@ fn every_source_gives_the_same_shard() {
         ]
     };
     for (id, source) in sources() {
-        let shard = bench.manager.seal_model(spec(id).expect_digest(digest), source).unwrap();
+        let shard = bench
+            .manager
+            .seal_model(spec(id).expect(vouching::file(bench.manager.tree_params(), digest)), source)
+            .unwrap();
         assert_eq!((shard.digest(), shard.byte_len()), (digest, bytes.len() as u64), "{id}");
         assert_eq!(bench.manager.verify_sealed(&shard).unwrap().digest, digest, "{id}");
         bench.assert_good(&shard, &bytes);
@@ -74,7 +77,10 @@ fn every_source_gives_the_same_shard() {
     }
     let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
     for (id, source) in sources() {
-        let refused = bench.manager.seal_model(spec(id).expect_digest(wrong), source).unwrap_err();
+        let refused = bench
+            .manager
+            .seal_model(spec(id).expect(vouching::file(bench.manager.tree_params(), wrong)), source)
+            .unwrap_err();
         assert_eq!(refused.code(), ErrorCode::ModelLoadFailed, "{id}");
     }
     assert_eq!((bench.manager.used_vram(), bench.manager.state()), (0, ManagerState::Ready));

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use vram_residency::{ErrorCode, ExecuteOptions, ShardSource, digest_bytes};
 use vram_residency_rig::Alias;
 
-use crate::bench::{Bench, driver, everywhere, noise, spec, stand_in};
+use crate::bench::{Bench, driver, everywhere, noise, spec, stand_in, vouching};
 
 crate::cases! {
     everywhere:
@@ -108,7 +108,10 @@ fn a_refused_seal_frees_nothing_unwiped() {
     let bench = Bench::new();
     let bytes = noise(BYTES, 3);
     let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
-    let refused = bench.manager.seal_model(spec("a").expect_digest(wrong), ShardSource::bytes(&bytes)).unwrap_err();
+    let refused = bench
+        .manager
+        .seal_model(spec("a").expect(vouching::file(bench.manager.tree_params(), wrong)), ShardSource::bytes(&bytes))
+        .unwrap_err();
     assert_eq!((refused.code(), bench.manager.used_vram()), (ErrorCode::ModelLoadFailed, 0));
     // Nor does an execution that was given up.
     let shard = bench.seal("a", &bytes);
@@ -142,7 +145,10 @@ fn after_a_refused_seal() {
     let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
     let spy = Spy { bench: &bench, left: BYTES, aliases: &aliases };
     let source = ShardSource::reader(BYTES as u64, spy);
-    let refused = bench.manager.seal_model(spec("a").expect_digest(wrong), source).unwrap_err();
+    let refused = bench
+        .manager
+        .seal_model(spec("a").expect(vouching::file(bench.manager.tree_params(), wrong)), source)
+        .unwrap_err();
     assert_eq!(refused.code(), ErrorCode::ModelLoadFailed);
     let aliases = aliases.into_inner().unwrap();
     assert_eq!(aliases.len(), 1, "the spy saw the memory that was being loaded");

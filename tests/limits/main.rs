@@ -12,7 +12,7 @@ mod tree;
 
 use std::io::{self, Read};
 
-use support::{Dice, Rig, block, builder, noise, spec};
+use support::{Dice, Rig, block, builder, noise, spec, vouching};
 use tree::Image;
 use vram_residency::{
     BadRange, DeviceSelector, MockConfig, OnIntegrityFailure, Policy, Purpose, ShardSource, VramError, VramManager,
@@ -52,7 +52,11 @@ fn refused(rig: &Rig, bytes: u64) -> VramError {
 /// Seals, verifies, reads at the edges, flips one bit at `flip` and finds it there, wipes and releases.
 fn life(rig: &Rig, image: &Image, block_size: u64, measured: bool, flip: u64) {
     let expected = image.digest(block_size);
-    let chosen = if measured { spec("large") } else { spec("large").expect_digest(expected) };
+    let chosen = if measured {
+        spec("large")
+    } else {
+        spec("large").expect(vouching::file(rig.manager.tree_params(), expected))
+    };
     let before = rig.manager.used_vram();
     let shard = rig.manager.seal_model(chosen, ShardSource::reader(image.bytes, image.reader())).unwrap();
     assert_eq!((shard.byte_len(), shard.digest()), (image.bytes, expected));

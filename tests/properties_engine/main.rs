@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use support::{Arena, Dice, Rig, adopt, image, name, noise, offset, regions, scatter, small, spec};
+use support::{Arena, Dice, Rig, adopt, image, name, noise, offset, regions, scatter, small, spec, vouching};
 use vram_residency::{
     ExecuteOptions, Fault, ManagerState, MockCall, MockConfig, ModelRef, OnIntegrityFailure, Purpose, Scratch,
     SealedShard, SetId, ShardSource, VramError, check_set, digest_bytes,
@@ -79,8 +79,10 @@ proptest! {
             let (arena, places) = scatter(&mut Dice::new(seed), &lengths);
             let (image, before) = (image(&arena, &places, 1024), arena.bytes());
             let vouched = digest_bytes(rig.manager.tree_params(), &image);
-            let spec = spec("case").expect_digest(vouched).wipe_adopted(wipe);
-            let (adopted, drops) = adopt(&rig.manager, spec, &arena, &regions(&arena, &places));
+            let regions = regions(&arena, &places);
+            let expected = vouching::regions(rig.manager.tree_params(), &regions, vouched);
+            let spec = spec("case").expect(expected).wipe_adopted(wipe);
+            let (adopted, drops) = adopt(&rig.manager, spec, &arena, &regions);
             let adopted = adopted.unwrap();
             prop_assert_eq!((adopted.shard().digest(), adopted.shard().byte_len()), (vouched, image.len() as u64));
             prop_assert_eq!(rig.manager.adopted_vram(), lengths.iter().sum::<usize>() as u64);

@@ -8,6 +8,7 @@
 mod dice;
 mod engine;
 mod safetensors;
+pub(crate) mod vouching;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};

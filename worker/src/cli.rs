@@ -56,7 +56,8 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Print the digest of files, as `fsverity digest` does
     ///
-    /// With `--layout tensors` it is the digest under which `run` seals a safetensors file.
+    /// With `--layout tensors` it is the digest of the image under which `run` seals a safetensors file, of which --expect wants the
+    /// digest of the file all the same.
     #[command(after_help = DIGEST_EXIT_CODES)]
     Digest(DigestOptions),
 }
@@ -80,10 +81,21 @@ pub(crate) struct RunOptions {
     /// Bytes per block of the digest: a power of two from 1024 to 65536
     #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = block, allow_negative_numbers = true)]
     pub(crate) block_size: u32,
-    /// The digest that the image, as a whole, must have, as `vram-worker digest` prints it with the same --layout and
-    /// --block-size
-    #[arg(long, value_name = "sha256:HEX")]
+    /// The fs-verity digest that the model's file must have, whatever the layout, as `fsverity digest` and `vram-worker digest`
+    /// print it
+    #[arg(long, value_name = "sha256:HEX", group = "vouched")]
     pub(crate) expect: Option<String>,
+    /// The plain SHA-256 that the model's file must have, whatever the layout, as `sha256sum` and hub pages print it
+    #[arg(long, value_name = "HEX", group = "vouched")]
+    pub(crate) expect_sha256: Option<String>,
+    /// A list of what the model's files must have: the lines that `sha256sum` or `fsverity digest` print. Its paths are taken from
+    /// its own folder; where none leads to the file, its name decides
+    #[arg(long, value_name = "FILE", group = "vouched")]
+    pub(crate) expect_file: Option<PathBuf>,
+    /// Bytes per block of the fs-verity digests that are expected; 4096 when not given, whatever --block-size is
+    #[arg(long, value_name = "BYTES", value_parser = block, allow_negative_numbers = true, requires = "vouched",
+          conflicts_with = "expect_sha256")]
+    pub(crate) expect_block_size: Option<u32>,
     /// The worker's secret, 32 to 4096 bytes: a regular file, no link, readable by its owner only; a random one when not given
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
@@ -109,6 +121,9 @@ pub(crate) struct DigestOptions {
     /// The bytes of the file as they are, or the tensors of a safetensors file
     #[arg(long, value_enum, default_value_t = Layout::File)]
     pub(crate) layout: Layout,
+    /// Print the digest of the layout too (what lies where in the image, of which name, type and shape), behind that of the image
+    #[arg(long)]
+    pub(crate) with_layout: bool,
 }
 
 /// How a file becomes an image.

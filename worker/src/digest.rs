@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use vram_residency::{Digest, ShardSource, TreeParams, digest_source};
+use vram_residency::{ShardSource, TreeParams, digest_source};
 
 use crate::cli::{self, DigestOptions, Layout};
 use crate::exit::{self, Failure};
@@ -22,7 +22,7 @@ pub(crate) fn digest(options: &DigestOptions) -> ExitCode {
     };
     let mut first_failure = None;
     for file in &options.files {
-        let printed = of_file(file, options.layout, &params).and_then(|digest| print(&digest, file));
+        let printed = of_file(file, options, &params).and_then(|digests| print(&digests, file));
         if let Err(failure) = printed {
             failure.tell();
             first_failure.get_or_insert(failure.exit_code());
@@ -39,10 +39,13 @@ fn params(options: &DigestOptions) -> Result<TreeParams, Failure> {
     Ok(TreeParams::new(options.block_size, &salt)?)
 }
 
-fn of_file(path: &Path, layout: Layout, params: &TreeParams) -> Result<Digest, Failure> {
+/// The digest of the image, and that of its layout where it is asked for.
+fn of_file(path: &Path, options: &DigestOptions, params: &TreeParams) -> Result<String, Failure> {
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    let source = open(path, layout)?;
-    Ok(digest_source(source, params, threads)?.digest)
+    let source = open(path, options.layout)?;
+    let found = digest_source(source, params, threads)?;
+    let layout = options.with_layout.then(|| format!(" layout:{}", hex::encode(found.layout.digest())));
+    Ok(format!("{}{}", found.digest, layout.unwrap_or_default()))
 }
 
 /// Opens a file in a layout.
@@ -54,8 +57,8 @@ pub(crate) fn open(path: &Path, layout: Layout) -> Result<ShardSource<'static>, 
 }
 
 /// One line. The path is printed as it was given, whatever its bytes are.
-fn print(digest: &Digest, path: &Path) -> Result<(), Failure> {
-    let mut line = format!("{digest} ").into_bytes();
+fn print(digests: &str, path: &Path) -> Result<(), Failure> {
+    let mut line = format!("{digests} ").into_bytes();
     line.extend_from_slice(path.as_os_str().as_bytes());
     line.push(b'\n');
     let mut out = io::stdout().lock();

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use serde::Serialize;
-use vram_residency::{ErrorCategory, ErrorCode, VramError};
+use vram_residency::{DigestKind, ErrorCategory, ErrorCode, VramError};
 
 use crate::cli::Cli;
 use crate::signals::Signal;
@@ -24,6 +24,13 @@ pub(crate) enum Failure {
         what: &'static str,
         /// What it said.
         source: io::Error,
+    },
+    /// The model is not the expected one, and it is known what was expected in its place.
+    Unexpected {
+        /// What was found.
+        error: VramError,
+        /// What to give instead.
+        hint: String,
     },
     /// A signal came.
     Interrupted(Signal),
@@ -44,7 +51,7 @@ impl Failure {
         let error = match self {
             Self::Interrupted(signal) => return signal.exit_code(),
             Self::Io { .. } => return 1,
-            Self::Vram(error) => error,
+            Self::Vram(error) | Self::Unexpected { error, .. } => error,
         };
         match error {
             // Shares its outward code with models that cannot be read, but is the answer to another question.
@@ -65,7 +72,7 @@ impl Failure {
     /// The outward code, also for what is not the library's.
     pub(crate) const fn code(&self) -> &'static str {
         match self {
-            Self::Vram(error) => error.code().as_str(),
+            Self::Vram(error) | Self::Unexpected { error, .. } => error.code().as_str(),
             Self::Io { .. } => ErrorCode::Internal.as_str(),
             Self::Interrupted(_) => "INTERRUPTED",
         }
@@ -73,7 +80,7 @@ impl Failure {
 
     const fn category(&self) -> &'static str {
         match self {
-            Self::Vram(error) => match error.category() {
+            Self::Vram(error) | Self::Unexpected { error, .. } => match error.category() {
                 ErrorCategory::User => "user",
                 ErrorCategory::Capacity => "capacity",
                 ErrorCategory::Integrity => "integrity",
@@ -93,11 +100,14 @@ impl Failure {
             Self::Vram(error @ VramError::DeviceUnavailable { .. }) if cfg!(feature = "mock") => {
                 format!("{error}; to try it without a GPU: --device mock, which protects nothing")
             }
-            Self::Vram(error @ VramError::DigestMismatch { .. }) => {
-                format!(
-                    "{error}; `vram-worker digest` prints it, with the same --layout and --block-size and no --salt"
-                )
+            Self::Vram(error @ VramError::DigestMismatch { of: DigestKind::FsVerity, .. }) => format!(
+                "{error}; `vram-worker digest` prints it, and for blocks of another size than 4096 bytes there is \
+                 --expect-block-size"
+            ),
+            Self::Vram(error @ VramError::DigestMismatch { of: DigestKind::Sha256, .. }) => {
+                format!("{error}; `sha256sum` prints it")
             }
+            Self::Unexpected { error, hint } => format!("{error}; {hint}"),
             Self::Vram(error) => error.to_string(),
             Self::Io { what, source } => {
                 format!("{what} failed: {source}; see that there is room and that somebody reads, then run again")
@@ -217,7 +227,15 @@ mod tests {
             (VramError::InvalidParams { field: "f", problem: String::new() }, 2),
             (VramError::Config { setting: "s", problem: String::new() }, 2),
             (VramError::ModelLoad { problem: String::new(), source: None }, 2),
-            (VramError::DigestMismatch { shard: shard.clone(), expected: digest, actual: digest }, 3),
+            (
+                VramError::DigestMismatch {
+                    shard: shard.clone(),
+                    of: DigestKind::Image,
+                    expected: digest,
+                    actual: digest,
+                },
+                3,
+            ),
             (VramError::SealRefused { reason: RefusalReason::Forged }, 3),
             (VramError::IntegrityFailure { shard: shard.clone(), first_bad: None }, 3),
             (VramError::DeviceUnavailable { problem: String::new() }, 4),

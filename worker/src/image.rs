@@ -120,7 +120,7 @@ mod tests {
             .unwrap();
         let bytes: Vec<u8> = (0..5000u16).flat_map(u16::to_le_bytes).collect();
         let (source, signals) = (|| ShardSource::bytes(&bytes), Signals::default());
-        let split = Split::measure(source(), manager.tree_params(), 4096, &signals).unwrap();
+        let split = Split::measure(source(), manager.tree_params(), 4096, None, &signals).unwrap();
         let shards = split.seal(&manager, "m", source(), true, &signals).unwrap();
         let sealed = Sealed { name: "m".to_owned(), shards, split: Some(split) };
 

@@ -6,6 +6,7 @@
 mod cli;
 mod digest;
 mod exit;
+mod expect;
 mod image;
 mod report;
 mod run;

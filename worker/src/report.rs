@@ -66,6 +66,9 @@ impl Report {
             layout: layout.as_str(),
             origin: first.origin().as_str(),
             digest: sealed.split.as_ref().map_or_else(|| first.digest(), |split| split.digest).to_string(),
+            layout_digest: hex::encode(
+                sealed.split.as_ref().map_or_else(|| first.layout_digest(), |split| split.layout.digest()),
+            ),
             bytes: sealed.byte_len(),
         });
         if sealed.split.is_some() {
@@ -125,6 +128,8 @@ pub(crate) struct Shard {
     layout: &'static str,
     origin: &'static str,
     digest: String,
+    /// Of names, types, shapes and places, in hexadecimal.
+    layout_digest: String,
     bytes: u64,
 }
 

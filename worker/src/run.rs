@@ -9,11 +9,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
-use vram_residency::{Digest, ShardId, ShardSource, ShardSpec, TreeParams, VramError, digest_source};
+use vram_residency::{Expectation, ShardId, ShardSource, ShardSpec, TreeParams, digest_source};
 
 use crate::cli::RunOptions;
 use crate::digest;
 use crate::exit::{self, Failure};
+use crate::expect::{self, Expectations};
 use crate::image::{self, Sealed};
 use crate::report::{Device, Report, Tensor, Timing, Vram};
 use crate::sample;
@@ -25,7 +26,7 @@ use crate::stats::{self, Summary};
 /// Runs the command and reports.
 pub(crate) fn run(options: &RunOptions, signals: &Signals) -> ExitCode {
     let mut report = Report::new(options.executes.get());
-    let ended = attempt(options, signals, &mut report);
+    let ended = attempt(options, signals, &mut report).map_err(|failure| expect::explained(failure, options));
     let told = report.tell(ended.as_ref().err(), options.json);
     match (ended, told) {
         (Err(failure), _) => ExitCode::from(failure.exit_code()),
@@ -39,7 +40,7 @@ struct Model {
     name: String,
     source: ShardSource<'static>,
     bytes: u64,
-    expected: Option<Digest>,
+    expected: Option<Expectation>,
     split: Option<Split>,
 }
 
@@ -48,8 +49,8 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
     if let Some(part_bytes) = options.part_bytes {
         split::judge(part_bytes, &params)?;
     }
-    let expected = options.expect.as_deref().map(str::parse).transpose()?;
-    let wanted = Wanted { options, params: &params, expected, signals };
+    let expectations = Expectations::given(options)?;
+    let wanted = Wanted { options, params: &params, expectations: &expectations, signals };
     let model = match &options.model {
         Some(path) => Model::from_file(path, &wanted),
         None => Model::sample(&wanted),
@@ -87,16 +88,18 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
 struct Wanted<'a> {
     options: &'a RunOptions,
     params: &'a TreeParams,
-    expected: Option<Digest>,
+    expectations: &'a Expectations,
     signals: &'a Signals,
 }
 
 impl Wanted<'_> {
     /// Where the image of this file is to be cut, if it is.
-    fn split(&self, path: &Path) -> Result<Option<Split>, Failure> {
+    fn split(&self, path: &Path, name: &str, expected: Option<&Expectation>) -> Result<Option<Split>, Failure> {
         let Some(part_bytes) = self.options.part_bytes else { return Ok(None) };
         let source = digest::open(path, self.options.layout)?;
-        Split::measure(source, self.params, part_bytes, self.signals).map(Some)
+        let name = ShardId::new(name)?;
+        let expected = expected.map(|expectation| (name, expectation));
+        Split::measure(source, self.params, part_bytes, expected, self.signals).map(Some)
     }
 }
 
@@ -106,39 +109,27 @@ impl Model {
         // Only to size the mock: the image may be larger than its file.
         let bytes = digest::open(path, wanted.options.layout)?.into_image(wanted.params)?.layout().byte_len();
         let name = shard_name(&path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default());
-        let split = wanted.split(path)?;
-        Self { name, source, bytes, expected: wanted.expected, split }.compared()
+        let expected = wanted.expectations.of_file(path)?;
+        let split = wanted.split(path, &name, expected.as_ref())?;
+        Ok(Self { name, source, bytes, expected, split })
     }
 
     /// The sample is sealed under its own digest, unless another one is asked for. Its file vanishes here; the open source
     /// keeps the bytes.
     fn sample(wanted: &Wanted<'_>) -> Result<Self, Failure> {
-        let file = sample::write()?;
-        let split = wanted.split(file.path())?;
-        let (own, bytes) = match &split {
-            Some(split) => (split.digest, split.layout.byte_len()),
+        let (file, name) = (sample::write()?, sample::NAME.to_owned());
+        let expected = match wanted.expectations.of_file(file.path())? {
+            Some(expected) => expected,
             None => {
                 let threads = std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN);
-                let source = digest::open(file.path(), wanted.options.layout)?;
-                let own = digest_source(source, wanted.params, threads)?;
-                (own.digest, own.byte_len)
+                let own = digest_source(ShardSource::file(file.path())?, &TreeParams::default(), threads)?;
+                Expectation::FsVerity(own.digest)
             }
         };
+        let split = wanted.split(file.path(), &name, Some(&expected))?;
+        let bytes = digest::open(file.path(), wanted.options.layout)?.into_image(wanted.params)?.layout().byte_len();
         let source = digest::open(file.path(), wanted.options.layout)?;
-        let expected = Some(wanted.expected.unwrap_or(own));
-        Self { name: sample::NAME.to_owned(), source, bytes, expected, split }.compared()
-    }
-
-    /// Holds an image that is split against what is expected of the whole. The parts, and an image that is not split, are
-    /// compared on the device.
-    fn compared(self) -> Result<Self, Failure> {
-        match (&self.split, self.expected) {
-            (Some(split), Some(expected)) if split.digest != expected => {
-                let shard = ShardId::new(self.name)?;
-                Err(VramError::DigestMismatch { shard, expected, actual: split.digest }.into())
-            }
-            _ => Ok(self),
-        }
+        Ok(Self { name, source, bytes, expected: Some(expected), split })
     }
 
     fn seal(self, session: &Session, signals: &Signals, json: bool) -> Result<Sealed, Failure> {
@@ -150,7 +141,7 @@ impl Model {
             None => {
                 let spec = ShardSpec::new(ShardId::new(name.as_str())?);
                 let spec = match expected {
-                    Some(digest) => spec.expect_digest(digest),
+                    Some(expected) => spec.expect(expected),
                     None => spec,
                 };
                 vec![manager.seal_model(spec, source)?]

@@ -1,7 +1,7 @@
 //! One file as several shards.
 //!
 //! Owns [`Split`]: where an image is cut, and the digests of the whole and of every part. Promises that these digests are of the
-//! same single read, so that whoever vouches for the whole vouches for the parts; and that what is sealed later is held
+//! same single read that is held against what is expected of the file, so that whoever vouches for it vouches for the parts; and that what is sealed later is held
 //! against them. Weights pass through in pieces that are wiped; none of them stays.
 
 use std::io::{self, Read};
@@ -10,8 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use vram_residency::{
-    Digest, ImageReader, Layout, SealedShard, SetId, ShardId, ShardSource, ShardSpec, TreeParams, VramError,
-    VramManager, check_set, digest_reader, digest_source,
+    Digest, Expectation, ImageReader, Layout, SealedShard, SetId, ShardId, ShardSource, ShardSpec, TreeParams,
+    VramError, VramManager, check_set, digest_reader, digest_source,
 };
 use zeroize::Zeroizing;
 
@@ -50,16 +50,21 @@ struct Part {
 }
 
 impl Split {
-    /// Reads the source once and digests the whole and its parts, each of `part_bytes` bytes but the last. What is empty has
-    /// one empty part.
+    /// Reads the source once, digests the whole and its parts, each of `part_bytes` bytes but the last, and holds the source
+    /// against what is expected of it, in the name of a shard. What is empty has one empty part.
     pub(crate) fn measure(
         source: ShardSource<'_>,
         params: &TreeParams,
         part_bytes: u64,
+        expected: Option<(ShardId, &Expectation)>,
         signals: &Signals,
     ) -> Result<Self, Failure> {
         judge(part_bytes, params)?;
         let image = source.into_image(params)?;
+        let image = match expected {
+            Some((name, expectation)) => image.expect(name, expectation)?,
+            None => image,
+        };
         let layout = image.layout().clone();
         // Before anything is read: so many are no shards of one set.
         if layout.byte_len().div_ceil(part_bytes) > u64::from(u32::MAX) {
@@ -113,7 +118,9 @@ impl Split {
         for (index, part) in (0..count).zip(&self.parts) {
             signals.check()?;
             let spec = ShardSpec::new(ShardId::new(format!("{prefix}.part-{index}"))?).part(set, index, count);
-            let spec = if vouched_for { spec.expect_digest(part.digest) } else { spec };
+            let params = manager.tree_params().clone();
+            let expected = Expectation::FsVerityWith { digest: part.digest, params };
+            let spec = if vouched_for { spec.expect(expected) } else { spec };
             let bytes = ShardSource::reader(part.bytes, image.by_ref().take(part.bytes));
             let shard = manager.seal_model(spec, bytes).map_err(own_words)?;
             if shard.digest() != part.digest {
@@ -222,7 +229,7 @@ mod tests {
         let bytes: Vec<u8> = (0..3_000_000u32).flat_map(u32::to_le_bytes).collect();
         let params = TreeParams::default();
         for part in [4096, 1 << 20, 1 << 23, 1 << 40] {
-            let split = Split::measure(ShardSource::bytes(&bytes), &params, part, &Signals::default()).unwrap();
+            let split = Split::measure(ShardSource::bytes(&bytes), &params, part, None, &Signals::default()).unwrap();
             assert_eq!(split.digest, vram_residency::digest_bytes(&params, &bytes));
             let chunks = bytes.chunks(usize::try_from(part).unwrap());
             assert_eq!(split.parts.len(), chunks.len());
@@ -235,7 +242,7 @@ mod tests {
     #[test]
     fn a_source_that_fails_says_so_in_its_own_words() {
         let short = ShardSource::reader(10_000, &[1; 5000][..]);
-        let failure = Split::measure(short, &TreeParams::default(), 4096, &Signals::default()).unwrap_err();
+        let failure = Split::measure(short, &TreeParams::default(), 4096, None, &Signals::default()).unwrap_err();
         let message = failure.message();
         assert!(message.contains("10000 bytes long and ended 5000 bytes early"), "{message}");
         assert_eq!(message.matches("cannot be loaded").count(), 1, "{message}");

@@ -139,7 +139,7 @@ fn another_digest_than_expected_is_status_3_and_tells_both() {
     // covers: SEAL-1
     let files = Files::new();
     let path = files.with("tiny.safetensors", &model());
-    let digest = worker(["digest", "--layout", "tensors", path.to_str().unwrap()]);
+    let digest = worker(["digest", path.to_str().unwrap()]);
     let actual = digest.text().split_once(' ').unwrap().0;
     let wrong = format!("sha256:{}", "0".repeat(64));
     let arguments = ["run", path.to_str().unwrap(), "--expect", &wrong];
@@ -343,7 +343,7 @@ fn critical_events_are_seen_whatever_other_targets_are_asked_for() {
         let ended = common::end(common::command(arguments).env("RUST_LOG", filter).spawn().unwrap());
         assert_eq!(ended.code, Some(3));
         assert!(ended.stderr.contains("seal_verification_failed"), "{filter:?}: {}", ended.stderr);
-        assert!(ended.sentence().contains("the same --layout and --block-size"), "{}", ended.stderr);
+        assert!(ended.sentence().contains("`vram-worker digest` prints it"), "{}", ended.stderr);
     }
     let ended = common::end(common::command(arguments).env("RUST_LOG", "===x\nforged").spawn().unwrap());
     assert_eq!(ended.code, Some(2));

@@ -47,6 +47,7 @@ fn the_json_has_every_documented_field() {
         ("/shard/id", "string"),
         ("/shard/layout", "string"),
         ("/shard/origin", "string"),
+        ("/shard/layout_digest", "string"),
         ("/shard/digest", "string"),
         ("/shard/bytes", "number"),
         ("/executes", "number"),
@@ -122,11 +123,12 @@ fn an_expected_digest_is_honoured() {
     // covers: SEAL-9
     let files = Files::new();
     let path = files.with("tiny.safetensors", &model());
+    let path = path.to_str().unwrap();
+    let digest_of = |arguments: &[&str]| worker(arguments).text().split_once(' ').unwrap().0.to_owned();
+    let expected = digest_of(&["digest", path]);
     for layout in ["file", "tensors"] {
-        let printed = worker(["digest".as_ref(), path.as_os_str(), "--layout".as_ref(), layout.as_ref()]);
-        let digest = printed.text().split_once(' ').unwrap().0.to_owned();
-        let path = path.to_str().unwrap();
-        let ended = worker(["run", path, "--layout", layout, "--expect", &digest, "--json"]);
+        let digest = digest_of(&["digest", path, "--layout", layout]);
+        let ended = worker(["run", path, "--layout", layout, "--expect", &expected, "--json"]);
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         let json = ended.json();
         assert_eq!((&json["shard"]["origin"], &json["shard"]["digest"]), (&"expected".into(), &digest.into()));

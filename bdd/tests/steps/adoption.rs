@@ -4,7 +4,7 @@ use cucumber::{given, then, when};
 use vram_residency::{Digest, RawRegion, ShardSpec, digest_bytes};
 
 use crate::engine::{Arena, Engine};
-use crate::making::spec;
+use crate::making::{regions_of, spec};
 use crate::world::World;
 
 #[given(expr = "an engine {word} that holds {word} in regions of {} bytes")]
@@ -70,30 +70,32 @@ fn adopt_for(world: &mut World, engine: String, name: String, most: u64) {
 #[when(expr = "I adopt the memory of {word} as {word}, to be wiped, expecting the digest of its image")]
 fn adopt_expecting(world: &mut World, engine: String, name: String) {
     let (regions, digest) = (world.engine(&engine).arena.regions(), image_digest(world, &engine));
-    adopt(world, &engine, spec(&name).wipe_adopted(true).expect_digest(digest), &name, &regions);
+    let vouched = regions_of(world.manager(), &regions, digest);
+    adopt(world, &engine, spec(&name).wipe_adopted(true).expect(vouched), &name, &regions);
 }
 
 #[when(expr = "I adopt the memory of {word} as {word}, to be wiped, expecting the digest of {word}")]
 fn adopt_expecting_other(world: &mut World, engine: String, name: String, vouched: String) {
     let (regions, digest) = (world.engine(&engine).arena.regions(), world.digest_of(&vouched));
-    adopt(world, &engine, spec(&name).wipe_adopted(true).expect_digest(digest), &name, &regions);
+    let vouched = regions_of(world.manager(), &regions, digest);
+    adopt(world, &engine, spec(&name).wipe_adopted(true).expect(vouched), &name, &regions);
 }
 
 #[when(expr = "I adopt regions of {word} that are {}")]
 fn adopt_unusable(world: &mut World, engine: String, how: String) {
     let arena = world.engine(&engine).arena.clone();
     let (at, length) = arena.places[0];
-    let one = arena.region(at, length);
+    let one = || arena.region(at, length);
     let odd = (at..at + 4).find(|at| arena.address(*at) % 4 == 1).unwrap();
     let regions = match how.as_str() {
         "none" => vec![],
         "null" => vec![RawRegion::new(0, 100)],
-        "empty" => vec![one, arena.region(at + length, 0)],
-        "the same twice" => vec![one, one],
-        "overlapping by one byte" => vec![one, arena.region(at + length - 1, 10)],
+        "empty" => vec![one(), arena.region(at + length, 0)],
+        "the same twice" => vec![one(), one()],
+        "overlapping by one byte" => vec![one(), arena.region(at + length - 1, 10)],
         "misaligned for their elements" => vec![arena.region(odd, 16).element_bytes(4)],
         "not whole elements" => vec![arena.region(odd - 1, 15).element_bytes(4)],
-        "beyond the address space" => vec![one, RawRegion::new(u64::MAX - 10, 11)],
+        "beyond the address space" => vec![one(), RawRegion::new(u64::MAX - 10, 11)],
         other => panic!("no such regions: {other}"),
     };
     adopt(world, &engine, spec("unusable"), "unusable", &regions);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cucumber::{given, when};
 use vram_residency::{ShardSource, VramError, digest_source};
 
-use crate::making::spec;
+use crate::making::{file_of, spec};
 use crate::world::World;
 
 /// How long a check may take that nobody else waits for.
@@ -157,7 +157,7 @@ fn seal_between(world: &mut World, name: &str, between: impl FnOnce(&mut World))
     world.before_call();
     let source = open(&file(world)).unwrap();
     between(world);
-    let sealed = world.manager().seal_model(spec(name).expect_digest(digest), source);
+    let sealed = world.manager().seal_model(spec(name).expect(file_of(world.manager(), digest)), source);
     if let Some(seal) = world.note(sealed) {
         assert_eq!(seal.digest(), digest);
         world.seals.insert(name.to_owned(), seal);

@@ -5,7 +5,7 @@ use std::io::Read;
 use cucumber::{then, when};
 use vram_residency::{ErrorCode, EventKind, ModelRef, Origin, ShardId, ShardSource, TreeParams};
 
-use crate::making::spec;
+use crate::making::{file_of, spec};
 use crate::world::World;
 
 #[when(expr = "I seal {word} from {word}")]
@@ -15,8 +15,8 @@ fn seal(world: &mut World, name: String, weights: String) {
 
 #[when(expr = "I seal {word} from {word} expecting the digest of {word}")]
 fn seal_expecting(world: &mut World, name: String, weights: String, vouched: String) {
-    let digest = world.digest_of(&vouched);
-    world.seal(&name, spec(&name).expect_digest(digest), &weights);
+    let vouched = file_of(world.manager(), world.digest_of(&vouched));
+    world.seal(&name, spec(&name).expect(vouched), &weights);
 }
 
 #[when(expr = "I seal {word} from {word} as a part of the model {word}")]

@@ -13,7 +13,7 @@ use candle_nn::VarBuilder;
 use candle_transformers::models::bert::{BertModel, Config};
 use tokenizers::Tokenizer;
 use vram_residency::{
-    Adopted, ExecuteOptions, Layout, RawRegion, SealedShard, ShardId, ShardSource, ShardSpec, VramManager,
+    Adopted, ExecuteOptions, Expectation, Layout, RawRegion, SealedShard, ShardId, ShardSource, ShardSpec, VramManager,
     digest_source,
 };
 
@@ -52,13 +52,13 @@ impl Encoder {
         Ok(Self { model: BertModel::load(weights, &config)?, tokenizer, tensors })
     }
 
-    /// Where the tensors lie, in the order of the file; empty ones lie nowhere.
+    /// Where the tensors lie and what they are, in the order of the file; empty ones lie nowhere. `layout` is the file's.
     ///
     /// # Errors
     /// When a tensor is not one stretch of host memory.
-    pub fn regions(&self) -> Result<Vec<RawRegion>, Failure> {
-        let regions = self.tensors.iter().filter(|tensor| tensor.elem_count() > 0).map(region);
-        regions.collect()
+    pub fn regions(&self, layout: &Layout) -> Result<Vec<RawRegion>, Failure> {
+        let tensors = self.tensors.iter().zip(layout.tensors()).filter(|(tensor, _)| tensor.elem_count() > 0);
+        tensors.map(|(tensor, file)| Ok(region(tensor)?.tensor(&file.name, &file.dtype, &file.shape))).collect()
     }
 
     /// The sentence as a vector of length 1: the mean of its tokens' vectors.
@@ -109,8 +109,9 @@ impl<'a> Sealed<'a> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let vouched_for = digest_source(file, manager.tree_params(), threads)?;
         let encoder = Encoder::load(folder, &vouched_for.layout)?;
-        let spec = ShardSpec::new(ShardId::new("all-MiniLM-L6-v2")?).expect_digest(vouched_for.digest);
-        let regions = encoder.regions()?;
+        let vouched = Expectation::Image { digest: vouched_for.digest, layout: vouched_for.layout.digest() };
+        let spec = ShardSpec::new(ShardId::new("all-MiniLM-L6-v2")?).expect(vouched);
+        let regions = encoder.regions(&vouched_for.layout)?;
         // SAFETY: the regions are the storage of the tensors in `encoder`: heap memory that stays where it is when the encoder
         // moves and lives as long as it. Nobody writes to it: no tensor is a variable, `embed` changes none in place, and
         // without `wipe_adopted` the release does not write either.

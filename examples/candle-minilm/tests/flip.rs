@@ -42,7 +42,7 @@ fn what_is_sealed_is_the_file() {
     assert_eq!(sealed.shard().byte_len(), file.byte_len);
     assert_eq!(sealed.shard().origin(), Origin::Expected);
     assert!(file.layout.tensors().iter().any(|tensor| tensor.dtype == "I64"), "also what the model does not use");
-    let held: u64 = sealed.unchecked().regions().unwrap().iter().map(|region| region.byte_len()).sum();
+    let held: u64 = sealed.unchecked().regions(sealed.layout()).unwrap().iter().map(|region| region.byte_len()).sum();
     assert_eq!(manager.adopted_vram(), held);
     assert_eq!(held, file.layout.tensors().iter().map(|tensor| tensor.bytes).sum::<u64>());
 }

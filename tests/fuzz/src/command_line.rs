@@ -46,6 +46,9 @@ fn spell(command: &Command) -> Vec<String> {
                 run.part_bytes.inspect(|bytes| option("part-bytes", bytes));
                 run.headroom.inspect(|bytes| option("headroom", bytes));
                 run.expect.as_ref().inspect(|digest| option("expect", digest));
+                run.expect_sha256.as_ref().inspect(|digest| option("expect-sha256", digest));
+                run.expect_file.as_ref().inspect(|file| option("expect-file", &path(file)));
+                run.expect_block_size.inspect(|bytes| option("expect-block-size", bytes));
                 run.secret_file.as_ref().inspect(|file| option("secret-file", &path(file)));
                 run.device.inspect(|device| option("device", &spell_device(*device)));
                 operands.extend(run.model.as_deref().map(path));
@@ -59,6 +62,9 @@ fn spell(command: &Command) -> Vec<String> {
                 option("block-size", &digest.block_size);
                 digest.salt.as_ref().inspect(|salt| option("salt", salt));
                 operands.extend(digest.files.iter().map(|file| path(file)));
+                if digest.with_layout {
+                    words.push("--with-layout".to_owned());
+                }
                 words.insert(1, "digest".to_owned());
             }
         }

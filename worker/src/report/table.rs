@@ -57,6 +57,7 @@ fn facts(report: &Report, device: &Device, shard: &Shard) -> Table {
     table.add_row(["layout", shard.layout]);
     table.add_row(["origin", shard.origin]);
     table.add_row(["digest", &shard.digest]);
+    table.add_row(["layout digest", &shard.layout_digest]);
     table.add_row(["image", &bytes(shard.bytes)]);
     if let (Some(first), Some(last)) = (report.parts.first(), report.parts.last()) {
         let (count, most) = (report.parts.len(), bytes(first.bytes));
