@@ -17,6 +17,8 @@ pub(crate) struct Sealed {
     pub(crate) shards: Vec<SealedShard>,
     /// How the image was cut; `None` for one that was not.
     pub(crate) split: Option<Split>,
+    /// The names of the files that the shards were, where there are several; else empty.
+    pub(crate) files: Vec<String>,
 }
 
 impl Sealed {
@@ -29,7 +31,7 @@ impl Sealed {
     pub(crate) fn begin<'a>(&'a self, manager: &'a VramManager) -> Result<Image<'a>, VramError> {
         let shards: Vec<_> = self.shards.iter().collect();
         let parts = manager.begin_all(&shards, ExecuteOptions::default())?.into();
-        Ok(Image { parts, split: self.split.as_ref(), ended: 0, took: Duration::ZERO })
+        Ok(Image { parts, split: self.split.as_ref(), start: 0, took: Duration::ZERO })
     }
 }
 
@@ -39,8 +41,9 @@ pub(crate) struct Image<'a> {
     /// The executions that have not ended.
     parts: VecDeque<Execution<'a>>,
     split: Option<&'a Split>,
-    /// How many parts have been read and ended: an execution that was read holds a staging buffer, and parts may be many.
-    ended: u64,
+    /// Where the first of them starts in the image. Parts that have been read are ended: an execution that was read holds a
+    /// staging buffer, and parts may be many.
+    start: u64,
     took: Duration,
 }
 
@@ -53,41 +56,51 @@ pub(crate) struct Region<'a> {
 }
 
 /// The pieces that statistics are made of, in the order of the image.
-pub(crate) fn regions(layout: &Layout) -> Vec<Region<'_>> {
-    if layout.tensors().is_empty() {
-        return vec![Region { tensor: None, offset: 0, bytes: layout.byte_len() }];
+pub(crate) fn regions(layouts: &[(u64, Layout)]) -> Vec<Region<'_>> {
+    let mut regions = Vec::new();
+    for (start, layout) in layouts {
+        if layout.tensors().is_empty() {
+            regions.push(Region { tensor: None, offset: *start, bytes: layout.byte_len() });
+        }
+        regions.extend(layout.tensors().iter().map(|tensor| Region {
+            tensor: Some(tensor),
+            offset: start.saturating_add(tensor.offset),
+            bytes: tensor.bytes,
+        }));
     }
-    layout
-        .tensors()
-        .iter()
-        .map(|tensor| Region { tensor: Some(tensor), offset: tensor.offset, bytes: tensor.bytes })
-        .collect()
+    regions
 }
 
 impl Image<'_> {
-    /// What lies where in the whole image.
-    pub(crate) fn layout(&self) -> Result<Layout, VramError> {
-        match (self.split, self.parts.front()) {
-            (Some(split), _) => Ok(split.layout.clone()),
-            (None, Some(whole)) => Ok(whole.verified()?.layout().clone()),
-            (None, None) => Err(VramError::Internal { what: "an image has no part" }),
+    /// What lies where in the image: the layouts of the files that it is made of, each with its place.
+    pub(crate) fn layouts(&self) -> Result<Vec<(u64, Layout)>, VramError> {
+        if let Some(split) = self.split {
+            return Ok(vec![(0, split.layout.clone())]);
         }
+        let mut start = 0u64;
+        let placed = |part: &Execution<'_>| {
+            let layout = part.verified()?.layout().clone();
+            let at = start;
+            start = start.saturating_add(layout.byte_len());
+            Ok((at, layout))
+        };
+        self.parts.iter().map(placed).collect()
     }
 
     /// Copies bytes of the image out of VRAM, from `offset` on, out of as many parts as they lie in. The executions of parts that
     /// lie before them end here, so offsets must not go back.
     pub(crate) fn read_at(&mut self, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
-        let part_bytes = self.split.map_or(u64::MAX, Split::part_bytes);
         let (mut offset, mut rest) = (offset, out);
         while !rest.is_empty() {
             let nowhere = || VramError::Internal { what: "a read leaves the image, or goes back in it" };
-            let (index, inside) =
-                offset.checked_div(part_bytes).zip(offset.checked_rem(part_bytes)).ok_or_else(nowhere)?;
-            while self.ended < index {
+            let part = self.parts.front().ok_or_else(nowhere)?;
+            let inside = offset.checked_sub(self.start).ok_or_else(nowhere)?;
+            let left = part.verified()?.byte_len().saturating_sub(inside);
+            if left == 0 {
                 self.end_first()?;
+                continue;
             }
-            let part = self.parts.front().filter(|_| self.ended == index).ok_or_else(nowhere)?;
-            let bytes = usize::try_from(part_bytes.saturating_sub(inside)).unwrap_or(usize::MAX).min(rest.len());
+            let bytes = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
             let (piece, behind) = rest.split_at_mut_checked(bytes).ok_or_else(nowhere)?;
             part.read_at(inside, piece)?;
             offset = offset.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -107,8 +120,8 @@ impl Image<'_> {
 
     fn end_first(&mut self) -> Result<(), VramError> {
         let first = self.parts.pop_front().ok_or(VramError::Internal { what: "a part that is not there ends" })?;
+        self.start = self.start.saturating_add(first.verified()?.byte_len());
         self.took = self.took.max(first.finish()?.duration);
-        self.ended = self.ended.saturating_add(1);
         Ok(())
     }
 }
@@ -131,7 +144,7 @@ mod tests {
         let (source, signals) = (|| ShardSource::bytes(&bytes), Signals::default());
         let split = Split::measure(source(), manager.tree_params(), 4096, &signals).unwrap();
         let shards = split.seal(&manager, "m", source(), true, &signals).unwrap();
-        let sealed = Sealed { name: "m".to_owned(), shards, split: Some(split) };
+        let sealed = Sealed { name: "m".to_owned(), shards, split: Some(split), files: Vec::new() };
 
         let mut image = sealed.begin(&manager).unwrap();
         let mut found = vec![0; 4000];

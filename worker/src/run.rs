@@ -15,6 +15,7 @@ use crate::cli::RunOptions;
 use crate::digest;
 use crate::exit::{self, Failure};
 use crate::image::{self, Sealed};
+use crate::model_index::{self, Files};
 use crate::report::{Device, Report, Tensor, Timing, Vram};
 use crate::sample;
 use crate::session::{Session, Wishes};
@@ -37,10 +38,16 @@ pub(crate) fn run(options: &RunOptions, signals: &Signals) -> ExitCode {
 /// What to seal.
 struct Model {
     name: String,
-    source: ShardSource<'static>,
+    source: Source,
     bytes: u64,
     expected: Option<Digest>,
     split: Option<Split>,
+}
+
+/// One file, or several.
+enum Source {
+    File(ShardSource<'static>),
+    Files(Files),
 }
 
 fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Result<(), Failure> {
@@ -61,7 +68,7 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
     report.device = Some(Device::of(&session.manager));
 
     let started = Instant::now();
-    let sealed = model.seal(&session, signals, options.json);
+    let sealed = model.seal(&session, options, signals);
     let mut worked = Ok(());
     let used_sealed = sealed.as_ref().ok().map(|_| session.manager.used_vram());
     if let Ok(sealed) = &sealed {
@@ -102,12 +109,39 @@ impl Wanted<'_> {
 
 impl Model {
     fn from_file(path: &Path, wanted: &Wanted<'_>) -> Result<Self, Failure> {
-        let source = digest::open(path, wanted.options.layout)?;
-        // Only to size the mock: the image may be larger than its file.
-        let bytes = digest::open(path, wanted.options.layout)?.into_image(wanted.params)?.layout().byte_len();
+        if model_index::is_index(path) {
+            return Self::from_index(path, wanted);
+        }
+        let (at, layout, params) = (path.to_owned(), wanted.options.layout, wanted.params.clone());
+        let (source, bytes) = wanted.signals.during(move || -> Result<_, Failure> {
+            let source = digest::open(&at, layout)?;
+            // Only to size the mock: the image may be larger than its file.
+            Ok((source, digest::open(&at, layout)?.into_image(&params)?.layout().byte_len()))
+        })??;
         let name = shard_name(&path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default());
         let split = wanted.split(path)?;
-        Self { name, source, bytes, expected: wanted.expected, split }.compared()
+        Self { name, source: Source::File(source), bytes, expected: wanted.expected, split }.compared()
+    }
+
+    /// The files of a model, each of which becomes a shard of one set.
+    fn from_index(path: &Path, wanted: &Wanted<'_>) -> Result<Self, Failure> {
+        let refuse = |field, problem: &str| Err(VramError::InvalidParams { field, problem: problem.to_owned() }.into());
+        if wanted.options.expect.is_some() {
+            return refuse("expect", "cannot be: one digest cannot vouch for several files; use --expect-file");
+        }
+        if wanted.options.part_bytes.is_some() {
+            return refuse(
+                "part bytes",
+                "cannot be given with the index of a model: its files are the parts; name one of them to split it",
+            );
+        }
+        let (at, layout, params) = (path.to_owned(), wanted.options.layout, wanted.params.clone());
+        let files = wanted.signals.during(move || Files::open(&at, layout, &params))??;
+        // `model` of `model.safetensors.index.json`.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.split_once(".index.").map_or(&*name, |(name, _)| name.trim_end_matches(".safetensors"));
+        let (name, bytes) = (shard_name(name), files.byte_len());
+        Ok(Self { name, source: Source::Files(files), bytes, expected: None, split: None })
     }
 
     /// The sample is sealed under its own digest, unless another one is asked for. Its file vanishes here; the open source
@@ -126,7 +160,7 @@ impl Model {
         };
         let source = digest::open(file.path(), wanted.options.layout)?;
         let expected = Some(wanted.expected.unwrap_or(own));
-        Self { name: sample::NAME.to_owned(), source, bytes, expected, split }.compared()
+        Self { name: sample::NAME.to_owned(), source: Source::File(source), bytes, expected, split }.compared()
     }
 
     /// Holds an image that is split against what is expected of the whole. The parts, and an image that is not split, are
@@ -141,13 +175,18 @@ impl Model {
         }
     }
 
-    fn seal(self, session: &Session, signals: &Signals, json: bool) -> Result<Sealed, Failure> {
+    fn seal(self, session: &Session, options: &RunOptions, signals: &Signals) -> Result<Sealed, Failure> {
         let Self { name, source, expected, split, bytes } = self;
         let manager = &session.manager;
-        let _shown = sealing(&name, bytes, json);
-        let shards = match &split {
-            Some(split) => split.seal(manager, &name, source, expected.is_some(), signals)?,
-            None => {
+        let (layout, _shown) = (options.layout, sealing(&name, bytes, options.json));
+        let mut files = Vec::new();
+        let shards = match (&split, source) {
+            (_, Source::Files(of)) => {
+                files.extend(of.iter().map(|file| file.name.clone()));
+                of.seal(manager, &name, layout, signals)?
+            }
+            (Some(split), Source::File(source)) => split.seal(manager, &name, source, expected.is_some(), signals)?,
+            (None, Source::File(source)) => {
                 let spec = ShardSpec::new(ShardId::new(name.as_str())?);
                 let spec = match expected {
                     Some(digest) => spec.expect_digest(digest),
@@ -156,7 +195,7 @@ impl Model {
                 vec![manager.seal_model(spec, source)?]
             }
         };
-        Ok(Sealed { name, shards, split })
+        Ok(Sealed { name, shards, split, files })
     }
 }
 
@@ -184,8 +223,8 @@ fn executes(
     while report.executed < report.executes {
         signals.check()?;
         let mut image = sealed.begin(&session.manager)?;
-        let layout = image.layout()?;
-        let regions = image::regions(&layout);
+        let layouts = image.layouts()?;
+        let regions = image::regions(&layouts);
         let numbers = stats::summarize(&mut image, &regions, signals)?;
         let tensors = if first.is_none() { Tensor::all(&regions, &numbers) } else { Vec::new() };
         let check = image.finish()?;
