@@ -1,6 +1,6 @@
 //! One tensor's entry in a header.
 //!
-//! Owns [`Entry`] and how it is decoded. Promises to refuse what the `safetensors` crate refuses, also in fields that nobody reads:
+//! Owns [`Entry`] and how it is decoded, and the texts that are no tensor. Promises to refuse what the `safetensors` crate refuses, also in fields that nobody reads:
 //! numbers that no double holds, half surrogates, nesting beyond 128 levels; nothing is kept of such fields. Refuses besides
 //! what the crate's derived decoder takes and the format does not know: a list where an object belongs, an object where the
 //! name of a type does.
@@ -101,6 +101,28 @@ impl<'de> Deserialize<'de> for Offsets {
             }
         }
         deserializer.deserialize_seq(Two)
+    }
+}
+
+/// Texts by name, which are judged and not kept.
+pub(super) struct Texts;
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Texts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of texts")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Texts, A::Error> {
+                while map.next_entry::<String, String>()?.is_some() {}
+                Ok(Texts)
+            }
+        }
+        deserializer.deserialize_map(Pairs)
     }
 }
 
