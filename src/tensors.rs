@@ -206,7 +206,7 @@ impl<'de> Visitor<'de> for &mut Header {
                 self.twice_metadata |= self.metadata;
                 self.metadata = true;
                 // Free text about the model, which nothing here uses; its form is checked all the same.
-                drop(map.next_value::<Option<entry::Texts>>()?);
+                let _judged: Option<entry::Texts> = map.next_value()?;
                 continue;
             }
             self.current = Some(name);

@@ -19,19 +19,19 @@ const POINTER_ADVICE: &str =
     "it is a git-lfs pointer, which stands for the model and is not it; fetch the model with `git lfs pull`";
 
 /// What begins so is no safetensors file; each with what to do.
-const KINDS: [(&[u8], &str); 9] = [
+const KINDS: [(&[u8], &str); 7] = [
     (POINTER, POINTER_ADVICE),
     (b"PK\x03\x04", "it is a zip archive, as PyTorch writes models (.bin, .pt); convert it to safetensors"),
-    (b"\x80\x02", "it is a Python pickle, as PyTorch writes models (.bin, .pt); convert it to safetensors"),
-    (b"\x80\x04", "it is a Python pickle; convert it to safetensors"),
     (b"GGUF", "it is a GGUF file; give the model as safetensors"),
     (b"\x89HDF", "it is an HDF5 file, as Keras writes models (.h5); convert it to safetensors"),
     (b"\x93NUMPY", "it is a NumPy array (.npy); convert it to safetensors"),
     (b"\x1f\x8b", "it is compressed by gzip; unpack it"),
     (b"{", "it is JSON text; give the safetensors file that it goes with"),
 ];
+const PICKLE_ADVICE: &str = "it is a Python pickle, as PyTorch writes models (.bin, .pt); convert it to safetensors";
 const PAGES: [&[u8]; 3] = [b"<!doctype", b"<html", b"<?xml"];
 const PAGE_ADVICE: &str = "it is a web page, such as the message of a download that failed; download the model again";
+const TEXT_ADVICE: &str = "it is plain text, such as the message of a download that failed; download the model again";
 
 /// The error about a file that could not be read as a model: in words of its kind, where that is known.
 pub(super) fn explained(file: &mut File, name: &str, error: VramError) -> VramError {
@@ -45,10 +45,16 @@ pub(super) fn explained(file: &mut File, name: &str, error: VramError) -> VramEr
 fn kind(head: &[u8]) -> Option<&'static str> {
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     let page = |page: &&[u8]| text.get(..page.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(page));
-    if PAGES.iter().any(|begin| page(begin)) {
+    if PAGES.iter().any(page) {
         return Some(PAGE_ADVICE);
     }
-    KINDS.iter().find(|(begin, _)| head.starts_with(begin)).map(|(_, kind)| *kind)
+    if matches!(head, [0x80, 2..=5, ..]) {
+        return Some(PICKLE_ADVICE);
+    }
+    let known = KINDS.iter().find(|(begin, _)| head.starts_with(begin)).map(|(_, kind)| *kind);
+    // No length of a header is eight letters.
+    let is_text = head.len() >= 8 && head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+    known.or(is_text.then_some(TEXT_ADVICE))
 }
 
 /// The first bytes of a file, which stands at its beginning then.

@@ -263,7 +263,9 @@ fn what_is_taken_for_a_model_is_called_what_it_is() {
         (b"GGUF\x03\0\0\0\x23\x01\0\0", "it is a GGUF file"),
         (b"{\"weight_map\": {}}", "it is JSON text"),
         (b"", "it is 0 bytes long"),
-        (b"weights weights", "claims a header"),
+        (b"\x80\x05\x95\x11\0\0\0\0", "it is a Python pickle"),
+        (b"Access to model x/y is restricted.\n", "it is plain text"),
+        (b"weights\0weights", "claims a header"),
     ] {
         let (_folder, path) = written(bytes);
         let text = message(by_tensor(&path));

@@ -31,7 +31,9 @@ impl<'de> Deserialize<'de> for Entry {
                         "dtype" => once(&mut map, &mut dtype, "dtype")?,
                         "shape" => once(&mut map, &mut shape, "shape")?,
                         "data_offsets" => once(&mut map, &mut offsets, "data_offsets")?,
-                        _ => drop(map.next_value::<Anything>()?),
+                        _ => {
+                            let Anything = map.next_value()?;
+                        }
                     }
                 }
                 let Type(dtype) = dtype.ok_or_else(|| A::Error::missing_field("dtype"))?;

@@ -27,10 +27,10 @@ const MAX_INDEX_BYTES: u64 = 100_000_000;
 const SHOWN_CHARS: usize = 160;
 const SHOWN_FILES: usize = 5;
 
-/// Whether a path is that of an index, by its name: `*.index.json`, or `*.index.VARIANT.json`.
+/// Whether a path is that of an index, by its name: `*.index.json`, `*.index.VARIANT.json`, or `index.json`.
 pub(crate) fn is_index(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.ends_with(".json") && name.contains(".index.")
+    name.ends_with(".json") && (name.contains(".index.") || name == "index.json")
 }
 
 /// The files of a model, in the order of their names.

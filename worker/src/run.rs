@@ -102,7 +102,8 @@ impl Wanted<'_> {
     /// Where the image of this file is to be cut, if it is.
     fn split(&self, path: &Path) -> Result<Option<Split>, Failure> {
         let Some(part_bytes) = self.options.part_bytes else { return Ok(None) };
-        let source = digest::open(path, self.options.layout)?;
+        let (path, layout) = (path.to_owned(), self.options.layout);
+        let source = self.signals.during(move || digest::open(&path, layout))??;
         Split::measure(source, self.params, part_bytes, self.signals).map(Some)
     }
 }

@@ -150,6 +150,9 @@ fn the_digest_of_a_model_is_a_line_for_each_file() {
     ]);
     assert_eq!((whole.code, whole.text()), (Some(0), each.text()));
     assert_eq!(whole.text().lines().count(), 2);
+    let short = files.path("index.json");
+    std::fs::copy(&path, &short).unwrap();
+    assert_eq!(worker(["digest", "--layout=tensors", short.to_str().unwrap()]).text(), whole.text());
     let plain = worker(["digest", &path]);
     assert_eq!((plain.code, plain.text().lines().count()), (Some(0), 1), "a file like any other");
 }
