@@ -5,7 +5,8 @@
 //! that occur twice. What the index says of sizes (`metadata.total_size`) is not used: writers count differently, and each
 //! file's own header is exact.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -161,10 +162,11 @@ impl<'de> Deserialize<'de> for WeightMap {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WeightMap, A::Error> {
                 let mut found = WeightMap { files: BTreeMap::new(), twice: None };
                 while let Some((tensor, file)) = map.next_entry::<String, String>()? {
-                    if found.files.contains_key(&tensor) {
-                        found.twice = Some(tensor);
-                    } else {
-                        found.files.insert(tensor, file);
+                    match found.files.entry(tensor) {
+                        Entry::Vacant(place) => {
+                            place.insert(file);
+                        }
+                        Entry::Occupied(there) => found.twice = Some(there.key().clone()),
                     }
                 }
                 Ok(found)
