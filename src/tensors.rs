@@ -89,7 +89,7 @@ pub(crate) fn plan(reader: &mut impl Read, file_bytes: u64) -> Result<Plan, Vram
 fn room_for(bytes: u64) -> Result<Vec<u8>, VramError> {
     let mut room = Vec::new();
     usize::try_from(bytes).ok().and_then(|bytes| room.try_reserve_exact(bytes).ok()).ok_or_else(|| {
-        bad(format!("its header takes {bytes} bytes of memory, more than there are; give this process more memory"))
+        bad(format!("its header may take {bytes} bytes of memory, more than there are; give this process more memory"))
     })?;
     Ok(room)
 }

@@ -280,3 +280,44 @@ fn shown(text: &str) -> String {
     let end: String = text.chars().skip(surplus).flat_map(char::escape_debug).collect();
     if surplus > 0 { format!("…{end}") } else { end }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_count_tell_what_is_left_out() {
+        // covers: SEAL-8
+        let missing = |names: &[&str]| left_out(names.iter().copied());
+        assert_eq!(
+            missing(&["m-00001-of-00003.safetensors", "m-00003-of-00003.safetensors"]),
+            ["m-00002-of-00003.safetensors"]
+        );
+        assert_eq!(missing(&["m-0-of-2.a.b"]), ["m-1-of-2.a.b"]);
+        assert_eq!(missing(&["a-1-of-1.s", "b-2-of-2.s"]), ["b-1-of-2.s"]);
+        for complete in [
+            &["m-00001-of-000002.s", "m-00002-of-000002.s"][..],
+            &["m-0-of-2.s", "m-1-of-2.s"],
+            &["model.safetensors"],
+            &["best-of-3.safetensors", "-of-.", "a-x-of-2.s", "a-1-of-2"],
+            &["m-1-of-99999999999.s"],
+        ] {
+            assert!(missing(complete).is_empty(), "{complete:?}");
+        }
+        assert_eq!(missing(&["m-1-of-4294967295.s"]).len(), 1000);
+    }
+
+    #[test]
+    fn an_index_is_known_by_its_name() {
+        for (path, index) in [
+            ("/a/model.safetensors.index.json", true),
+            ("diffusion_pytorch_model.safetensors.index.fp16.json", true),
+            ("index.json", true),
+            ("a.index.d/config.json", false),
+            ("model.index.safetensors", false),
+            ("/", false),
+        ] {
+            assert_eq!(is_index(Path::new(path)), index, "{path}");
+        }
+    }
+}
