@@ -18,6 +18,7 @@ use crate::names::shown;
 use crate::tensors::{self, Plan};
 
 mod file;
+mod foreign;
 mod image;
 mod measure;
 
@@ -89,15 +90,14 @@ impl<'a> ShardSource<'a> {
     /// # Errors
     /// `MODEL_LOAD_FAILED` naming the path, as [`Self::file`], and naming the tensor when the header does not describe the
     /// file exactly: overlaps, gaps, lengths that disagree with type and shape, names that occur twice, surplus or
-    /// missing bytes.
+    /// missing bytes; when the header takes more memory than there is; and saying what the file is, when it is one of the
+    /// things that are taken for a model (a git-lfs pointer, a web page, a PyTorch archive …).
     pub fn safetensors(path: impl AsRef<Path>) -> Result<Self, VramError> {
         let (file, name, metadata) = open_regular(path.as_ref())?;
         let mut file = Recorded { file, read: Vec::new() };
-        let plan = tensors::plan(&mut file, metadata.len()).map_err(|error| match error {
-            VramError::ModelLoad { problem, source } => load_error(&name, &problem, source),
-            other => other,
-        })?;
-        let Recorded { file, read: head } = file;
+        let plan = tensors::plan(&mut file, metadata.len());
+        let Recorded { mut file, read: head } = file;
+        let plan = plan.map_err(|error| foreign::explained(&mut file, &name, error))?;
         if u64::try_from(head.len()).ok().and_then(|head| head.checked_add(plan.data_bytes)) != Some(metadata.len()) {
             return Err(VramError::Internal { what: "a header was not read to its end, or beyond it" });
         }
@@ -108,8 +108,10 @@ impl<'a> ShardSource<'a> {
     /// The image as a stream, for callers who split it into several shards. O(1).
     ///
     /// # Errors
-    /// `INVALID_PARAMS` naming `shard length` when the image would be longer than 2^64 - 1 bytes.
-    pub fn into_image(self, params: &TreeParams) -> Result<ImageReader<'a>, VramError> {
+    /// `INVALID_PARAMS` naming `shard length` when the image would be longer than 2^64 - 1 bytes; `MODEL_LOAD_FAILED` when the
+    /// file is a git-lfs pointer and not the model that it stands for.
+    pub fn into_image(mut self, params: &TreeParams) -> Result<ImageReader<'a>, VramError> {
+        self.refuse_pointer()?;
         self.open(params).map(|opened| ImageReader::new(opened, params))
     }
 
@@ -137,8 +139,9 @@ impl<'a> ShardSource<'a> {
     /// [`Self::open`] for an image that is to become a shard.
     ///
     /// # Errors
-    /// As [`Self::open`], and `INVALID_PARAMS` naming `shard length` when there is nothing to seal.
-    pub(crate) fn open_for_sealing(self, params: &TreeParams) -> Result<Opened<'a>, VramError> {
+    /// As [`Self::into_image`], and `INVALID_PARAMS` naming `shard length` when there is nothing to seal.
+    pub(crate) fn open_for_sealing(mut self, params: &TreeParams) -> Result<Opened<'a>, VramError> {
+        self.refuse_pointer()?;
         let opened = self.open(params)?;
         if opened.image_bytes() == 0 {
             let problem = format!(

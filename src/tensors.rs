@@ -2,12 +2,12 @@
 //!
 //! Owns [`plan`], which reads the header, never the data. Promises that a plan covers the file exactly: tensors in file
 //! order, without gaps and overlaps, each as long as its type and shape say, the last ending with the file. Refuses all
-//! else with one sentence that names the tensor; nothing is allocated for a length that the file itself belies. The
-//! `safetensors` crate decodes the entries and judges the result a second time.
+//! else with one sentence that names the tensor; nothing is allocated for a length that the file itself belies, and nothing
+//! decoded that memory may not suffice for. What the `safetensors` crate refuses is refused here; it judges the result a second
+//! time.
 //!
 //! Source: <https://github.com/huggingface/safetensors>, section "Format".
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io::Read;
 
@@ -18,8 +18,13 @@ use crate::digest::layout::TensorInfo;
 use crate::error::VramError;
 use crate::names::{quote, shown};
 
+mod entry;
+
 /// The longest header, in bytes; the limit of the `safetensors` crate.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// What decoding a header may take, in bytes for each of its bytes. A long shape takes 17, with the copies that are made of it.
+const DECODED_BYTES: u64 = 32;
 
 /// Bytes of the header's length.
 const PREFIX_BYTES: u64 = 8;
@@ -59,7 +64,7 @@ pub(crate) fn plan(reader: &mut impl Read, file_bytes: u64) -> Result<Plan, Vram
             "it claims a header of {header_bytes} bytes; at most {MAX_HEADER_BYTES} are allowed: split the model"
         )));
     }
-    let mut header = Vec::new();
+    let mut header = room_for(header_bytes)?;
     reader.take(header_bytes).read_to_end(&mut header).map_err(unreadable)?;
     if u64::try_from(header.len()) != Ok(header_bytes) {
         return Err(bad(
@@ -69,6 +74,8 @@ pub(crate) fn plan(reader: &mut impl Read, file_bytes: u64) -> Result<Plan, Vram
     let text = std::str::from_utf8(&header).map_err(|error| {
         bad(format!("its header is not UTF-8 at byte {}; it is no safetensors file", error.valid_up_to()))
     })?;
+    // Given back at once: what decoding allocates bit by bit is there, and its failure would end the process.
+    drop(std::hint::black_box(room_for(header_bytes.saturating_mul(DECODED_BYTES))?));
     let entries = file_order(decode(text)?);
     // The header's bound keeps this far from overflow.
     let data_bytes = header_room.saturating_sub(header_bytes);
@@ -76,6 +83,15 @@ pub(crate) fn plan(reader: &mut impl Read, file_bytes: u64) -> Result<Plan, Vram
     Metadata::new(None, entries)
         .map_err(|error| bad(format!("its header is inconsistent: {}", shown(&error.to_string()))))?;
     Ok(Plan { tensors, data_bytes })
+}
+
+/// An empty buffer for so many bytes, which memory suffices for.
+fn room_for(bytes: u64) -> Result<Vec<u8>, VramError> {
+    let mut room = Vec::new();
+    usize::try_from(bytes).ok().and_then(|bytes| room.try_reserve_exact(bytes).ok()).ok_or_else(|| {
+        bad(format!("its header may take {bytes} bytes of memory, more than there are; give this process more memory"))
+    })?;
+    Ok(room)
 }
 
 /// Decodes the header's entries, in the order of the JSON text.
@@ -190,11 +206,11 @@ impl<'de> Visitor<'de> for &mut Header {
                 self.twice_metadata |= self.metadata;
                 self.metadata = true;
                 // Free text about the model, which nothing here uses; its form is checked all the same.
-                drop(map.next_value::<Option<HashMap<String, String>>>()?);
+                let _judged: Option<entry::Texts> = map.next_value()?;
                 continue;
             }
             self.current = Some(name);
-            let entry = map.next_value()?;
+            let entry::Entry(entry) = map.next_value()?;
             if let Some(name) = self.current.take() {
                 self.entries.push((name, entry));
             }

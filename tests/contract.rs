@@ -70,9 +70,12 @@ async fn an_async_handler_runs() {
 #[test]
 fn a_token_loop_runs_and_gives_no_token_over_changed_weights() {
     let manager = programs::manager("tokens").unwrap();
-    let shard = manager.seal_model(ShardSpec::new(ShardId::new("model-a").unwrap()), ShardSource::bytes(b"weights")).unwrap();
+    let shard =
+        manager.seal_model(ShardSpec::new(ShardId::new("model-a").unwrap()), ShardSource::bytes(b"weights")).unwrap();
     assert_eq!(programs::token_loop(&manager, &shard, 7).unwrap(), b"weights");
     manager.mock_controls().unwrap().flip_bit(&shard, 6, 0).unwrap();
-    let AppError::Vram(error) = programs::token_loop(&manager, &shard, 7).unwrap_err() else { panic!("not a VramError") };
+    let AppError::Vram(error) = programs::token_loop(&manager, &shard, 7).unwrap_err() else {
+        panic!("not a VramError")
+    };
     assert_eq!(error.code(), ErrorCode::SealVerificationFailed);
 }

@@ -21,7 +21,7 @@ Feature: Command line, when something is wrong
     Examples:
       | flaw                              | said                          |
       | is empty                          | 0 bytes long                  |
-      | is plain text                     | claims a header               |
+      | is plain text                     | plain text                    |
       | ends one byte early               | check that the download is complete |
       | claims a header of 2^64 - 1 bytes | claims a header               |
       | has tensors that overlap          | inside the tensor before it   |

@@ -246,6 +246,53 @@ fn layouts_have_digests_of_their_own() {
     assert_eq!(Layout::of_regions(&params, &[1, 2]).unwrap().tensor_at(4097).unwrap().name, "region 1");
 }
 
+#[test]
+fn what_is_taken_for_a_model_is_called_what_it_is() {
+    // covers: VAL-3
+    const POINTER: &[u8] =
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 90868376\n";
+    for (bytes, wanted) in [
+        (
+            POINTER,
+            "it is a git-lfs pointer, which stands for the model and is not it; fetch the model with `git lfs pull`",
+        ),
+        (b"<!DOCTYPE html><html>404</html>", "it is a web page"),
+        (b"\xef\xbb\xbf\n  <HTML lang=en>", "it is a web page"),
+        (b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>", "it is a web page"),
+        (b"PK\x03\x04\x00\x00\x08\x08\x00\x00", "it is a zip archive, as PyTorch"),
+        (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j", "it is a Python pickle"),
+        (b"GGUF\x03\0\0\0\x23\x01\0\0", "it is a GGUF file"),
+        (b"{\"weight_map\": {}}", "it is JSON text"),
+        (b"", "it is 0 bytes long"),
+        (b"\x80\x05\x95\x11\0\0\0\0", "it is a Python pickle"),
+        (b"Access to model x/y is restricted.\n", "it is plain text"),
+        (b"weights\0weights", "claims a header"),
+    ] {
+        let (_folder, path) = written(bytes);
+        let text = message(by_tensor(&path));
+        assert!(text.contains(&format!("model.safetensors\": {wanted}")) || text.contains(wanted), "{text}");
+        // Its digest is that of any file.
+        let params = TreeParams::default();
+        assert_eq!(digest_source(whole(&path).unwrap(), &params, ONE).unwrap().digest, digest_bytes(&params, bytes));
+    }
+    // A header that happens to be as long as a pickle's first bytes say.
+    let honest = format!("{{}}{}", " ".repeat(0x280 - 2));
+    let (_folder, path) = written(&[&0x280u64.to_le_bytes()[..], honest.as_bytes()].concat());
+    by_tensor(&path).unwrap();
+
+    // As a file it would be sealed; nobody means to.
+    let params = TreeParams::default();
+    let (_folder, path) = written(POINTER);
+    for refused in
+        [whole(&path).unwrap().open_for_sealing(&params).map(drop), whole(&path).unwrap().into_image(&params).map(drop)]
+    {
+        assert!(message(refused).contains("git lfs pull"));
+    }
+    let near = [b"V", &POINTER[1..]].concat();
+    let (_folder, path) = written(&near);
+    assert_eq!(drain(whole(&path).unwrap().open_for_sealing(&params).unwrap(), 50).unwrap(), near);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 

@@ -118,6 +118,88 @@ fn foreign_text_in_messages_is_bounded_and_escaped() {
     }
 }
 
+/// An entry of four floats with one more field.
+fn with_field(field: &str) -> Vec<u8> {
+    file(&format!(r#"{{"a":{{"dtype":"F32","shape":[4],"data_offsets":[0,16],{field}}}}}"#), 16)
+}
+
+/// Lists in lists, so many levels deep.
+fn nested(levels: usize) -> String {
+    format!("{}{}", "[".repeat(levels), "]".repeat(levels))
+}
+
+#[test]
+fn what_the_reference_refuses_is_refused_also_where_nobody_reads() {
+    // covers: VAL-3
+    let reference = |bytes: &[u8]| safetensors::SafeTensors::deserialize(bytes).map(drop).map_err(|e| e.to_string());
+    for (field, reason) in [
+        (r#""x":1e999"#.to_owned(), "number out of range"),
+        (r#""x":{"y":[-1e999]}"#.to_owned(), "number out of range"),
+        (r#""x":"\ud800""#.to_owned(), "escape"),
+        (r#""x":"\udc00\ud800""#.to_owned(), "escape"),
+        (r#""x":{"\ud800":1}"#.to_owned(), "escape"),
+        (r#""\ud800":1"#.to_owned(), "escape"),
+        (format!(r#""x":{}"#, nested(126)), "recursion limit exceeded"),
+        (format!(r#""x":{}"#, nested(100_000)), "recursion limit exceeded"),
+        (format!(r#""x":{}1{}"#, r#"{"y":"#.repeat(126), "}".repeat(126)), "recursion limit exceeded"),
+    ] {
+        let bytes = with_field(&field);
+        let message = plan_of(&bytes).unwrap_err().to_string();
+        assert!(message.contains(r#"describes tensor "a" wrongly"#) && message.contains(reason), "{message}");
+        assert!(reference(&bytes).unwrap_err().contains(reason), "{field}");
+    }
+    let offsets =
+        |offsets: &str| file(&format!(r#"{{"a":{{"dtype":"F32","shape":[4],"data_offsets":{offsets}}}}}"#), 16);
+    for wrong in ["[0,16,16]", "[0]", "[]", "[0,16,null]", "{}", "16"] {
+        let message = plan_of(&offsets(wrong)).unwrap_err().to_string();
+        assert!(message.contains("two offsets, where the tensor starts and where it ends"), "{message}");
+        reference(&offsets(wrong)).unwrap_err();
+    }
+    // The honest twins.
+    for field in [
+        r#""x":1e308,"x":-0"#.to_owned(),
+        r#""x":{"y":["\ud83d\ude00",null,true,18446744073709551616,0.5,-1]}"#.to_owned(),
+        format!(r#""x":{}"#, nested(125)),
+    ] {
+        assert_eq!(plan_of(&with_field(&field)).unwrap().tensors[0].bytes, 16, "{field}");
+        reference(&with_field(&field)).unwrap();
+    }
+    // The crate's derived decoder takes more than the format has.
+    for odd in [r#"["F32",[4],[0,16]]"#, r#"{"dtype":{"F32":null},"shape":[4],"data_offsets":[0,16]}"#] {
+        let bytes = file(&format!(r#"{{"a":{odd}}}"#), 16);
+        reference(&bytes).unwrap();
+        let message = plan_of(&bytes).unwrap_err().to_string();
+        assert!(message.contains("expected an object with") || message.contains("expected the name"), "{message}");
+    }
+}
+
+#[test]
+fn many_dimensions_and_many_tensors_are_read_at_once() {
+    // covers: VAL-3
+    let began = std::time::Instant::now();
+    let shape = vec!["1"; 320_000].join(",");
+    let many = format!(r#"{{"a":{{"dtype":"U8","shape":[{shape}],"data_offsets":[0,1]}}}}"#);
+    assert_eq!(plan_of(&file(&many, 1)).unwrap().tensors[0].shape.len(), 320_000);
+    let message = plan_of(&file(&many, 2)).unwrap_err().to_string();
+    assert!(message.len() < 1000, "{message}");
+    let message = plan_of(&file(&many.replace("[0,1]", "[0,2]"), 2)).unwrap_err().to_string();
+    assert!(message.contains("takes 8 bits") && message.len() < 1000, "{message}");
+    let tensor = |at: usize| format!(r#""t{at}":{{"dtype":"U8","shape":[1],"data_offsets":[{at},{}]}}"#, at + 1);
+    let tensors = format!("{{{}}}", (0..100_000).map(tensor).collect::<Vec<_>>().join(","));
+    assert_eq!(plan_of(&file(&tensors, 100_000)).unwrap().tensors.len(), 100_000);
+    assert!(began.elapsed().as_secs() < 60, "not a matter of squares: {:?}", began.elapsed());
+}
+
+#[test]
+fn memory_that_is_not_there_is_an_error() {
+    // covers: VAL-3
+    assert!(room_for(1 << 20).unwrap().capacity() >= 1 << 20);
+    for bytes in [u64::MAX, 1 << 62] {
+        let message = room_for(bytes).unwrap_err().to_string();
+        assert!(message.contains("bytes of memory, more than there are"), "{message}");
+    }
+}
+
 fn any_header() -> impl Strategy<Value = (String, usize)> {
     let tensor =
         ("[a-c]{1,2}", 0u64..4, 0u64..4, prop::sample::select(vec![("U8", 1), ("F16", 2), ("F32", 4), ("I64", 8)]));

@@ -146,6 +146,50 @@ def corpus_safetensors():
     yield "short", b"\0" + bytes(7)
 
 
+def corpus_safetensors_differential():
+    def header(text, data=16):
+        return struct.pack("<H", data) + text.encode()
+
+    def entry(more="", dtype='"F32"', shape="[4]", offsets="[0,16]"):
+        return f'{{"dtype":{dtype},"shape":{shape},"data_offsets":{offsets}{more}}}'
+
+    def with_field(value):
+        return header(f'{{"a":{entry(f",{chr(34)}x{chr(34)}:{value}")}}}')
+    fields = {
+        "number": "1e308", "number-large": "1e999", "number-negative": "-1e999", "number-minus-0": "-0", "number-wide": "18446744073709551616",
+        "text": '"\\ud83d\\ude00\\u0000"', "text-half": '"\\ud800"', "text-other-half": '"\\udc00"', "text-control": '"\n"',
+        "key-half": '{"\\ud800":1}', "words": "[null,true,false,{}]", "words-wrong": "[nul]", "comma": "[1,]",
+        "deep-125": "[" * 125 + "]" * 125, "deep-126": "[" * 126 + "]" * 126, "deep-objects": '{"y":' * 126 + "1" + "}" * 126,
+    }
+    for name, value in fields.items():
+        yield name, with_field(value)
+    for name, offsets in {"three": "[0,16,16]", "one": "[0]", "none": "[]", "object": "{}", "null": "null", "float": "[0,16.0]", "minus": "[-0,16]"}.items():
+        yield f"offsets-{name}", header(f'{{"a":{entry(offsets=offsets)}}}')
+    for name, shape in {"null": "null", "float": "[4.0]", "scalar": "4", "empty": "[]", "wide": "[18446744073709551616]", "two": "[2,2]"}.items():
+        yield f"shape-{name}", header(f'{{"a":{entry(shape=shape)}}}')
+    for name, dtype in {"object": '{"F32":null}', "object-empty": '{"F32":{}}', "number": "3", "escaped": '"F\\u00332"', "none": '"F33"', "list": '["F32"]'}.items():
+        yield f"type-{name}", header(f'{{"a":{entry(dtype=dtype)}}}')
+    yield "entry-list", header('{"a":["F32",[4],[0,16]]}')
+    yield "entry-list-long", header('{"a":["F32",[4],[0,16],1]}')
+    yield "entry-null", header('{"a":null}')
+    yield "field-twice", header(f'{{"a":{entry(",{}shape{}:[4]".format(chr(34), chr(34)))}}}')
+    yield "unknown-twice", header(f'{{"a":{entry(",{0}x{0}:1,{0}x{0}:2".format(chr(34)))}}}')
+    yield "field-missing", header('{"a":{"dtype":"F32","shape":[4]}}')
+    yield "name-twice", header(f'{{"a":{entry()},"a":{entry()}}}')
+    yield "name-twice-escaped", header(f'{{"a":{entry()},"\\u0061":{entry(shape="[0]", offsets="[16,16]")}}}')
+    yield "empty-at-one-place", header(f'{{"c":{entry(shape="[0]", offsets="[16,16]")},"b":{entry(shape="[0,3]", offsets="[16,16]")},"a":{entry()}}}')
+    yield "two-types", header(f'{{"b":{entry(dtype=chr(34) + "BF16" + chr(34), shape="[2,4]", offsets="[16,32]")},"a":{entry()}}}', 32)
+    yield "half-bytes", header(f'{{"a":{entry(dtype=chr(34) + "F4" + chr(34), shape="[4,8]")}}}')
+    yield "metadata", header(f'{{"__metadata__":{{"format":"pt","\\ud83d\\ude00":""}},"a":{entry()}}}')
+    yield "metadata-null", header(f'{{"a":{entry()},"__metadata__":null}}')
+    yield "metadata-twice", header(f'{{"__metadata__":null,"a":{entry()},"__metadata__":null}}')
+    yield "metadata-number", header(f'{{"__metadata__":{{"format":1}},"a":{entry()}}}')
+    yield "metadata-alone", header('{"__metadata__":{}}', 0)
+    yield "padded", header(f' \t\n{{"a":{entry()}}}\r ')
+    yield "behind", header(f'{{"a":{entry()}}}x')
+    yield "list", header("[[]]", 0)
+
+
 def corpus_command_line():
     lines = {
         "run": "run", "run-model": "run model.safetensors --json",

@@ -57,14 +57,15 @@ pub(crate) enum Command {
     /// Print the digest of files, as `fsverity digest` does
     ///
     /// With `--layout tensors` it is the digest of the image under which `run` seals a safetensors file, of which --expect wants the
-    /// digest of the file all the same.
+    /// digest of the file all the same; of a model's index, the digests of the files that it names.
     #[command(after_help = DIGEST_EXIT_CODES)]
     Digest(DigestOptions),
 }
 
 #[derive(Args, Debug)]
 pub(crate) struct RunOptions {
-    /// The model, a safetensors file (any file with `--layout file`); a small generated sample when not given
+    /// The model, a safetensors file (any file with `--layout file`), or the index of several (`*.safetensors.index.json`); a small
+    /// generated sample when not given
     pub(crate) model: Option<PathBuf>,
     /// How the file becomes an image in VRAM
     #[arg(long, value_enum, default_value_t = Layout::Tensors)]

@@ -13,6 +13,7 @@ use vram_residency::{ShardSource, TreeParams, digest_source};
 
 use crate::cli::{self, DigestOptions, Layout};
 use crate::exit::{self, Failure};
+use crate::model_index::{self, Files};
 
 /// Prints a line for each file.
 pub(crate) fn digest(options: &DigestOptions) -> ExitCode {
@@ -22,7 +23,7 @@ pub(crate) fn digest(options: &DigestOptions) -> ExitCode {
     };
     let mut first_failure = None;
     for file in &options.files {
-        let printed = of_file(file, options, &params).and_then(|digests| print(&digests, file));
+        let printed = each_file(file, options, &params);
         if let Err(failure) = printed {
             failure.tell();
             first_failure.get_or_insert(failure.exit_code());
@@ -37,6 +38,15 @@ pub(crate) fn digest(options: &DigestOptions) -> ExitCode {
 fn params(options: &DigestOptions) -> Result<TreeParams, Failure> {
     let salt = options.salt.as_deref().map_or(Ok(Vec::new()), cli::salt)?;
     Ok(TreeParams::new(options.block_size, &salt)?)
+}
+
+/// Prints the line of a file; of an index, in the `tensors` layout, those of the files that it names.
+fn each_file(path: &Path, options: &DigestOptions, params: &TreeParams) -> Result<(), Failure> {
+    let one = |path: &Path| of_file(path, options, params).and_then(|digests| print(&digests, path));
+    if options.layout == Layout::Tensors && model_index::is_index(path) {
+        return Files::open(path, None, options.layout, params)?.iter().try_for_each(|file| one(&file.path));
+    }
+    one(path)
 }
 
 /// The digest of the image, and that of its layout where it is asked for.

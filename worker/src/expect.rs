@@ -53,17 +53,25 @@ impl Expectations {
         }
     }
 
-    /// Whether they speak of exactly these files of a model of several: none left out, none too many.
-    #[allow(dead_code, reason = "for models of several files")]
-    pub(crate) fn name_exactly(&self, files: &[&Path]) -> Result<(), Failure> {
+    /// What is expected of the index of a model of several files, for which one digest is not enough.
+    pub(crate) fn of_index(&self, path: &Path) -> Result<Option<Expectation>, Failure> {
         match self {
-            Self::One(_) if files.len() > 1 => Err(VramError::InvalidParams {
+            Self::One(_) => Err(VramError::InvalidParams {
                 field: "expectation",
-                problem: format!("is one digest, and the model has {} files; give --expect-file", files.len()),
+                problem:
+                    "is one digest, and an index names several files; give --expect-file, a list of the index and them"
+                        .to_owned(),
             }
             .into()),
-            Self::None | Self::One(_) => Ok(()),
+            _ => self.of_file(path),
+        }
+    }
+
+    /// Whether a list, if there is one, names exactly these files: none left out, none too many.
+    pub(crate) fn name_exactly(&self, files: &[&Path]) -> Result<(), Failure> {
+        match self {
             Self::Listed(list) => list.name_exactly(files),
+            _ => Ok(()),
         }
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Sealed {
     pub(crate) shards: Vec<SealedShard>,
     /// How the image was cut; `None` for one that was not.
     pub(crate) split: Option<Split>,
+    /// The names of the files that the shards were, where there are several; else empty.
+    pub(crate) files: Vec<String>,
 }
 
 impl Sealed {
@@ -28,7 +30,11 @@ impl Sealed {
     pub(crate) fn begin<'a>(&'a self, manager: &'a VramManager) -> Result<Image<'a>, VramError> {
         let shards: Vec<_> = self.shards.iter().collect();
         let parts = manager.begin_all(&shards, ExecuteOptions::default().verify_after(true))?;
-        Ok(Image { parts, split: self.split.as_ref() })
+        let ends = shards.iter().scan(0u64, |end, shard| {
+            *end = end.saturating_add(shard.byte_len());
+            Some(*end)
+        });
+        Ok(Image { parts, ends: ends.collect(), split: self.split.as_ref() })
     }
 }
 
@@ -38,6 +44,8 @@ impl Sealed {
 pub(crate) struct Image<'a> {
     parts: Vec<Execution<'a>>,
     split: Option<&'a Split>,
+    /// Where each part ends in the image.
+    ends: Vec<u64>,
 }
 
 /// A tensor, or the whole image where no tensors are known.
@@ -49,36 +57,47 @@ pub(crate) struct Region<'a> {
 }
 
 /// The pieces that statistics are made of, in the order of the image.
-pub(crate) fn regions(layout: &Layout) -> Vec<Region<'_>> {
-    if layout.tensors().is_empty() {
-        return vec![Region { tensor: None, offset: 0, bytes: layout.byte_len() }];
+pub(crate) fn regions(layouts: &[(u64, Layout)]) -> Vec<Region<'_>> {
+    let mut regions = Vec::new();
+    for (start, layout) in layouts {
+        if layout.tensors().is_empty() {
+            regions.push(Region { tensor: None, offset: *start, bytes: layout.byte_len() });
+        }
+        regions.extend(layout.tensors().iter().map(|tensor| Region {
+            tensor: Some(tensor),
+            offset: start.saturating_add(tensor.offset),
+            bytes: tensor.bytes,
+        }));
     }
-    layout
-        .tensors()
-        .iter()
-        .map(|tensor| Region { tensor: Some(tensor), offset: tensor.offset, bytes: tensor.bytes })
-        .collect()
+    regions
 }
 
 impl Image<'_> {
-    /// What lies where in the whole image.
-    pub(crate) fn layout(&self) -> Result<Layout, VramError> {
-        match (self.split, self.parts.first()) {
-            (Some(split), _) => Ok(split.layout.clone()),
-            (None, Some(whole)) => Ok(whole.verified()?.layout().clone()),
-            (None, None) => Err(VramError::Internal { what: "an image has no part" }),
+    /// What lies where in the image: the layouts of the files that it is made of, each with its place.
+    pub(crate) fn layouts(&self) -> Result<Vec<(u64, Layout)>, VramError> {
+        if let Some(split) = self.split {
+            return Ok(vec![(0, split.layout.clone())]);
         }
+        let mut start = 0u64;
+        let placed = |part: &Execution<'_>| {
+            let layout = part.verified()?.layout().clone();
+            let at = start;
+            start = start.saturating_add(layout.byte_len());
+            Ok((at, layout))
+        };
+        self.parts.iter().map(placed).collect()
     }
 
     /// Copies bytes of the image out of VRAM, from `offset` on, out of as many parts as they lie in.
     pub(crate) fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
         const NOWHERE: VramError = VramError::Internal { what: "a read leaves the image" };
-        let part_bytes = self.split.map_or(u64::MAX, Split::part_bytes);
         let (mut offset, mut rest) = (offset, out);
         while !rest.is_empty() {
-            let (index, inside) = offset.checked_div(part_bytes).zip(offset.checked_rem(part_bytes)).ok_or(NOWHERE)?;
-            let part = usize::try_from(index).ok().and_then(|index| self.parts.get(index)).ok_or(NOWHERE)?;
-            let bytes = usize::try_from(part_bytes.saturating_sub(inside)).unwrap_or(usize::MAX).min(rest.len());
+            let at = self.ends.partition_point(|end| *end <= offset);
+            let (part, end) = self.parts.get(at).zip(self.ends.get(at)).ok_or(NOWHERE)?;
+            let (left, start) = (end.saturating_sub(offset), end.saturating_sub(part.byte_len()));
+            let inside = offset.saturating_sub(start);
+            let bytes = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
             let (piece, behind) = rest.split_at_mut_checked(bytes).ok_or(NOWHERE)?;
             part.read_at(inside, piece)?;
             offset = offset.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
@@ -94,7 +113,7 @@ impl Image<'_> {
 
     /// Verifies every part again: what was read counts, and the next execute is open.
     pub(crate) fn renew(self) -> Result<Self, VramError> {
-        Ok(Self { parts: Execution::renew_all(self.parts)?, split: self.split })
+        Ok(Self { parts: Execution::renew_all(self.parts)?, ..self })
     }
 
     /// Verifies every part again: what was read counts. Returns how long the check took.
@@ -122,7 +141,7 @@ mod tests {
         let (source, signals) = (|| ShardSource::bytes(&bytes), Signals::default());
         let split = Split::measure(source(), manager.tree_params(), 4096, None, &signals).unwrap();
         let shards = split.seal(&manager, "m", source(), true, &signals).unwrap();
-        let sealed = Sealed { name: "m".to_owned(), shards, split: Some(split) };
+        let sealed = Sealed { name: "m".to_owned(), shards, split: Some(split), files: Vec::new() };
 
         let image = sealed.begin(&manager).unwrap();
         let mut found = vec![0; 10_000];

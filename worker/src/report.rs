@@ -16,6 +16,9 @@ use crate::stats::{Summary, Value, to_f64};
 
 mod table;
 
+/// Shapes of more dimensions than this are not shown. No tensor that anybody computes with has half as many.
+const MOST_DIMENSIONS: usize = 64;
+
 /// Durations that are kept to find the median; the first so many.
 const KEPT_DURATIONS: usize = 1 << 20;
 
@@ -28,7 +31,7 @@ pub(crate) struct Report {
     pub(crate) device: Option<Device>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) shard: Option<Shard>,
-    /// The shards that the image was split into, if that was asked for.
+    /// The shards that the image was split into, if that was asked for, or that the files of the model are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) parts: Vec<Part>,
     /// How many were asked for.
@@ -65,14 +68,21 @@ impl Report {
             id: sealed.name.clone(),
             layout: layout.as_str(),
             origin: first.origin().as_str(),
-            digest: sealed.split.as_ref().map_or_else(|| first.digest(), |split| split.digest).to_string(),
-            layout_digest: hex::encode(
-                sealed.split.as_ref().map_or_else(|| first.layout_digest(), |split| split.layout.digest()),
-            ),
+            digest: match &sealed.split {
+                _ if !sealed.files.is_empty() => None,
+                Some(split) => Some(split.digest.to_string()),
+                None => Some(first.digest().to_string()),
+            },
+            layout_digest: match &sealed.split {
+                _ if !sealed.files.is_empty() => None,
+                Some(split) => Some(hex::encode(split.layout.digest())),
+                None => Some(hex::encode(first.layout_digest())),
+            },
             bytes: sealed.byte_len(),
         });
-        if sealed.split.is_some() {
-            self.parts = sealed.shards.iter().map(Part::of).collect();
+        if sealed.split.is_some() || !sealed.files.is_empty() {
+            let mut files = sealed.files.iter().cloned();
+            self.parts = sealed.shards.iter().map(|shard| Part::of(shard, files.next())).collect();
         }
     }
 
@@ -127,9 +137,12 @@ pub(crate) struct Shard {
     id: String,
     layout: &'static str,
     origin: &'static str,
-    digest: String,
-    /// Of names, types, shapes and places, in hexadecimal.
-    layout_digest: String,
+    /// `None` for a model of several files, which have one each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    /// Of names, types, shapes and places, in hexadecimal; `None` as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layout_digest: Option<String>,
     bytes: u64,
 }
 
@@ -137,13 +150,16 @@ pub(crate) struct Shard {
 #[derive(Debug, Serialize)]
 pub(crate) struct Part {
     id: String,
+    /// The file that it is, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
     digest: String,
     bytes: u64,
 }
 
 impl Part {
-    pub(crate) fn of(shard: &SealedShard) -> Self {
-        Self { id: shard.id().to_string(), digest: shard.digest().to_string(), bytes: shard.byte_len() }
+    fn of(shard: &SealedShard, file: Option<String>) -> Self {
+        Self { id: shard.id().to_string(), file, digest: shard.digest().to_string(), bytes: shard.byte_len() }
     }
 }
 
@@ -152,7 +168,11 @@ impl Part {
 pub(crate) struct Tensor {
     name: String,
     dtype: String,
-    shape: Vec<u64>,
+    /// `None` where there are too many dimensions to show.
+    shape: Option<Vec<u64>>,
+    /// How many there are, where they are not shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dimensions: Option<usize>,
     min: Option<Value>,
     max: Option<Value>,
     mean: Option<Value>,
@@ -164,11 +184,13 @@ impl Tensor {
     pub(crate) fn all(regions: &[Region<'_>], numbers: &[Summary]) -> Vec<Self> {
         let tensor = |(region, numbers): (&Region<'_>, &Summary)| {
             let (name, dtype, shape) = match region.tensor {
-                Some(tensor) => (tensor.name.clone(), tensor.dtype.clone(), tensor.shape.clone()),
-                None => ("(file)".to_owned(), "U8".to_owned(), vec![region.bytes]),
+                Some(tensor) => (tensor.name.clone(), tensor.dtype.clone(), tensor.shape.as_slice()),
+                None => ("(file)".to_owned(), "U8".to_owned(), std::slice::from_ref(&region.bytes)),
             };
+            let dimensions = Some(shape.len()).filter(|dimensions| *dimensions > MOST_DIMENSIONS);
+            let shape = dimensions.is_none().then(|| shape.to_vec());
             let Summary { min, max, mean, nan } = *numbers;
-            Self { name, dtype, shape, min, max, mean, nan }
+            Self { name, dtype, shape, dimensions, min, max, mean, nan }
         };
         regions.iter().zip(numbers).map(tensor).collect()
     }

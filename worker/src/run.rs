@@ -9,13 +9,14 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
-use vram_residency::{Expectation, ShardId, ShardSource, ShardSpec, TreeParams, digest_source};
+use vram_residency::{Expectation, ShardId, ShardSource, ShardSpec, TreeParams, VramError, digest_source};
 
 use crate::cli::RunOptions;
 use crate::digest;
 use crate::exit::{self, Failure};
 use crate::expect::{self, Expectations};
 use crate::image::{self, Sealed};
+use crate::model_index::{self, Files};
 use crate::report::{Device, Report, Tensor, Timing, Vram};
 use crate::sample;
 use crate::session::{Session, Wishes};
@@ -38,10 +39,16 @@ pub(crate) fn run(options: &RunOptions, signals: &Signals) -> ExitCode {
 /// What to seal.
 struct Model {
     name: String,
-    source: ShardSource<'static>,
+    source: Source,
     bytes: u64,
     expected: Option<Expectation>,
     split: Option<Split>,
+}
+
+/// One file, or several.
+enum Source {
+    File(ShardSource<'static>),
+    Files(Files),
 }
 
 fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Result<(), Failure> {
@@ -56,13 +63,12 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
         None => Model::sample(&wanted),
     }?;
     signals.check()?;
-    let wishes =
-        Wishes { options, params: params.clone(), expected: model.expected.is_some(), model_bytes: model.bytes };
+    let wishes = Wishes { options, params: params.clone(), expected: model.is_expected(), model_bytes: model.bytes };
     let session = Session::open(&wishes)?;
     report.device = Some(Device::of(&session.manager));
 
     let started = Instant::now();
-    let sealed = model.seal(&session, signals, options.json);
+    let sealed = model.seal(&session, options, signals);
     let mut worked = Ok(());
     let used_sealed = sealed.as_ref().ok().map(|_| session.manager.used_vram());
     if let Ok(sealed) = &sealed {
@@ -96,7 +102,8 @@ impl Wanted<'_> {
     /// Where the image of this file is to be cut, if it is.
     fn split(&self, path: &Path, name: &str, expected: Option<&Expectation>) -> Result<Option<Split>, Failure> {
         let Some(part_bytes) = self.options.part_bytes else { return Ok(None) };
-        let source = digest::open(path, self.options.layout)?;
+        let (at, layout) = (path.to_owned(), self.options.layout);
+        let source = self.signals.during(move || digest::open(&at, layout))??;
         let name = ShardId::new(name)?;
         let expected = expected.map(|expectation| (name, expectation));
         Split::measure(source, self.params, part_bytes, expected, self.signals).map(Some)
@@ -105,13 +112,47 @@ impl Wanted<'_> {
 
 impl Model {
     fn from_file(path: &Path, wanted: &Wanted<'_>) -> Result<Self, Failure> {
-        let source = digest::open(path, wanted.options.layout)?;
-        // Only to size the mock: the image may be larger than its file.
-        let bytes = digest::open(path, wanted.options.layout)?.into_image(wanted.params)?.layout().byte_len();
+        if model_index::is_index(path) {
+            return Self::from_index(path, wanted);
+        }
+        let (at, layout, params) = (path.to_owned(), wanted.options.layout, wanted.params.clone());
+        let (source, bytes) = wanted.signals.during(move || -> Result<_, Failure> {
+            let source = digest::open(&at, layout)?;
+            // Only to size the mock: the image may be larger than its file.
+            Ok((source, digest::open(&at, layout)?.into_image(&params)?.layout().byte_len()))
+        })??;
         let name = shard_name(&path.file_stem().map(|name| name.to_string_lossy()).unwrap_or_default());
         let expected = wanted.expectations.of_file(path)?;
         let split = wanted.split(path, &name, expected.as_ref())?;
-        Ok(Self { name, source, bytes, expected, split })
+        Ok(Self { name, source: Source::File(source), bytes, expected, split })
+    }
+
+    /// The files of a model, each of which becomes a shard of one set.
+    fn from_index(path: &Path, wanted: &Wanted<'_>) -> Result<Self, Failure> {
+        let refuse = |field, problem: &str| Err(VramError::InvalidParams { field, problem: problem.to_owned() }.into());
+        if wanted.options.part_bytes.is_some() {
+            return refuse(
+                "part bytes",
+                "cannot be given with the index of a model: its files are the parts; name one of them to split it",
+            );
+        }
+        let (at, layout, params) = (path.to_owned(), wanted.options.layout, wanted.params.clone());
+        let of_index = wanted.expectations.of_index(path)?;
+        let mut files = wanted.signals.during(move || Files::open(&at, of_index.as_ref(), layout, &params))??;
+        files.expect(path, wanted.expectations)?;
+        // `model` of `model.safetensors.index.json`.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.split_once(".index.").map_or(&*name, |(name, _)| name.trim_end_matches(".safetensors"));
+        let (name, bytes) = (shard_name(name), files.byte_len());
+        Ok(Self { name, source: Source::Files(files), bytes, expected: None, split: None })
+    }
+
+    /// Whether somebody vouched for all of it.
+    fn is_expected(&self) -> bool {
+        match &self.source {
+            Source::Files(files) => files.are_expected(),
+            Source::File(_) => self.expected.is_some(),
+        }
     }
 
     /// The sample is sealed under its own digest, unless another one is asked for. Its file vanishes here; the open source
@@ -129,16 +170,21 @@ impl Model {
         let split = wanted.split(file.path(), &name, Some(&expected))?;
         let bytes = digest::open(file.path(), wanted.options.layout)?.into_image(wanted.params)?.layout().byte_len();
         let source = digest::open(file.path(), wanted.options.layout)?;
-        Ok(Self { name, source, bytes, expected: Some(expected), split })
+        Ok(Self { name, source: Source::File(source), bytes, expected: Some(expected), split })
     }
 
-    fn seal(self, session: &Session, signals: &Signals, json: bool) -> Result<Sealed, Failure> {
+    fn seal(self, session: &Session, options: &RunOptions, signals: &Signals) -> Result<Sealed, Failure> {
         let Self { name, source, expected, split, bytes } = self;
         let manager = &session.manager;
-        let _shown = sealing(&name, bytes, json);
-        let shards = match &split {
-            Some(split) => split.seal(manager, &name, source, expected.is_some(), signals)?,
-            None => {
+        let (layout, _shown) = (options.layout, sealing(&name, bytes, options.json));
+        let mut files = Vec::new();
+        let shards = match (&split, source) {
+            (_, Source::Files(of)) => {
+                files.extend(of.iter().map(|file| file.name.clone()));
+                of.seal(manager, &name, layout, signals)?
+            }
+            (Some(split), Source::File(source)) => split.seal(manager, &name, source, expected.is_some(), signals)?,
+            (None, Source::File(source)) => {
                 let spec = ShardSpec::new(ShardId::new(name.as_str())?);
                 let spec = match expected {
                     Some(expected) => spec.expect(expected),
@@ -147,7 +193,7 @@ impl Model {
                 vec![manager.seal_model(spec, source)?]
             }
         };
-        Ok(Sealed { name, shards, split })
+        Ok(Sealed { name, shards, split, files })
     }
 }
 
@@ -178,8 +224,8 @@ fn executes(
             timing.checked(image.checked_in());
         }
         signals.check()?;
-        let layout = image.layout()?;
-        let regions = image::regions(&layout);
+        let layouts = image.layouts()?;
+        let regions = image::regions(&layouts);
         let numbers = stats::summarize(&image, &regions, signals)?;
         let tensors = if first.is_none() { Tensor::all(&regions, &numbers) } else { Vec::new() };
         // Numbers of bytes that were not good on both sides are not even compared.

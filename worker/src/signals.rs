@@ -7,11 +7,18 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+use vram_residency::VramError;
 
 use crate::exit::Failure;
+
+/// How often a wait looks for signals.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +83,23 @@ impl Signals {
         Ok(())
     }
 
+    /// Does work that holds nothing to be released. A signal does not wait for it: it ends with the process then.
+    pub(crate) fn during<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+        let (sender, receiver) = mpsc::sync_channel(1);
+        let started = thread::Builder::new().spawn(move || drop(sender.send(work())));
+        started.map_err(|source| Failure::Io { what: "starting a thread", source })?;
+        loop {
+            self.check()?;
+            match receiver.recv_timeout(LOOK) {
+                Ok(done) => return Ok(done),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(VramError::Internal { what: "reading the model panicked" }.into());
+                }
+            }
+        }
+    }
+
     /// Fails if a signal came. O(1).
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.terminate.load(Ordering::Relaxed) {
@@ -105,5 +129,21 @@ mod tests {
         signals.terminate.store(true, Ordering::Relaxed);
         assert!(matches!(signals.check(), Err(Failure::Interrupted(Signal::Terminate))));
         assert_eq!(Signal::Terminate.to_string(), "SIGTERM");
+    }
+
+    #[test]
+    fn work_is_left_behind_when_a_signal_comes() {
+        // covers: SCR-1
+        let signals = Signals::default();
+        assert_eq!(signals.during(|| 7).unwrap(), 7);
+        assert!(matches!(signals.during(|| panic!("on purpose")), Err(Failure::Vram(VramError::Internal { .. }))));
+        let terminate = Arc::clone(&signals.terminate);
+        let (hold, held) = mpsc::channel::<()>();
+        let ended = signals.during(move || {
+            terminate.store(true, Ordering::Relaxed);
+            held.recv()
+        });
+        assert!(matches!(ended, Err(Failure::Interrupted(Signal::Terminate))));
+        drop(hold);
     }
 }

@@ -10,12 +10,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use vram_residency::{
-    Digest, Expectation, ImageReader, Layout, SealedShard, SetId, ShardId, ShardSource, ShardSpec, TreeParams,
-    VramError, VramManager, check_set, digest_reader, digest_source,
+    Digest, Expectation, ImageReader, Layout, SealedShard, ShardId, ShardSource, TreeParams, VramError, VramManager,
+    digest_reader, digest_source,
 };
 use zeroize::Zeroizing;
 
 use crate::exit::Failure;
+use crate::set;
 use crate::signals::Signals;
 
 /// Pieces that wait for the second digest, at most.
@@ -39,7 +40,6 @@ pub(crate) struct Split {
     pub(crate) digest: Digest,
     /// What lies where in the whole image.
     pub(crate) layout: Layout,
-    part_bytes: u64,
     parts: Vec<Part>,
 }
 
@@ -93,13 +93,8 @@ impl Split {
             if bytes != layout.byte_len() {
                 return Err(VramError::Internal { what: "the parts are not the whole image" }.into());
             }
-            Ok(Self { digest, layout, part_bytes, parts })
+            Ok(Self { digest, layout, parts })
         })
-    }
-
-    /// How many bytes each part has, but the last.
-    pub(crate) const fn part_bytes(&self) -> u64 {
-        self.part_bytes
     }
 
     /// Seals every part as a shard of its own, named after the whole, and checks that they are one complete set.
@@ -111,25 +106,17 @@ impl Split {
         vouched_for: bool,
         signals: &Signals,
     ) -> Result<Vec<SealedShard>, Failure> {
-        let (set, prefix) = (SetId::random()?, name.trim_end_matches('.'));
-        let count = u32::try_from(self.parts.len()).map_err(|_| too_many(self.part_bytes))?;
         let mut image = source.into_image(manager.tree_params())?;
-        let mut shards = Vec::with_capacity(self.parts.len());
-        for (index, part) in (0..count).zip(&self.parts) {
-            signals.check()?;
-            let spec = ShardSpec::new(ShardId::new(format!("{prefix}.part-{index}"))?).part(set, index, count);
+        let shards = set::seal(manager, name, self.parts.len(), signals, |at, spec| {
+            let part = self.parts.get(at).ok_or(VramError::Internal { what: "a set has more parts than the image" })?;
             let params = manager.tree_params().clone();
             let expected = Expectation::FsVerityWith { digest: part.digest, params };
             let spec = if vouched_for { spec.expect(expected) } else { spec };
             let bytes = ShardSource::reader(part.bytes, image.by_ref().take(part.bytes));
             let shard = manager.seal_model(spec, bytes).map_err(own_words)?;
-            if shard.digest() != part.digest {
-                return Err(changed(&shard));
-            }
-            shards.push(shard);
-        }
+            if shard.digest() == part.digest { Ok(shard) } else { Err(set::changed(&shard)) }
+        })?;
         image.finish()?;
-        check_set(&shards.iter().map(|shard| (manager, shard)).collect::<Vec<_>>())?;
         Ok(shards)
     }
 }
@@ -147,12 +134,6 @@ fn lengths(image_bytes: u64, part_bytes: u64) -> impl Iterator<Item = u64> {
         left = left.map(|left| left.saturating_sub(bytes)).filter(|left| *left > 0);
         Some(bytes)
     })
-}
-
-/// Two reads of the file that differ.
-fn changed(shard: &SealedShard) -> Failure {
-    let problem = format!("{} changed between two reads; nobody may change a model while it is loaded", shard.id());
-    VramError::ModelLoad { problem, source: None }.into()
 }
 
 /// What went wrong with the file, told by the library about the reader over it: the former says it all.

@@ -76,7 +76,7 @@ fn malformed_models_are_refused_with_what_is_wrong() {
         ("cut", cut.to_vec(), &["tensor \"a\"", "download is complete"]),
         ("header-cut", header_cut.to_vec(), &["header"]),
         ("oversize", [&u64::MAX.to_le_bytes()[..], &[0; 100]].concat(), &["claims a header"]),
-        ("text", b"This is plain text, not a model at all.".to_vec(), &["claims a header"]),
+        ("text", b"This is plain text, not a model at all.".to_vec(), &["plain text", "download the model again"]),
         ("json", safetensors("[1, 2]", &[]), &["header"]),
         (
             "overlap",

@@ -9,6 +9,7 @@ mod forgery;
 mod names;
 mod reference;
 mod safetensors;
+mod safetensors_differential;
 mod seal;
 
 #[path = "../../../worker/src/cli.rs"]
@@ -19,6 +20,7 @@ pub use command_line::command_line;
 pub use forgery::forgery;
 pub use names::names;
 pub use safetensors::safetensors;
+pub use safetensors_differential::safetensors_differential;
 pub use seal::{seal, seal_text};
 
 /// A message for people: one line, of bounded length, without control characters.

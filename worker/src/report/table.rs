@@ -7,7 +7,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
 use vram_residency::DeviceKind;
 
-use super::{Device, Report, Shard, Tensor};
+use super::{Device, Part, Report, Shard, Tensor};
 use crate::session::MOCK_WARNING;
 use crate::stats::{Value, signed_to_f64, to_f64};
 
@@ -18,6 +18,9 @@ const LAST_ROWS: usize = 10;
 
 /// On terminals narrower than this (pipes of some tools say 0) nothing is wrapped.
 const LEAST_COLUMNS: u16 = 60;
+
+/// Shapes of more dimensions than this are shown by their number.
+const MOST_DIMENSIONS: usize = 8;
 
 /// How much of a tensor's name is shown, in characters.
 const NAME_CHARS: usize = 72;
@@ -56,10 +59,15 @@ fn facts(report: &Report, device: &Device, shard: &Shard) -> Table {
     table.add_row(["shard", &shard.id]);
     table.add_row(["layout", shard.layout]);
     table.add_row(["origin", shard.origin]);
-    table.add_row(["digest", &shard.digest]);
-    table.add_row(["layout digest", &shard.layout_digest]);
+    for (what, digest) in [("digest", &shard.digest), ("layout digest", &shard.layout_digest)] {
+        if let Some(digest) = digest {
+            table.add_row([what, digest]);
+        }
+    }
     table.add_row(["image", &bytes(shard.bytes)]);
-    if let (Some(first), Some(last)) = (report.parts.first(), report.parts.last()) {
+    if report.parts.iter().any(|part| part.file.is_some()) {
+        table.add_row(["files", &files(&report.parts)]);
+    } else if let (Some(first), Some(last)) = (report.parts.first(), report.parts.last()) {
         let (count, most) = (report.parts.len(), bytes(first.bytes));
         let line = match count {
             1 => format!("1, {}: {most}", first.id),
@@ -88,6 +96,20 @@ fn facts(report: &Report, device: &Device, shard: &Shard) -> Table {
     table
 }
 
+/// A line for each file of the model, or for the first and the last ones.
+fn files(parts: &[Part]) -> String {
+    let line = |part: &Part| {
+        let file = name(part.file.as_deref().unwrap_or_default());
+        format!("{file}: {}\n  {}", bytes(part.bytes), part.digest)
+    };
+    if parts.len() <= FIRST_ROWS {
+        return parts.iter().map(line).collect::<Vec<_>>().join("\n");
+    }
+    let hidden = format!("… {} more, --json shows all", parts.len().saturating_sub(LAST_ROWS));
+    let ends = parts.iter().take(LAST_ROWS.saturating_sub(1)).map(line).chain([hidden]).chain(parts.last().map(line));
+    ends.collect::<Vec<_>>().join("\n")
+}
+
 fn tensors(tensors: &[Tensor]) -> Table {
     let mut table = table();
     table.set_header(["tensor", "type", "shape", "min", "max", "mean", "NaN"]);
@@ -108,8 +130,12 @@ fn tensors(tensors: &[Tensor]) -> Table {
 }
 
 fn row(tensor: &Tensor) -> Vec<String> {
-    let shape = tensor.shape.iter().map(u64::to_string).collect::<Vec<_>>().join("×");
-    let shape = if shape.is_empty() { "scalar".to_owned() } else { shape };
+    let shape = match (&tensor.shape, tensor.dimensions) {
+        (Some(shape), _) if shape.is_empty() => "scalar".to_owned(),
+        (Some(shape), _) if shape.len() > MOST_DIMENSIONS => format!("({} dimensions)", shape.len()),
+        (Some(shape), _) => shape.iter().map(u64::to_string).collect::<Vec<_>>().join("×"),
+        (None, dimensions) => format!("({} dimensions)", dimensions.unwrap_or_default()),
+    };
     let mut cells = vec![name(&tensor.name), name(&tensor.dtype), shape];
     match tensor.nan {
         Some(nan) => {
@@ -208,7 +234,8 @@ mod tests {
         let tensor = |n: usize| Tensor {
             name: format!("t{n}"),
             dtype: "F4".to_owned(),
-            shape: vec![2, 3],
+            shape: Some(vec![2, 3]),
+            dimensions: None,
             min: None,
             max: None,
             mean: None,
