@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use cucumber::{given, when};
-use vram_residency::{ShardSource, VramError, digest_source};
+use vram_residency::{Expectation, LayoutKind, ShardSource, VramError, digest_source};
 
 use crate::making::{file_of, spec};
 use crate::world::World;
@@ -155,9 +155,15 @@ fn seal_swapped(world: &mut World, weights: String, name: String) {
 fn seal_between(world: &mut World, name: &str, between: impl FnOnce(&mut World)) {
     let digest = world.digest.expect("the digest was taken");
     world.before_call();
-    let source = open(&file(world)).unwrap();
+    let source = || open(&file(world)).unwrap();
+    let image = source().into_image(world.manager().tree_params()).unwrap();
+    let vouched = match image.layout().kind() {
+        LayoutKind::File => file_of(world.manager(), digest),
+        _ => Expectation::Image { digest, layout: image.layout().digest() },
+    };
+    let source = source();
     between(world);
-    let sealed = world.manager().seal_model(spec(name).expect(file_of(world.manager(), digest)), source);
+    let sealed = world.manager().seal_model(spec(name).expect(vouched), source);
     if let Some(seal) = world.note(sealed) {
         assert_eq!(seal.digest(), digest);
         world.seals.insert(name.to_owned(), seal);
