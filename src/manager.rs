@@ -169,9 +169,19 @@ impl VramManager {
     /// on release only with [`ShardSpec::wipe_adopted`].
     ///
     /// # Safety
-    /// Every region is memory of this manager's device (host memory, on the mock) that stays allocated as long as `owner` lives
-    /// and whose address does not change when `owner` is moved. Until release nobody writes to it while a check may read it;
-    /// with `wipe_adopted`, it may be written, and nobody reads or writes it during the release.
+    /// Every region is memory of this manager's device (on the mock: initialised host memory) that stays allocated as long as
+    /// `owner` lives and whose address does not change when `owner` is moved. Until it has been released, on every thread:
+    ///
+    /// - Nobody writes to it while a call that concerns the shard may read it: this one, checks, reads, executions from `begin` to
+    ///   `finish`; on the mock also a `peek` of its controls.
+    /// - A region that is [`writable`](RawRegion::writable), and with `wipe_adopted` each one, is valid for writes. While it may be
+    ///   written nobody else reads or writes it, and no reference to it is in use but to cells (atomics, `UnsafeCell`). It may be
+    ///   written by its wipe, during a release, a shutdown or the drop of the manager; on the mock also by the test controls
+    ///   while one of them is called, and by what was enqueued on their streams, until that has run. Other regions are never
+    ///   written.
+    ///
+    /// That promise covers safe code too: who gets hold of the owner, through [`Adopted::owner`] or otherwise, could break it by a
+    /// store to a cell or by a plain read, and whoever has the manager by a safe call. Let neither reach code that might.
     ///
     /// # Errors
     /// The owner, untouched, with `INVALID_PARAMS` (null, empty, misaligned, overlapping or foreign regions),

@@ -9,6 +9,7 @@ mod owners;
 mod refusals;
 #[path = "../support/mod.rs"]
 mod support;
+mod writes;
 
 use support::Dice;
 
