@@ -215,9 +215,16 @@ impl VramManager {
         self.core.reseal(shard)
     }
 
-    /// Whether the seal is one that this manager honours now. Reads no VRAM.
-    pub(crate) fn admit(&self, shard: &SealedShard) -> Result<(), VramError> {
-        self.core.admit(shard).map(drop)
+    /// Whether the seal is one that this manager honours now, of a shard that is in service. Reads no VRAM.
+    pub(crate) fn admit_to_set(&self, shard: &SealedShard) -> Result<(), VramError> {
+        // That it failed a check says more than that its seal is old.
+        self.core.admit(shard)?.intact()?;
+        self.core.admit_fresh(shard).map(drop)
+    }
+
+    /// Whether new work may begin.
+    pub(crate) fn permit(&self) -> Result<(), VramError> {
+        self.core.permit()
     }
 
     /// Verifies the shard, runs `work` over its bytes, and gives its result if it counts.
