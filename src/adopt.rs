@@ -148,8 +148,8 @@ impl Core {
         owner: M,
         regions: &[RawRegion],
     ) -> Result<Adopted<M>, AdoptError<M>> {
-        let _underway = self.residents.underway();
         let owner = Arc::new(owner);
+        let _underway = self.residents.underway(); // ends before the owner is dropped, should this unwind
         let held: Arc<dyn Any + Send + Sync> = Arc::<M>::clone(&owner);
         // SAFETY: the caller of this function vouches for the regions, in the words of `VramManager::adopt`.
         let sealed = unsafe { self.try_adopt(spec, held, regions) };
@@ -157,8 +157,8 @@ impl Core {
             Ok(shard) => Ok(Adopted { shard, owner }),
             Err(error) => match Arc::try_unwrap(owner) {
                 Ok(owner) => Err(AdoptError { error, owner }),
-                // Every path of a failed adoption lets go of the value; were one to forget, failing to give it back would
-                // be worse than the seal.
+                // Every path of a failed adoption lets go of the value, on this thread: no other has it before the shard is
+                // live, and what is live was adopted. Were one to forget, failing to give it back would be worse than the seal.
                 Err(owner) => Err(AdoptError { error, owner: wait_for(owner) }),
             },
         }

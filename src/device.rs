@@ -27,7 +27,7 @@ mod wipe;
 pub(crate) use check::{CheckSizes, DigestFailure};
 pub(crate) use event::Event;
 pub(crate) use image::ImageMap;
-pub(crate) use memory::{Retired, ShardMemory, Unretired};
+pub(crate) use memory::{Owners, Retired, ShardMemory, Unretired};
 pub(crate) use region::{Protection, Unallocated};
 pub(crate) use scratch::ScratchMemory;
 use staging::Staging;
