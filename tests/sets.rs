@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use support::{Arena, Rig, adopt, name, noise, spec};
 use vram_residency::{
-    ErrorCode, MockConfig, ModelRef, RefusalReason, SealedSet, SealedShard, SetId, ShardSource, ShardSpec,
-    VramError, VramManager, check_set,
+    ErrorCode, MockConfig, ModelRef, RefusalReason, SealedSet, SealedShard, SetId, ShardSource, ShardSpec, VramError,
+    VramManager, check_set,
 };
 
 fn seal(rig: &Rig, spec: ShardSpec, bytes: usize) -> SealedShard {

@@ -42,7 +42,10 @@ impl MockStream<'_> {
             field: "offset",
             problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
         })?;
-        self.controls.driver.fill(self.stream.id(), Span { ptr: at, bytes }, value).map_err(|e| not_ours(shard, e.into()))
+        self.controls
+            .driver
+            .fill(self.stream.id(), Span { ptr: at, bytes }, value)
+            .map_err(|e| not_ours(shard, e.into()))
     }
 
     /// Enqueues that the engine writes `value` over device memory at an address that it knows.

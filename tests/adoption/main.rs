@@ -5,6 +5,8 @@
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::redundant_pub_crate)]
 
 mod digests;
+mod drops;
+mod many;
 mod owners;
 mod refusals;
 #[path = "../support/mod.rs"]
