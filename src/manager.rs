@@ -165,6 +165,10 @@ impl VramManager {
     /// block, so that the digest is that of the `tensors` layout of the file that they were loaded from. `owner` is what keeps the
     /// memory allocated; it is held until release. Blocks; O(bytes) on the device.
     ///
+    /// When the shard has been released and its [`Adopted`] is gone, `owner` is dropped, by whoever let go of it last. Its drop may call
+    /// the manager: no lock is held then, no call waits for it but the one that ends, and at a shutdown or the manager's end all
+    /// shards are wiped before. An owner that keeps the manager alive does so until its shard is released.
+    ///
     /// The promise is weaker than for memory of our own: its engine may write to it, which the next check finds, and it is wiped
     /// on release only with [`ShardSpec::wipe_adopted`].
     ///
