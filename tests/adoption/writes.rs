@@ -79,7 +79,8 @@ fn memory_is_written_where_its_region_or_its_wipe_allows_that() {
     // covers: RES-9
     let arena = Arc::new(Arena::new(9000, 1));
     let rig = Rig::lenient();
-    let regions = [arena.region(0, 1024), arena.region(2000, 1024).writable()];
+    let read_only = |at, bytes| RawRegion::new(arena.address(at), bytes);
+    let regions = [read_only(0, 1024), read_only(2000, 1024).writable()];
     let (adopted, _) = adopt(&rig.manager, spec("mixed"), &arena, &regions);
     let adopted = adopted.unwrap();
     assert_unwritable(&rig, adopted.shard(), arena.address(0));
@@ -90,7 +91,7 @@ fn memory_is_written_where_its_region_or_its_wipe_allows_that() {
     rig.manager.release(adopted.shard()).unwrap();
     assert!(arena.bytes() == before, "that it may be written is no order to wipe it");
 
-    let (adopted, _) = adopt(&rig.manager, spec("wiped").wipe_adopted(true), &arena, &[arena.region(5, 1000)]);
+    let (adopted, _) = adopt(&rig.manager, spec("wiped").wipe_adopted(true), &arena, &[read_only(5, 1000)]);
     let adopted = adopted.unwrap();
     let stream = rig.controls().engine_stream().unwrap();
     stream.enqueue_write(adopted.shard(), 999, 1, !arena.get(1004)).unwrap();
