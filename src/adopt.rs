@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::core::Core;
 use crate::device::{ImageMap, ShardMemory};
 use crate::digest::layout::Layout;
-use crate::driver::{DevicePtr, Span};
+use crate::driver::{Access, DevicePtr, Span};
 use crate::error::VramError;
 use crate::expectation::{DigestKind, Expectation, Wanted, judge_layout};
 use crate::manager::ShardSpec;
@@ -21,12 +21,14 @@ mod described;
 
 use described::Tensor;
 
-/// A stretch of device memory that an engine allocated. On the mock it is a stretch of host memory.
+/// A stretch of device memory that an engine allocated. On the mock it is a stretch of host memory. It is only read, unless it is
+/// [`writable`](Self::writable) or adopted with [`ShardSpec::wipe_adopted`].
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RawRegion {
     ptr: u64,
     bytes: u64,
     element_bytes: u64,
+    writable: bool,
     tensor: Option<Tensor>,
 }
 
@@ -34,13 +36,22 @@ impl RawRegion {
     /// `bytes` bytes from the device address `ptr` on.
     #[must_use]
     pub const fn new(ptr: u64, bytes: u64) -> Self {
-        Self { ptr, bytes, element_bytes: 1, tensor: None }
+        Self { ptr, bytes, element_bytes: 1, writable: false, tensor: None }
     }
 
     /// The size of one element, in bytes: address and length must be multiples of it.
     #[must_use]
     pub const fn element_bytes(mut self, bytes: u64) -> Self {
         self.element_bytes = bytes;
+        self
+    }
+
+    /// Says that the region may be written, where it is adopted under the promise that
+    /// [`VramManager::adopt`](crate::VramManager::adopt) asks for that. Only the mock makes use of it: its test controls change
+    /// an engine's memory only where that was allowed.
+    #[must_use]
+    pub const fn writable(mut self) -> Self {
+        self.writable = true;
         self
     }
 
@@ -151,8 +162,8 @@ impl Core {
         owner: M,
         regions: &[RawRegion],
     ) -> Result<Adopted<M>, AdoptError<M>> {
-        let _underway = self.residents.underway();
         let owner = Arc::new(owner);
+        let _underway = self.residents.underway(); // ends before the owner is dropped, should this unwind
         let held: Arc<dyn Any + Send + Sync> = Arc::<M>::clone(&owner);
         // SAFETY: the caller of this function vouches for the regions, in the words of `VramManager::adopt`.
         let sealed = unsafe { self.try_adopt(spec, held, regions) };
@@ -160,8 +171,8 @@ impl Core {
             Ok(shard) => Ok(Adopted { shard, owner }),
             Err(error) => match Arc::try_unwrap(owner) {
                 Ok(owner) => Err(AdoptError { error, owner }),
-                // Every path of a failed adoption lets go of the value; were one to forget, failing to give it back would
-                // be worse than the seal.
+                // Every path of a failed adoption lets go of the value, on this thread: no other has it before the shard is
+                // live, and what is live was adopted. Were one to forget, failing to give it back would be worse than the seal.
                 Err(owner) => Err(AdoptError { error, owner: wait_for(owner) }),
             },
         }
@@ -190,9 +201,12 @@ impl Core {
             ImageMap::new(params, &spans).ok_or(VramError::Internal { what: "adopted regions form no image" })?;
         let claim = self.residents.claim(&spec.id, spans.clone())?;
         let mut registered = Registered { core: self, spans: Vec::with_capacity(spans.len()) };
-        for span in spans {
-            // SAFETY: the caller vouches for every region until the shard is released; the spans are theirs, unchanged.
-            unsafe { self.device.register(span) }.map_err(foreign)?;
+        for (span, region) in spans.into_iter().zip(regions) {
+            let written = region.writable || spec.wipe_adopted;
+            let access = if written { Access::ReadWrite } else { Access::ReadOnly };
+            // SAFETY: the caller vouches for every region until the shard is released, and for writes to those that may be
+            // written; the spans are theirs, unchanged, one for each region.
+            unsafe { self.device.register(span, access) }.map_err(foreign)?;
             registered.spans.push(span);
         }
         let (_, check_room) = self.rooms(image.bytes(), image.spans().count())?;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::audit::{AuditTrail, EventKind, Operation, QuarantineCause, VerificationFailure};
 use crate::capacity::{Ledger, Quarantined, Reservation};
 use crate::clock::Clock;
-use crate::device::{Device, DeviceFailure, Retired, ScratchMemory, ShardMemory, Unretired};
+use crate::device::{Device, DeviceFailure, Owners, Retired, ScratchMemory, ShardMemory, Unretired};
 use crate::digest::Digest;
 use crate::driver::DriverError;
 use crate::error::{BadRange, StopReason, VramError};
@@ -112,10 +112,10 @@ enum ResidueMemory {
 
 impl ResidueMemory {
     /// Tries once more.
-    fn wipe_and_free(self) -> Result<Retired, (Self, Retired)> {
+    fn wipe_and_free(self, owners: &mut Owners) -> Result<Retired, (Self, Retired)> {
         match self {
             Self::Stuck => Err((Self::Stuck, Retired::default())),
-            Self::Shard(memory) => memory.wipe_and_free().map_err(|left| (Self::Shard(left.memory), left.done)),
+            Self::Shard(memory) => memory.wipe_and_free(owners).map_err(|left| (Self::Shard(left.memory), left.done)),
             Self::Scratch(memory) => memory.wipe_and_free().map_err(|left| (Self::Scratch(left.memory), left.done)),
         }
     }
@@ -240,15 +240,17 @@ impl Core {
         VramError::IntegrityFailure { shard: record.id.clone(), first_bad }
     }
 
-    /// Wipes memory, proves it zero, frees it and gives its capacity back; or keeps it out of the pool.
+    /// Wipes memory, proves it zero, frees it and gives its capacity back; or keeps it out of the pool. An engine's value goes to
+    /// `owners`.
     pub(crate) fn retire(
         &self,
         id: &ShardId,
         memory: ShardMemory,
         mut reservation: Reservation,
+        owners: &mut Owners,
     ) -> Result<WipeReport, VramError> {
         let started = Instant::now();
-        let outcome = match memory.wipe_and_free() {
+        let outcome = match memory.wipe_and_free(owners) {
             Ok(retired) => {
                 drop(reservation);
                 let duration = started.elapsed();
@@ -320,22 +322,24 @@ impl Core {
         error
     }
 
-    /// Takes a record that is out of the table apart and retires its memory.
-    pub(crate) fn retire_record(&self, record: &Record) -> Result<WipeReport, VramError> {
+    /// Takes a record that is out of the table apart and retires its memory; an engine's value goes to `owners`.
+    pub(crate) fn retire_record(&self, record: &Record, owners: &mut Owners) -> Result<WipeReport, VramError> {
         let Some(Resident { memory, reservation, .. }) = record.lock().take() else {
             return Err(VramError::StaleHandle { shard: record.id.clone() });
         };
         if record.failure.get().is_some() {
             self.ledger.let_evidence_go(record.room);
         }
-        self.retire(&record.id, memory, reservation)
+        self.retire(&record.id, memory, reservation, owners)
     }
 
-    /// The end: wipes every live shard, pinned or not, and tries once more to wipe what could not be wiped before.
+    /// The end: wipes every live shard, pinned or not, and tries once more to wipe what could not be wiped before. No owner is dropped
+    /// before all of that is done.
     pub(crate) fn retire_everything(&self) -> (u64, u64) {
+        let mut owners = Owners::default();
         let mut wiped: u64 = 0;
         for record in self.residents.drain() {
-            wiped = wiped.saturating_add(self.retire_record(&record).map_or(0, |report| report.bytes));
+            wiped = wiped.saturating_add(self.retire_record(&record, &mut owners).map_or(0, |report| report.bytes));
         }
         for key in self.scratch.keys() {
             let _reported = self.retire_scratch(key);
@@ -344,7 +348,7 @@ impl Core {
         let mut left: u64 = 0;
         for Residue { id, memory, counted } in residue {
             let started = Instant::now();
-            match memory.wipe_and_free() {
+            match memory.wipe_and_free(&mut owners) {
                 Ok(retired) => {
                     drop(counted);
                     self.report_wiped(&id, retired, started.elapsed());

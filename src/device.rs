@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::aside::aside;
 use crate::digest::TreeParams;
-use crate::driver::{DeviceInfo, Driver, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
+use crate::driver::{Access, DeviceInfo, Driver, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
 use crate::error::VramError;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,7 +27,7 @@ mod wipe;
 pub(crate) use check::{CheckSizes, DigestFailure};
 pub(crate) use event::Event;
 pub(crate) use image::ImageMap;
-pub(crate) use memory::{Retired, ShardMemory, Unretired};
+pub(crate) use memory::{Owners, Retired, ShardMemory, Unretired};
 pub(crate) use region::{Protection, Unallocated};
 pub(crate) use scratch::ScratchMemory;
 use staging::Staging;
@@ -151,9 +151,9 @@ impl Device {
     /// # Safety
     /// As `Driver::register`.
     #[allow(unsafe_code, reason = "passes its caller's promise on to the driver")]
-    pub(crate) unsafe fn register(&self, span: Span) -> Result<(), DriverError> {
+    pub(crate) unsafe fn register(&self, span: Span, access: Access) -> Result<(), DriverError> {
         // SAFETY: the caller of this function vouches for the span in the words of `Driver::register`.
-        unsafe { self.driver.register(span) }
+        unsafe { self.driver.register(span, access) }
     }
 
     /// Makes an engine's memory unknown to the driver again.

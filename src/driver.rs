@@ -296,10 +296,12 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
     /// Makes memory that an engine allocated known to the driver, where the driver has to be told (the mock does).
     ///
     /// # Safety
-    /// The span is memory of this device, or host memory where the driver is the mock, that stays allocated, and that nobody
-    /// writes while an operation of this driver uses it, until [`unregister`](Self::unregister).
+    /// The span is memory of this device, or initialised host memory where the driver is the mock, that stays allocated, and that
+    /// nobody writes while an operation of this driver uses it, until [`unregister`](Self::unregister). With
+    /// [`Access::ReadWrite`] it may also be written, and nobody uses it while an operation may write it; otherwise the mock,
+    /// whose memory is the process's, refuses every write.
     #[allow(unsafe_code, reason = "whether an engine's memory is really there only the engine knows")]
-    unsafe fn register(&self, span: Span) -> Result<(), DriverError>;
+    unsafe fn register(&self, span: Span, access: Access) -> Result<(), DriverError>;
     /// The reverse of [`register`](Self::register).
     fn unregister(&self, span: Span) -> Result<(), DriverError>;
     /// Switches a whole allocation; `Ok(true)` when the driver confirms the new access, `Ok(false)` when it cannot. Where it says

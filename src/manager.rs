@@ -165,13 +165,27 @@ impl VramManager {
     /// block, so that the digest is that of the `tensors` layout of the file that they were loaded from. `owner` is what keeps the
     /// memory allocated; it is held until release. Blocks; O(bytes) on the device.
     ///
+    /// When the shard has been released and its [`Adopted`] is gone, `owner` is dropped, by whoever let go of it last. Its drop may call
+    /// the manager: no lock is held then, no call waits for it but the one that ends, and at a shutdown or the manager's end all
+    /// shards are wiped before. An owner that keeps the manager alive does so until its shard is released.
+    ///
     /// The promise is weaker than for memory of our own: its engine may write to it, which the next check finds, and it is wiped
     /// on release only with [`ShardSpec::wipe_adopted`].
     ///
     /// # Safety
-    /// Every region is memory of this manager's device (host memory, on the mock) that stays allocated as long as `owner` lives
-    /// and whose address does not change when `owner` is moved. Until release nobody writes to it while a check may read it;
-    /// with `wipe_adopted`, it may be written, and nobody reads or writes it during the release.
+    /// Every region is memory of this manager's device (on the mock: initialised host memory) that stays allocated as long as
+    /// `owner` lives and whose address does not change when `owner` is moved. Until it has been released, on every thread:
+    ///
+    /// - Nobody writes to it while a call that concerns the shard may read it: this one, checks, reads, executions from `begin` to
+    ///   `finish`; on the mock also a `peek` of its controls.
+    /// - A region that is [`writable`](RawRegion::writable), and with `wipe_adopted` each one, is valid for writes. While it may be
+    ///   written nobody else reads or writes it, and no reference to it is in use but to cells (atomics, `UnsafeCell`). It may be
+    ///   written by its wipe, during a release, a shutdown or the drop of the manager; on the mock also by the test controls
+    ///   while one of them is called, and by what was enqueued on their streams, until that has run. Other regions are never
+    ///   written.
+    ///
+    /// That promise covers safe code too: who gets hold of the owner, through [`Adopted::owner`] or otherwise, could break it by a
+    /// store to a cell or by a plain read, and whoever has the manager by a safe call. Let neither reach code that might.
     ///
     /// # Errors
     /// The owner, untouched, with `INVALID_PARAMS` (null, empty, misaligned, overlapping or foreign regions),
@@ -205,9 +219,16 @@ impl VramManager {
         self.core.reseal(shard)
     }
 
-    /// Whether the seal is one that this manager honours now. Reads no VRAM.
-    pub(crate) fn admit(&self, shard: &SealedShard) -> Result<(), VramError> {
-        self.core.admit(shard).map(drop)
+    /// Whether the seal is one that this manager honours now, of a shard that is in service. Reads no VRAM.
+    pub(crate) fn admit_to_set(&self, shard: &SealedShard) -> Result<(), VramError> {
+        // That it failed a check says more than that its seal is old.
+        self.core.admit(shard)?.intact()?;
+        self.core.admit_fresh(shard).map(drop)
+    }
+
+    /// Whether new work may begin.
+    pub(crate) fn permit(&self) -> Result<(), VramError> {
+        self.core.permit()
     }
 
     /// Verifies the shard, runs `work` over its bytes, and gives its result if it counts.

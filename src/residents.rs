@@ -14,16 +14,18 @@ use crate::names::ShardId;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 mod record;
+mod spans;
 
 pub(crate) use record::{Record, Resident};
+use spans::Spans;
 
 #[derive(Debug, Default)]
 struct Slot {
     generation: u64,
     record: Option<Arc<Record>>,
     pins: u64,
-    /// Where an adopted image lies, from the claim on.
-    adopted: Vec<Span>,
+    /// Where its image lies: of an adopted one from the claim on, of one of our own from when it is live.
+    spans: Vec<Span>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,9 @@ struct Place {
 struct Table {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    taken: Spans,
+    /// Slots with a record.
+    live: u64,
     names: HashMap<ShardId, Place>,
     last_generation: u64,
     /// Nothing is published any more: the manager is shutting down.
@@ -57,17 +62,32 @@ impl Slot {
 }
 
 impl Table {
-    /// Refuses memory that a live shard, or one that is being sealed, already has.
+    /// Refuses memory that a live shard, or one that is being sealed, already has. O(wanted × log taken).
     fn refuse_overlap(&self, wanted: &[Span]) -> Result<(), VramError> {
-        let owned = self.slots.iter().filter_map(|slot| slot.record.as_ref()).flat_map(|record| record.image.spans());
-        let taken: Vec<Span> = owned.chain(self.slots.iter().flat_map(|slot| slot.adopted.iter().copied())).collect();
-        if wanted.iter().any(|span| taken.iter().any(|other| span.overlaps(*other))) {
+        if wanted.iter().any(|span| self.taken.reach_into(*span)) {
             return Err(VramError::InvalidParams {
                 field: "regions",
                 problem: "overlap memory that another shard has; release that shard first".to_owned(),
             });
         }
         Ok(())
+    }
+
+    /// Notes where the image of a slot lies.
+    fn take(&mut self, slot: u32, spans: Vec<Span>) {
+        self.taken.take(slot, &spans);
+        if let Some(entry) = self.slot(slot) {
+            entry.spans = spans;
+        }
+    }
+
+    /// Takes the record out of a slot, if there is one; the memory may be had again.
+    fn vacate(&mut self, slot: u32) -> Option<Arc<Record>> {
+        let entry = self.slot(slot)?;
+        let (record, spans) = (entry.record.take(), std::mem::take(&mut entry.spans));
+        self.taken.give_back(slot, &spans);
+        self.live = self.live.saturating_sub(record.is_some().into());
+        record
     }
 
     fn slot(&mut self, slot: u32) -> Option<&mut Slot> {
@@ -127,8 +147,9 @@ impl Residents {
         };
         table.last_generation = generation;
         if let Some(entry) = table.slot(slot) {
-            *entry = Slot { generation, record: None, pins: 0, adopted };
+            *entry = Slot { generation, ..Slot::default() };
         }
+        table.take(slot, adopted);
         table.names.insert(id.clone(), Place { slot, generation: None });
         Ok(Claim { residents: Arc::clone(self), id: id.clone(), slot, generation, published: false })
     }
@@ -213,8 +234,7 @@ impl Residents {
         if entry.pins > 0 {
             return Err(Absent::Busy);
         }
-        let record = entry.record.take().ok_or(Absent::Stale)?;
-        entry.adopted.clear();
+        let record = table.vacate(slot).ok_or(Absent::Stale)?;
         table.names.remove(&record.id);
         table.free.push(slot);
         Ok(record)
@@ -231,29 +251,23 @@ impl Residents {
         let mut table = self.lock();
         table.closed = true;
         let (mut idle, mut busy_bytes) = (Vec::new(), 0_u64);
-        for entry in &mut table.slots {
-            match entry.record.take() {
-                Some(record) if entry.pins > 0 => {
-                    busy_bytes = busy_bytes.saturating_add(record.room);
-                    entry.record = Some(record);
-                }
-                Some(record) => {
-                    entry.adopted.clear();
-                    idle.push(record);
-                }
-                None => {}
+        for slot in 0_u32.. {
+            let Some(entry) = table.slot(slot) else { break };
+            let Some(record) = entry.record.clone() else { continue };
+            if entry.pins > 0 {
+                busy_bytes = busy_bytes.saturating_add(record.room);
+            } else {
+                table.vacate(slot);
+                table.names.remove(&record.id);
+                idle.push(record);
             }
-        }
-        for record in &idle {
-            table.names.remove(&record.id);
         }
         (idle, busy_bytes)
     }
 
-    /// How many shards are live. O(slots).
+    /// How many shards are live.
     pub(crate) fn live_count(&self) -> u64 {
-        let live = self.lock().slots.iter().filter(|entry| entry.record.is_some()).count();
-        u64::try_from(live).unwrap_or(u64::MAX)
+        self.lock().live
     }
 
     /// Takes every shard out, pinned or not: for the end of the manager, when no guard can exist any more.
@@ -261,6 +275,8 @@ impl Residents {
         let mut table = self.lock();
         let records = table.slots.iter_mut().filter_map(|entry| entry.record.take()).collect();
         table.names.clear();
+        table.taken.clear();
+        table.live = 0;
         records
     }
 
@@ -309,8 +325,12 @@ impl Claim {
             drop(table);
             return Err(Box::new(record));
         }
+        if table.slot(self.slot).is_some_and(|entry| entry.spans.is_empty()) {
+            table.take(self.slot, record.image.spans().collect());
+        }
         if let Some(entry) = table.slot(self.slot) {
             entry.record = Some(Arc::new(record));
+            table.live = table.live.saturating_add(1);
         }
         table.names.insert(self.id.clone(), Place { slot: self.slot, generation: Some(self.generation) });
         drop(table);
@@ -324,9 +344,7 @@ impl Drop for Claim {
         if !self.published {
             let mut table = self.residents.lock();
             table.names.remove(&self.id);
-            if let Some(entry) = table.slot(self.slot) {
-                entry.adopted.clear();
-            }
+            table.vacate(self.slot);
             table.free.push(self.slot);
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use crate::error::VramError;
+use crate::error::{RefusalReason, VramError};
 use crate::manager::VramManager;
 use crate::names::{ModelRef, SetId, ShardId};
 use crate::seal::SealedShard;
@@ -24,12 +24,23 @@ pub struct SealedSet {
     pub bytes: u64,
 }
 
-/// Checks that shards, each with the manager that holds it, are all parts of one set: same set, same model, in order, none
-/// missing, none twice. Reads no VRAM; O(parts).
+impl SealedSet {
+    /// Checks that shards, each with the manager that holds it, are all parts of one set that may be used now: same set, same
+    /// model, in order, none missing, none twice, and none that [`begin`](VramManager::begin) would refuse before it looks at the
+    /// bytes. Reads no VRAM; O(parts).
+    ///
+    /// # Errors
+    /// `INVALID_PARAMS` naming the part that does not fit, or whose seal has expired; `SEAL_VERIFICATION_FAILED` and
+    /// `STALE_HANDLE` for a seal that its manager does not honour, and for a part that failed a check; `MANAGER_STOPPED`.
+    pub fn check(parts: &[(&VramManager, &SealedShard)]) -> Result<Self, VramError> {
+        check_set(parts)
+    }
+}
+
+/// As [`SealedSet::check`].
 ///
 /// # Errors
-/// `INVALID_PARAMS` naming the part that does not fit; `SEAL_VERIFICATION_FAILED` and `STALE_HANDLE` for a seal that its
-/// manager does not honour.
+/// As there.
 pub fn check_set(parts: &[(&VramManager, &SealedShard)]) -> Result<SealedSet, VramError> {
     let refuse = |problem: String| VramError::InvalidParams {
         field: "set",
@@ -44,8 +55,13 @@ pub fn check_set(parts: &[(&VramManager, &SealedShard)]) -> Result<SealedSet, Vr
     let mut found = SealedSet { set, model_ref: first.model_ref().cloned(), parts: Vec::new(), bytes: 0 };
     let mut seen = HashSet::new();
     for (place, (manager, shard)) in (0_u32..).zip(parts) {
-        manager.admit(shard)?;
         let id = shard.id();
+        manager.admit_to_set(shard).map_err(|error| match error {
+            VramError::SealRefused { reason: RefusalReason::Expired } => refuse(format!(
+                "has a part whose seal has expired: shard {id} must be verified and sealed anew with `reseal`"
+            )),
+            error => error,
+        })?;
         match shard.part() {
             None => return Err(refuse(format!("has a stranger: shard {id} was sealed alone"))),
             Some((other, ..)) if other != set => {
@@ -71,7 +87,10 @@ pub fn check_set(parts: &[(&VramManager, &SealedShard)]) -> Result<SealedSet, Vr
         found.parts.push(id.clone());
     }
     match u32::try_from(found.parts.len()) {
-        Ok(parts) if parts == count => Ok(found),
+        Ok(given) if given == count => {
+            // Last: what is wrong with a part says more than that its manager has stopped, perhaps because of it.
+            parts.iter().try_for_each(|(manager, _)| manager.permit()).map(|()| found)
+        }
         _ => Err(refuse(format!("is incomplete: {} of its {count} parts are given", found.parts.len()))),
     }
 }

@@ -9,10 +9,10 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::{Arena, Rig, adopt, noise, spec};
+use support::{Arena, Rig, adopt, name, noise, spec};
 use vram_residency::{
-    ErrorCode, MockConfig, ModelRef, RefusalReason, SealedShard, SetId, ShardSource, ShardSpec, VramError, VramManager,
-    check_set,
+    ErrorCode, MockConfig, ModelRef, RefusalReason, SealedSet, SealedShard, SetId, ShardSource, ShardSpec, VramError,
+    VramManager, check_set,
 };
 
 fn seal(rig: &Rig, spec: ShardSpec, bytes: usize) -> SealedShard {
@@ -160,13 +160,54 @@ fn parts_that_are_not_live_or_not_here_are_refused() {
     check_set(&[(&*rig.manager, &zero), (&*rig.manager, &renewed)]).unwrap();
     rig.manager.release(&renewed).unwrap();
     assert_error!(check_set(&[(&*rig.manager, &zero), (&*rig.manager, &renewed)]), VramError::StaleHandle { .. });
-    // A stopped manager still answers for what is live.
+    // Released by a shutdown.
     let one = seal(&rig, spec("one").part(set, 1, 2), 300);
-    rig.flip(&one, 0);
-    assert_error!(rig.manager.verify_sealed(&one), VramError::IntegrityFailure { .. });
-    check_set(&[(&*rig.manager, &zero), (&*rig.manager, &one)]).unwrap();
     rig.manager.shutdown(Duration::ZERO).unwrap();
     assert_error!(check_set(&[(&*rig.manager, &zero), (&*rig.manager, &one)]), VramError::StaleHandle { .. });
+}
+
+#[test]
+fn a_part_that_no_execution_may_use_is_refused_and_named() {
+    // covers: SEAL-8 SEAL-7 VER-5
+    let rig = Rig::lenient();
+    let manager = &*rig.manager;
+    let set = SetId::random().unwrap();
+    let [zero, one, two] = ["zero", "one", "two"].map(name);
+    let zero = seal(&rig, ShardSpec::new(zero).part(set, 0, 3), 300);
+    let expired = seal(&rig, ShardSpec::new(one.clone()).part(set, 1, 3).max_age(Duration::ZERO), 300);
+    let bad = seal(&rig, ShardSpec::new(two.clone()).part(set, 2, 3), 300);
+    std::thread::sleep(Duration::from_millis(1));
+    assert_refused(&vec![(manager, &zero), (manager, &expired), (manager, &bad)], "expired: shard one ");
+    manager.release(&expired).unwrap();
+    let fresh = seal(&rig, ShardSpec::new(one).part(set, 1, 3).max_age(Duration::from_secs(3600)), 300);
+    SealedSet::check(&[(manager, &zero), (manager, &fresh), (manager, &bad)]).unwrap();
+
+    rig.flip(&bad, 17);
+    assert_error!(manager.verify_sealed(&bad), VramError::IntegrityFailure { .. });
+    let error = SealedSet::check(&[(manager, &zero), (manager, &fresh), (manager, &bad)]).unwrap_err();
+    assert!(matches!(&error, VramError::IntegrityFailure { shard, .. } if *shard == two), "{error:?}");
+    manager.release(&bad).unwrap();
+    let good = seal(&rig, ShardSpec::new(two).part(set, 2, 3), 300);
+    SealedSet::check(&[(manager, &zero), (manager, &fresh), (manager, &good)]).unwrap();
+    rig.close_clean();
+}
+
+#[test]
+fn a_set_on_a_stopped_manager_is_refused_for_what_stopped_it_if_that_is_a_part() {
+    // covers: SEAL-8 VER-5
+    let (rig, other) = (Rig::new(), Rig::new());
+    let (one, two) = (&*rig.manager, &*other.manager);
+    let set = SetId::random().unwrap();
+    let zero = seal(&rig, spec("zero").part(set, 0, 2), 300);
+    let bad = seal(&rig, spec("bad").part(set, 1, 2), 300);
+    let elsewhere = seal(&other, spec("elsewhere").part(set, 1, 2), 300);
+    SealedSet::check(&[(one, &zero), (two, &elsewhere)]).unwrap();
+    rig.flip(&bad, 0);
+    assert_error!(one.verify_sealed(&bad), VramError::IntegrityFailure { .. });
+    assert_error!(SealedSet::check(&[(one, &zero), (one, &bad)]), VramError::IntegrityFailure { .. });
+    assert_error!(SealedSet::check(&[(one, &zero), (two, &elsewhere)]), VramError::ManagerStopped { .. });
+    rig.close_clean();
+    other.close_clean();
 }
 
 #[test]

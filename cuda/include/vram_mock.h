@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 /* Changes with every change of this file that a caller could notice. */
-#define VRAM_MOCK_ABI_VERSION 4u
+#define VRAM_MOCK_ABI_VERSION 5u
 
 /* Statuses. Where CUDA has a number for the same thing, it is CUDA's. */
 typedef uint32_t vram_mock_status;
@@ -27,7 +27,7 @@ typedef uint32_t vram_mock_status;
 #define VRAM_MOCK_INVALID_HANDLE 400u
 #define VRAM_MOCK_NOT_READY 600u
 #define VRAM_MOCK_LAUNCH_FAILED 719u
-/* CUDA has none: a write to an allocation that is mapped read-only. Not sticky. */
+/* CUDA has none: a write to an allocation that is mapped, or was registered, read-only. Not sticky. */
 #define VRAM_MOCK_READ_ONLY 740u
 #define VRAM_MOCK_NOT_SUPPORTED 801u
 #define VRAM_MOCK_UNKNOWN 999u
@@ -179,8 +179,12 @@ vram_mock_status vram_mock_memory_info(vram_mock_machine *machine, uint32_t devi
                                        uint64_t *total_bytes);
 vram_mock_status vram_mock_alloc(vram_mock_machine *machine, uint32_t device, uint64_t bytes, uint64_t *out);
 vram_mock_status vram_mock_free(vram_mock_machine *machine, uint32_t device, uint64_t ptr);
-/* Makes host memory of someone else addressable by operations until it is unregistered. Nothing is written by this. */
-vram_mock_status vram_mock_register_foreign(vram_mock_machine *machine, uint32_t device, uint64_t ptr, uint64_t bytes);
+/*
+ * Makes host memory of someone else addressable by operations until it is unregistered. Nothing is written by this, and
+ * nothing ever, not even by a fault or a flip, unless `writable` is not 0.
+ */
+vram_mock_status vram_mock_register_foreign(vram_mock_machine *machine, uint32_t device, vram_mock_span span,
+                                            uint32_t writable);
 vram_mock_status vram_mock_unregister_foreign(vram_mock_machine *machine, uint32_t device, uint64_t ptr);
 vram_mock_status vram_mock_residency_of(vram_mock_machine *machine, uint32_t device, uint64_t ptr,
                                         vram_mock_residency *out);
@@ -216,7 +220,8 @@ vram_mock_status vram_mock_digest(vram_mock_machine *machine, uint32_t device, u
 vram_mock_status vram_mock_count_nonzero(vram_mock_machine *machine, uint32_t device, uint64_t stream,
                                          vram_mock_span span, uint64_t result, uint64_t nonce);
 
-/* For tests: faults, and device memory seen and changed behind the driver's back, without running anything. */
+/* For tests: faults, and device memory seen and changed behind the driver's back, without running anything. A flip passes
+ * read-only mappings, but not what was registered read-only: that may be memory which no write survives. */
 vram_mock_status vram_mock_order_fault(vram_mock_machine *machine, uint32_t device, const vram_mock_fault *fault);
 vram_mock_status vram_mock_clear_faults(vram_mock_machine *machine, uint32_t device);
 vram_mock_status vram_mock_flip_bit(vram_mock_machine *machine, uint32_t device, uint64_t ptr, uint32_t bit);

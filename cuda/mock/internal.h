@@ -98,6 +98,9 @@ typedef struct stream {
     uint64_t enqueued;
     uint64_t done;
     status error; /* of an operation that ran; reported once */
+    /* Among the streams that hold work. */
+    struct stream *next_busy;
+    struct stream *last_busy;
 } stream;
 
 typedef struct event {
@@ -122,6 +125,7 @@ typedef struct device {
     table allocations; /* by base */
     table hosts;       /* by base */
     table streams;     /* by id */
+    stream *busy;      /* those that hold work */
     table events;      /* by id */
     fault *faults;
     vram_mock_stats stats;

@@ -199,9 +199,11 @@ status vram_mock_free(vram_mock_machine *machine, uint32_t ordinal, uint64_t ptr
     return result != VRAM_MOCK_OK ? result : leave(on, VRAM_MOCK_CALL_FREE, free_on(on, ptr, false));
 }
 
-status vram_mock_register_foreign(vram_mock_machine *machine, uint32_t ordinal, uint64_t ptr, uint64_t bytes)
+status vram_mock_register_foreign(vram_mock_machine *machine, uint32_t ordinal, span over, uint32_t writable)
 {
     device *on = NULL;
+    const uint64_t ptr = over.ptr;
+    const uint64_t bytes = over.bytes;
     if (ptr == 0 || bytes == 0 || bytes > UINT64_MAX - ptr) {
         return VRAM_MOCK_INVALID_VALUE;
     }
@@ -221,6 +223,7 @@ status vram_mock_register_foreign(vram_mock_machine *machine, uint32_t ordinal, 
     made->base = ptr;
     made->bytes = bytes;
     made->foreign = true;
+    made->read_only = writable == 0;
     if (!table_put(&on->allocations, ptr, made)) {
         free(made);
         result = VRAM_MOCK_OUT_OF_MEMORY;
@@ -280,11 +283,15 @@ status vram_mock_residency_of(vram_mock_machine *machine, uint32_t ordinal, uint
     return leave(on, VRAM_MOCK_CALL_RESIDENCY, VRAM_MOCK_OK);
 }
 
-/* A change at rest: no access stands in its way. */
-static void flip(allocation *in, uint64_t ptr, uint32_t bit)
+/* A change at rest: no mapping stands in its way. What someone else never gave for writing is not ours to change. */
+static status flip(allocation *in, uint64_t ptr, uint32_t bit)
 {
+    if (in->foreign && in->read_only) {
+        return VRAM_MOCK_READ_ONLY;
+    }
     *address(ptr) = (uint8_t)(*address(ptr) ^ (1u << bit));
     written(in, ptr, 1);
+    return VRAM_MOCK_OK;
 }
 
 /* Foreign memory is not ours to map: its access never changes, and that is not confirmed. */
@@ -304,7 +311,7 @@ status vram_mock_protect(vram_mock_machine *machine, uint32_t ordinal, span over
         return leave(on, VRAM_MOCK_CALL_PROTECT, VRAM_MOCK_NOT_SUPPORTED);
     }
     if (what.kind == VRAM_MOCK_FAULT_CORRUPT) {
-        flip(in, in->base + (what.value / 8) % in->bytes, (uint32_t)(what.value % 8));
+        (void)flip(in, in->base + (what.value / 8) % in->bytes, (uint32_t)(what.value % 8));
     }
     if (!in->foreign && what.kind != VRAM_MOCK_FAULT_SKIP) {
         in->read_only = read_only != 0;
@@ -321,11 +328,7 @@ status vram_mock_flip_bit(vram_mock_machine *machine, uint32_t ordinal, uint64_t
         return result;
     }
     allocation *in = allocation_of(on, ptr, 1);
-    if (in == NULL || bit > 7) {
-        result = VRAM_MOCK_INVALID_VALUE;
-    } else {
-        flip(in, ptr, bit);
-    }
+    result = in == NULL || bit > 7 ? VRAM_MOCK_INVALID_VALUE : flip(in, ptr, bit);
     return leave(on, VRAM_MOCK_CALL_ANY, result);
 }
 

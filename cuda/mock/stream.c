@@ -16,12 +16,35 @@ static bool reached(const device *on, uint64_t stream_id, uint64_t position)
     return of == NULL || of->done >= position;
 }
 
-static void finish_head(stream *of)
+static void make_busy(device *on, stream *of)
+{
+    of->last_busy = NULL;
+    of->next_busy = on->busy;
+    if (on->busy != NULL) {
+        on->busy->last_busy = of;
+    }
+    on->busy = of;
+}
+
+static void make_idle(device *on, stream *of)
+{
+    if (of->last_busy == NULL) {
+        on->busy = of->next_busy;
+    } else {
+        of->last_busy->next_busy = of->next_busy;
+    }
+    if (of->next_busy != NULL) {
+        of->next_busy->last_busy = of->last_busy;
+    }
+}
+
+static void finish_head(device *on, stream *of)
 {
     op *head = of->head;
     of->head = head->next;
     if (of->head == NULL) {
         of->tail = NULL;
+        make_idle(on, of);
     }
     of->done = head->position;
     op_drop(head);
@@ -64,7 +87,7 @@ static status run_to(device *on, goal first, uint64_t steps)
             goals[depth++] = (goal){head->stream, head->until};
             continue;
         }
-        finish_head(of);
+        finish_head(on, of);
         steps--;
     }
     free(goals);
@@ -104,6 +127,7 @@ static status enqueue(device *on, uint64_t stream_id, const op *what)
     made->position = ++to->enqueued;
     if (to->tail == NULL) {
         to->head = made;
+        make_busy(on, to);
     } else {
         to->tail->next = made;
     }
@@ -115,25 +139,35 @@ static status enqueue(device *on, uint64_t stream_id, const op *what)
     return VRAM_MOCK_OK;
 }
 
-/* Runs every stream far enough that nothing uses the host buffer; stores the first error when asked for it. */
-static void run_buffer(device *on, uint64_t host_base, status *result)
+/* A stream that holds work on the host buffer, up to the last such work; position 0 when there is none. */
+static goal work_on(const device *on, uint64_t host_base)
 {
-    for (size_t i = 0; i < on->streams.len; i++) {
-        const stream *of = on->streams.at[i].value;
+    for (const stream *of = on->busy; of != NULL; of = of->next_busy) {
         uint64_t last = 0;
         for (const op *at = of->head; at != NULL; at = at->next) {
             last = at->host_buffer == host_base && at->host_buffer != 0 ? at->position : last;
         }
-        if (last == 0) {
-            continue;
+        if (last != 0) {
+            return (goal){of->id, last};
         }
-        status error = run_to(on, (goal){of->id, last}, UINT64_MAX);
+    }
+    return (goal){0, 0};
+}
+
+/*
+ * Runs every stream far enough that nothing uses the host buffer; stores the first error when asked for it. Streams that
+ * hold no work are not looked at, however many there are; which do changes with every run.
+ */
+static void run_buffer(device *on, uint64_t host_base, status *result)
+{
+    for (goal next = work_on(on, host_base); next.position != 0; next = work_on(on, host_base)) {
+        status error = run_to(on, next, UINT64_MAX);
         if (error != VRAM_MOCK_OK) {
             /* No memory to order things: forget them, so that the promise about the buffer holds. */
             streams_purge(on);
         }
         if (result != NULL) {
-            error = error != VRAM_MOCK_OK ? error : take_error(on, of->id);
+            error = error != VRAM_MOCK_OK ? error : take_error(on, next.stream);
             *result = *result != VRAM_MOCK_OK ? *result : error;
         }
     }
@@ -142,11 +176,8 @@ static void run_buffer(device *on, uint64_t host_base, status *result)
 /* Forgets every queued operation of the device. */
 static void streams_purge(device *on)
 {
-    for (size_t i = 0; i < on->streams.len; i++) {
-        stream *of = on->streams.at[i].value;
-        while (of->head != NULL) {
-            finish_head(of);
-        }
+    while (on->busy != NULL) {
+        finish_head(on, on->busy);
     }
 }
 
@@ -206,7 +237,7 @@ status vram_mock_stream_destroy(vram_mock_machine *machine, uint32_t ordinal, ui
     result = wait_for(on, (goal){id, of->enqueued});
     stream *gone = table_take(&on->streams, id);
     while (gone->head != NULL) {
-        finish_head(gone);
+        finish_head(on, gone);
     }
     free(gone);
     return leave(on, VRAM_MOCK_CALL_ANY, result);

@@ -6,7 +6,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use super::{CheckSizes, Device, DeviceFailure, ShardMemory};
+use super::{CheckSizes, Device, DeviceFailure, Owners, ShardMemory};
 use crate::digest::{TreeHasher, TreeParams};
 use crate::driver::LaunchResult;
 use crate::error::VramError;
@@ -44,7 +44,7 @@ impl Device {
         let mut memory =
             ShardMemory::allocate(self, bytes, room(bytes)?, room(check)?).map_err(|unallocated| unallocated.error)?;
         let answered = self.answer(&mut memory, &mut image);
-        let wiped = memory.wipe_and_free().map_err(|unretired| unretired.failure);
+        let wiped = memory.wipe_and_free(&mut Owners::default()).map_err(|unretired| unretired.failure);
         answered?;
         wiped?;
         Ok(())

@@ -34,6 +34,22 @@ impl fmt::Debug for Holding {
     }
 }
 
+/// Engines' values that have been let go of. They are dropped with this: their drop is foreign code, which may call the manager, so
+/// whoever holds this drops it when it holds no lock and its own call has ended.
+#[derive(Default)]
+pub(crate) struct Owners(Vec<Arc<dyn Any + Send + Sync>>);
+
+impl Drop for Owners {
+    fn drop(&mut self) {
+        for owner in self.0.drain(..) {
+            // The engine's own code. What it breaks is its own; the other owners come after it.
+            if catch_unwind(AssertUnwindSafe(|| drop(owner))).is_err() {
+                aside(|| tracing::error!("the owner of adopted memory panicked while it was dropped"));
+            }
+        }
+    }
+}
+
 /// Device memory of one shard.
 #[derive(Debug)]
 pub(crate) struct ShardMemory {
@@ -157,18 +173,14 @@ impl ShardMemory {
     }
 
     /// Lets go of an engine's memory as it is, before anything was sealed in it. Memory of our own stays.
-    pub(crate) fn disown(&mut self) {
+    pub(crate) fn disown(&mut self, owners: &mut Owners) {
         if let Holding::Adopted { wipe, owner, registered } = &mut self.holding {
             *wipe = false;
             // Unknown to the driver first: once the owner is gone the memory may be, and nothing queued may touch it then.
             if std::mem::take(registered) {
                 self.image.spans().for_each(|span| self.device.unregister(span));
             }
-            let owner = std::mem::replace(owner, Arc::new(()));
-            // The engine's own code. What it breaks is its own; the wipes of other shards come after it.
-            if catch_unwind(AssertUnwindSafe(|| drop(owner))).is_err() {
-                aside(|| tracing::error!("the owner of adopted memory panicked while it was dropped"));
-            }
+            owners.0.push(std::mem::replace(owner, Arc::new(())));
         }
     }
 
@@ -198,7 +210,7 @@ impl ShardMemory {
 
     /// Gives back, as far as the driver takes it, what nothing of ours was written to.
     fn abandon(mut self, failure: DeviceFailure) -> Unallocated {
-        if let Err(error) = self.free() {
+        if let Err(error) = self.free(&mut Owners::default()) {
             aside(|| tracing::error!(%error, "unused device memory could not be given back"));
         }
         Unallocated { error: failure.into(), stuck: self.room() }
@@ -279,20 +291,20 @@ impl ShardMemory {
     }
 
     /// Gives everything back: ours to the driver, an engine's to its owner. What wipes come last, so that a later try finds it.
-    fn free(&mut self) -> Result<(), DriverError> {
+    fn free(&mut self, owners: &mut Owners) -> Result<(), DriverError> {
         match &mut self.holding {
             Holding::Owned(region) => region.free()?,
-            Holding::Adopted { .. } => self.disown(),
+            Holding::Adopted { .. } => self.disown(owners),
         }
         self.check.free()
     }
 
-    /// Makes writable, wipes, proves zero, and gives back.
+    /// Makes writable, wipes, proves zero, and gives back: an engine's value to `owners`.
     ///
     /// # Errors
     /// The memory itself, with the reason and what was done so far, when it could not be proven zero, or the driver did not take
     /// it back.
-    pub(crate) fn wipe_and_free(mut self) -> Result<Retired, Unretired<Self>> {
+    pub(crate) fn wipe_and_free(mut self, owners: &mut Owners) -> Result<Retired, Unretired<Self>> {
         // Work that was enqueued before may have failed; that is its caller's news, and must not be taken for the wipe's.
         let _earlier = self.stream.synchronize();
         let left = self.left_unwiped();
@@ -303,7 +315,7 @@ impl ShardMemory {
             }
         };
         let before = self.room();
-        let outcome = self.free();
+        let outcome = self.free(owners);
         let freed = before.saturating_sub(self.room());
         let done = Retired { wiped, left, freed };
         match outcome {
@@ -315,6 +327,6 @@ impl ShardMemory {
 
 impl Drop for ShardMemory {
     fn drop(&mut self) {
-        self.disown();
+        self.disown(&mut Owners::default());
     }
 }

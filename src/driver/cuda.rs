@@ -129,7 +129,7 @@ impl Driver for CudaDriver {
     }
 
     #[allow(unsafe_code, reason = "the trait's contract; there is nothing to tell the driver")]
-    unsafe fn register(&self, span: Span) -> Result<(), DriverError> {
+    unsafe fn register(&self, span: Span, _: Access) -> Result<(), DriverError> {
         // The driver knows its own memory. The books take the span, so that kernels may read it; where it lies is asked next.
         if self.books.add_engine(span) { Ok(()) } else { Err(failure("cuPointerGetAttributes", INVALID_VALUE)) }
     }

@@ -86,9 +86,9 @@ impl Driver for MockDriver {
         self.device.residency(ptr)
     }
     #[allow(unsafe_code, reason = "passes its caller's promise on")]
-    unsafe fn register(&self, span: Span) -> Result<(), DriverError> {
+    unsafe fn register(&self, span: Span, access: Access) -> Result<(), DriverError> {
         // SAFETY: the caller of this function vouches for the span until `unregister`, in the same words.
-        unsafe { self.device.register_foreign(span) }
+        unsafe { self.device.register_foreign(span, access) }
     }
     fn unregister(&self, span: Span) -> Result<(), DriverError> {
         self.device.unregister_foreign(span.ptr)

@@ -185,11 +185,13 @@ impl MockDevice {
     /// Lets operations use host memory that someone else allocated, until [`unregister_foreign`](Self::unregister_foreign).
     ///
     /// # Safety
-    /// `span` is initialised memory, valid for reads and writes until it is unregistered. While an operation on it may run,
-    /// nobody writes it, and nobody reads what the operation writes; no reference to it is used meanwhile.
-    pub(crate) unsafe fn register_foreign(&self, span: Span) -> Result<(), DriverError> {
-        // Rests on: this function's own contract; the C side refuses ranges that overlap its own memory, no more.
-        call!(self, vram_mock_register_foreign, span.ptr.0, span.bytes)
+    /// `span` is initialised memory, valid for reads, and with [`Access::ReadWrite`] for writes, until it is unregistered. While an
+    /// operation on it may run, nobody writes it; where writes are allowed nobody reads it either while something of the mock may
+    /// write it, and no reference is in use then but to cells.
+    pub(crate) unsafe fn register_foreign(&self, span: Span, access: Access) -> Result<(), DriverError> {
+        // Rests on: this function's own contract; the C side refuses ranges that overlap its own memory, and writes where
+        // they are not allowed, no more.
+        call!(self, vram_mock_register_foreign, span.into(), u32::from(access == Access::ReadWrite))
     }
 
     /// Takes registered memory back. Operations still queued on it fail instead of touching it. Works on a dead device too.

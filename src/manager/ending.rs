@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::VramManager;
 use crate::audit::{EventKind, Operation};
 use crate::core::WipeReport;
+use crate::device::Owners;
 use crate::error::{StopReason, VramError};
 use crate::names::ShardId;
 use crate::residents::Absent;
@@ -32,12 +33,13 @@ impl VramManager {
     /// `SHARD_BUSY` while it is used, `STALE_HANDLE`, `SEAL_VERIFICATION_FAILED` (refused), `CUDA_ERROR` when the wipe could
     /// not be proven: the memory is quarantined then and the handle is stale.
     pub fn release(&self, shard: &SealedShard) -> Result<WipeReport, VramError> {
+        let mut owners = Owners::default(); // dropped after the next: an owner's drop may wait for what is under way
         let _underway = self.core.residents.underway();
-        let released = self.try_release(shard);
+        let released = self.try_release(shard, &mut owners);
         released.inspect_err(|error| self.core.report_failed(Operation::Release, Some(shard.id()), error))
     }
 
-    fn try_release(&self, shard: &SealedShard) -> Result<WipeReport, VramError> {
+    fn try_release(&self, shard: &SealedShard, owners: &mut Owners) -> Result<WipeReport, VramError> {
         let (core, message) = (&self.core, shard.message());
         core.reap();
         core.authenticate(shard)?;
@@ -45,7 +47,7 @@ impl VramManager {
         let record = core.residents.peek(message.slot, message.generation).map_err(absent)?;
         core.match_record(shard, &record)?;
         let record = core.residents.remove(message.slot, message.generation).map_err(absent)?;
-        core.retire_record(&record)
+        core.retire_record(&record, owners)
     }
 
     /// As [`release`](Self::release), for an operator who has the name but not the seal.
@@ -53,12 +55,13 @@ impl VramManager {
     /// # Errors
     /// `INVALID_PARAMS` when no live shard has this name; otherwise as there.
     pub fn release_by_id(&self, id: &ShardId) -> Result<WipeReport, VramError> {
+        let mut owners = Owners::default(); // as there
         let _underway = self.core.residents.underway();
-        let released = self.try_release_by_id(id);
+        let released = self.try_release_by_id(id, &mut owners);
         released.inspect_err(|error| self.core.report_failed(Operation::Release, Some(id), error))
     }
 
-    fn try_release_by_id(&self, id: &ShardId) -> Result<WipeReport, VramError> {
+    fn try_release_by_id(&self, id: &ShardId, owners: &mut Owners) -> Result<WipeReport, VramError> {
         self.core.reap();
         let unknown = || VramError::InvalidParams {
             field: "shard id",
@@ -67,7 +70,7 @@ impl VramManager {
         loop {
             let (slot, generation) = self.core.residents.find(id).ok_or_else(unknown)?;
             match self.core.residents.remove(slot, generation) {
-                Ok(record) => return self.core.retire_record(&record),
+                Ok(record) => return self.core.retire_record(&record, owners),
                 Err(Absent::Busy) => return Err(VramError::ShardBusy { shard: id.clone() }),
                 // Released, or sealed anew, since it was found: where it is now, if it is, the name tells.
                 Err(Absent::Stale) => {}
@@ -92,11 +95,12 @@ impl VramManager {
         let drained = self.core.wait_idle(until);
         let mut report = ShutdownReport { drained, wiped_bytes: 0, residue_bytes: 0, busy_bytes: 0 };
         self.core.stop(StopReason::Shutdown);
+        let mut owners = Owners::default(); // dropped when everything is wiped
         loop {
             let (idle, busy_bytes) = self.core.residents.close();
             for record in idle {
                 // What could not be wiped is residue, and in the trail.
-                let wiped = self.core.retire_record(&record).map_or(0, |wiped| wiped.bytes);
+                let wiped = self.core.retire_record(&record, &mut owners).map_or(0, |wiped| wiped.bytes);
                 report.wiped_bytes = report.wiped_bytes.saturating_add(wiped);
             }
             // A call that looked at the state before it changed may have pinned a shard since. It is refused now, and lets go.

@@ -3,7 +3,7 @@
 use super::VramManager;
 use crate::device::Stream;
 use crate::driver::mock::{FaultOrder, MockDriver, MockStats};
-use crate::driver::{DevicePtr, Driver, Span};
+use crate::driver::{DevicePtr, Driver, DriverError, Span};
 use crate::error::VramError;
 use crate::execution::RawStream;
 use crate::scratch::Scratch;
@@ -35,20 +35,23 @@ impl MockStream<'_> {
     /// # Errors
     /// `CUDA_ERROR` (740, `read_only`) when the memory is mapped read-only, as sealed memory of our own is unless the device was
     /// made with [`MockConfig::read_only`](crate::MockConfig::read_only)`(false)`; `INVALID_PARAMS` when the range leaves the
-    /// shard's region; those of a seal that is not live.
+    /// shard's region, or is an engine's memory that was not adopted as writable; those of a seal that is not live.
     pub fn enqueue_write(&self, shard: &SealedShard, offset: u64, bytes: u64, value: u8) -> Result<(), VramError> {
         let record = self.controls.manager.core.admit(shard)?;
         let at = record.image.address(offset).ok_or_else(|| VramError::InvalidParams {
             field: "offset",
             problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
         })?;
-        Ok(self.controls.driver.fill(self.stream.id(), Span { ptr: at, bytes }, value)?)
+        self.controls
+            .driver
+            .fill(self.stream.id(), Span { ptr: at, bytes }, value)
+            .map_err(|e| not_ours(shard, e.into()))
     }
 
     /// Enqueues that the engine writes `value` over device memory at an address that it knows.
     ///
     /// # Errors
-    /// `CUDA_ERROR` when no allocation of the device holds the whole range.
+    /// `CUDA_ERROR` when no allocation of the device holds the whole range; 740, `read_only`, when it may not be written.
     pub fn enqueue_fill(&self, address: u64, bytes: u64, value: u8) -> Result<(), VramError> {
         let span = Span { ptr: DevicePtr(address), bytes };
         Ok(self.controls.driver.fill(self.stream.id(), span, value)?)
@@ -69,6 +72,23 @@ impl MockStream<'_> {
     pub fn enqueue_scratch_write(&self, scratch: &Scratch, bytes: u64, value: u8) -> Result<(), VramError> {
         let span = Span { ptr: scratch.address(), bytes };
         Ok(self.controls.driver.fill(self.stream.id(), span, value)?)
+    }
+}
+
+/// The mock's number for a write to memory that may not be written.
+const READ_ONLY: u32 = 740;
+
+/// A refused write as what it is to whoever adopted the memory.
+fn not_ours(shard: &SealedShard, error: VramError) -> VramError {
+    match error {
+        VramError::Device(DriverError { code: READ_ONLY, .. }) if shard.is_adopted() => VramError::InvalidParams {
+            field: "shard",
+            problem: format!(
+                "{} lies in an engine's memory that was adopted for reading alone; adopt its regions as `writable()`, where they are",
+                shard.id()
+            ),
+        },
+        error => error,
     }
 }
 
@@ -93,11 +113,12 @@ impl<'a> MockControls<'a> {
     /// Flips one bit of a shard's image where it lies, as a rowhammer attack would.
     ///
     /// # Errors
-    /// `INVALID_PARAMS` when the position leaves the image; those of a seal that is not live.
+    /// `INVALID_PARAMS` when the position leaves the image, or is an engine's memory that was not adopted as writable; those of a
+    /// seal that is not live.
     pub fn flip_bit(&self, shard: &SealedShard, byte: u64, bit: u8) -> Result<(), VramError> {
         let record = self.manager.core.admit(shard)?;
         match record.image.address(byte).filter(|_| bit < 8) {
-            Some(at) => self.driver.flip_bit(at, 0, bit),
+            Some(at) => self.driver.flip_bit(at, 0, bit).map_err(|error| not_ours(shard, error)),
             None => Err(VramError::InvalidParams {
                 field: "bit position",
                 problem: format!("byte {byte}, bit {bit} is no bit of the image of {} bytes", record.image.bytes()),
@@ -108,7 +129,8 @@ impl<'a> MockControls<'a> {
     /// Flips one bit of the byte at a device address.
     ///
     /// # Errors
-    /// `CUDA_ERROR` when no allocation of the device holds it.
+    /// `CUDA_ERROR` when no allocation of the device holds it; 740, `read_only`, when it is an engine's memory that was not adopted
+    /// as writable.
     pub fn flip_address(&self, address: u64, bit: u8) -> Result<(), VramError> {
         self.driver.flip_bit(DevicePtr(address), 0, bit)
     }

@@ -7,7 +7,7 @@ use crate::aside::aside;
 use crate::audit::{EventKind, VerificationFailure};
 use crate::capacity::Reservation;
 use crate::core::{Core, WipeReport};
-use crate::device::{CheckSizes, Protection, ShardMemory, Unallocated, UploadFailed};
+use crate::device::{CheckSizes, Owners, Protection, ShardMemory, Unallocated, UploadFailed};
 use crate::digest::layout::Layout;
 use crate::digest::{TreeDigest, first_difference};
 use crate::driver::{DriverError, DriverErrorKind};
@@ -45,9 +45,10 @@ impl Held<'_> {
 
     fn retire(&mut self) -> Option<Result<WipeReport, VramError>> {
         let (mut memory, mut reservation) = self.memory.take()?;
-        memory.disown();
+        let mut owners = Owners::default();
+        memory.disown(&mut owners);
         reservation.let_adopted_go();
-        Some(self.core.retire(self.id, memory, reservation))
+        Some(self.core.retire(self.id, memory, reservation, &mut owners))
     }
 }
 
@@ -159,11 +160,12 @@ impl Core {
             Ok(()) => Ok(shard),
             Err(record) => {
                 // Refused after all: an engine's memory goes back as it is.
+                let mut owners = Owners::default();
                 if let Some(resident) = record.lock().as_mut() {
-                    resident.memory.disown();
+                    resident.memory.disown(&mut owners);
                     resident.reservation.let_adopted_go();
                 }
-                self.retire_record(&record)?;
+                self.retire_record(&record, &mut owners)?;
                 Err(VramError::ManagerStopped { state: self.state.get() })
             }
         }

@@ -62,7 +62,8 @@ impl ShardSpec {
         self
     }
 
-    /// Whether adopted memory is wiped on release, before its owner gets it back. It must then be memory that may be written.
+    /// Whether adopted memory is wiped on release, before its owner gets it back. It must then be memory that may be
+    /// written, as [`VramManager::adopt`](crate::VramManager::adopt) says.
     pub const fn wipe_adopted(mut self, wipe: bool) -> Self {
         self.wipe_adopted = wipe;
         self

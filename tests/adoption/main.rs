@@ -6,10 +6,13 @@
 
 mod described;
 mod digests;
+mod drops;
+mod many;
 mod owners;
 mod refusals;
 #[path = "../support/mod.rs"]
 mod support;
+mod writes;
 
 use support::Dice;
 

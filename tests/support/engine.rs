@@ -25,7 +25,7 @@ impl Arena {
 
     pub(crate) fn region(&self, at: usize, bytes: usize) -> RawRegion {
         assert!(at + bytes <= self.len());
-        RawRegion::new(self.address(at), bytes as u64)
+        RawRegion::new(self.address(at), bytes as u64).writable()
     }
 
     pub(crate) fn get(&self, at: usize) -> u8 {
@@ -86,7 +86,7 @@ pub(crate) fn adopt(
 ) -> (Result<Adopted<Engine>, AdoptError<Engine>>, Drops) {
     let (engine, drops) = Engine::new(arena);
     // SAFETY: every region is either refused before it is touched, or lies in `arena`, which the engine keeps alive and which
-    // does not move; tests change its cells only between calls, when no check runs.
+    // does not move; tests change its cells, and have the mock change them, only between calls, when no check runs.
     (unsafe { manager.adopt(spec, engine, regions) }, drops)
 }
 

@@ -227,9 +227,9 @@ static int foreign_memory_is_only_borrowed(void)
     const uint64_t at = (uint64_t)(uintptr_t)memory;
     CHECK(m != NULL && memory != NULL);
     OK(vram_mock_stream_create(m, 0, &stream));
-    OK(vram_mock_register_foreign(m, 0, at, 1000));
-    CHECK(vram_mock_register_foreign(m, 0, at + 999, 1) == VRAM_MOCK_INVALID_VALUE);
-    CHECK(vram_mock_register_foreign(m, 0, at - 8, 9) == VRAM_MOCK_INVALID_VALUE);
+    OK(vram_mock_register_foreign(m, 0, (vram_mock_span){at, 1000}, 1));
+    CHECK(vram_mock_register_foreign(m, 0, (vram_mock_span){at + 999, 1}, 1) == VRAM_MOCK_INVALID_VALUE);
+    CHECK(vram_mock_register_foreign(m, 0, (vram_mock_span){at - 8, 9}, 1) == VRAM_MOCK_INVALID_VALUE);
     OK(vram_mock_fill(m, 0, stream, (vram_mock_span){at, 1000}, 1));
     OK(vram_mock_stream_synchronize(m, 0, stream));
     OK(vram_mock_fill(m, 0, stream, (vram_mock_span){at, 1000}, 2));
@@ -237,6 +237,37 @@ static int foreign_memory_is_only_borrowed(void)
     CHECK(memory[999] == 1);
     free(memory);
     CHECK(vram_mock_stream_synchronize(m, 0, stream) == VRAM_MOCK_INVALID_VALUE);
+    vram_mock_destroy(m);
+    return 0;
+}
+
+/* A constant of the program, of which a write would be the end: everything that can write is tried. */
+static int memory_registered_read_only_is_never_written(void)
+{
+    static const uint8_t constant[8192] = {7};
+    const vram_mock_span all = {(uint64_t)(uintptr_t)constant, sizeof constant};
+    vram_mock_machine *m = machine(1 << 20, 1, 1);
+    const vram_mock_fault corrupt = order(VRAM_MOCK_FAULT_CORRUPT, VRAM_MOCK_CALL_PROTECT);
+    uint64_t stream = 0, result = 0, host = 0;
+    uint32_t confirmed = 1;
+    CHECK(m != NULL);
+    OK(vram_mock_stream_create(m, 0, &stream));
+    OK(vram_mock_alloc(m, 0, 256, &result));
+    OK(vram_mock_host_alloc(m, 0, 8192, &host));
+    OK(vram_mock_register_foreign(m, 0, all, 0));
+    CHECK(vram_mock_flip_bit(m, 0, all.ptr, 0) == VRAM_MOCK_READ_ONLY);
+    CHECK(vram_mock_fill(m, 0, stream, all, 0) == VRAM_MOCK_READ_ONLY);
+    CHECK(vram_mock_copy_to_device(m, 0, stream, all.ptr, host, 1) == VRAM_MOCK_READ_ONLY);
+    CHECK(vram_mock_count_nonzero(m, 0, stream, (vram_mock_span){result, 256}, all.ptr, 1) == VRAM_MOCK_READ_ONLY);
+    OK(vram_mock_protect(m, 0, all, 0, &confirmed));
+    OK(vram_mock_order_fault(m, 0, &corrupt));
+    OK(vram_mock_protect(m, 0, all, 1, &confirmed));
+    CHECK(confirmed == 0 && vram_mock_fill(m, 0, stream, all, 0) == VRAM_MOCK_READ_ONLY);
+    OK(vram_mock_copy_to_host(m, 0, stream, host, all.ptr, 8192));
+    OK(vram_mock_count_nonzero(m, 0, stream, all, result, 1));
+    OK(vram_mock_stream_synchronize(m, 0, stream));
+    CHECK(((const uint8_t *)(uintptr_t)host)[0] == 7);
+    OK(vram_mock_unregister_foreign(m, 0, all.ptr));
     vram_mock_destroy(m);
     return 0;
 }
@@ -325,6 +356,7 @@ int main(void)
     run("kernels_stay_in_their_ranges", kernels_stay_in_their_ranges);
     run("faults_leave_nothing_behind", faults_leave_nothing_behind);
     run("foreign_memory_is_only_borrowed", foreign_memory_is_only_borrowed);
+    run("memory_registered_read_only_is_never_written", memory_registered_read_only_is_never_written);
     run("threads_do_not_race", threads_do_not_race);
     printf("%u passed, %u failed\n", passed, failed);
     return failed == 0 ? 0 : 1;

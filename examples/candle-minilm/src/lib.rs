@@ -89,7 +89,9 @@ fn region(tensor: &Tensor) -> Result<RawRegion, Failure> {
     }
     let element = tensor.dtype().size_in_bytes();
     let bytes = elements.checked_mul(element).ok_or("a tensor is larger than the address space")?;
-    Ok(RawRegion::new(u64::try_from(address)?, u64::try_from(bytes)?).element_bytes(u64::try_from(element)?))
+    // Writable for the flips of the demonstration; an engine that wants none leaves that out.
+    let region = RawRegion::new(u64::try_from(address)?, u64::try_from(bytes)?).writable();
+    Ok(region.element_bytes(u64::try_from(element)?))
 }
 
 /// An encoder whose weights are sealed.
@@ -113,8 +115,9 @@ impl<'a> Sealed<'a> {
         let spec = ShardSpec::new(ShardId::new("all-MiniLM-L6-v2")?).expect(vouched);
         let regions = encoder.regions(&vouched_for.layout)?;
         // SAFETY: the regions are the storage of the tensors in `encoder`: heap memory that stays where it is when the encoder
-        // moves and lives as long as it. Nobody writes to it: no tensor is a variable, `embed` changes none in place, and
-        // without `wipe_adopted` the release does not write either.
+        // moves and lives as long as it. Nobody writes to it but the mock's controls: no tensor is a variable, `embed` changes
+        // none in place, and without `wipe_adopted` the release does not write either. The controls are called between two
+        // calls of `embed`, on the same thread, when no slice of a tensor is borrowed.
         #[allow(unsafe_code, reason = "what candle's addresses are worth only candle's caller knows")]
         let engine = unsafe { manager.adopt(spec, encoder, &regions) }.map_err(|refused| refused.error)?;
         Ok(Self { manager, engine, layout: vouched_for.layout })

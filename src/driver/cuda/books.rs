@@ -17,7 +17,7 @@ struct Entries {
     engines: BTreeMap<DevicePtr, u64>,
     streams: HashMap<StreamId, Arc<Stream>>,
     events: HashMap<EventId, Arc<Event>>,
-    /// By stream: the memory that it was given work on, by first byte, and when last.
+    /// By stream that may hold work: the memory that it was given work on, by first byte, and when last.
     uses: HashMap<StreamId, HashMap<DevicePtr, u64>>,
     now: u64,
 }
@@ -154,8 +154,13 @@ impl Books {
 
     /// Everything that the stream was given up to `until` has run.
     pub(super) fn settle(&self, stream: StreamId, until: u64) {
-        if let Some(uses) = self.lock().uses.get_mut(&stream) {
+        let mut entries = self.lock();
+        if let Some(uses) = entries.uses.get_mut(&stream) {
             uses.retain(|_, last| *last > until);
+            // Whoever looks for the users of some memory looks at the streams that hold work, however many there are.
+            if uses.is_empty() {
+                entries.uses.remove(&stream);
+            }
         }
     }
 

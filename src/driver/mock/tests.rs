@@ -221,7 +221,7 @@ fn foreign_memory_is_used_where_it_lies_while_it_is_registered() {
     let span = Span { ptr: DevicePtr(u64::try_from(memory.as_mut_ptr().expose_provenance()).unwrap()), bytes: 4096 };
     assert_eq!(kind(on.driver.fill(on.stream, span, 1)), DriverErrorKind::InvalidValue);
     // SAFETY: `memory` outlives its registration and is not touched while it is registered.
-    unsafe { on.driver.device.register_foreign(span) }.unwrap();
+    unsafe { on.driver.device.register_foreign(span, Access::ReadWrite) }.unwrap();
     assert_eq!(on.driver.residency(span.ptr).unwrap().range, span);
     assert_eq!(on.driver.protect(span, Access::ReadOnly), Ok(false));
     assert_eq!(kind(on.driver.free(span.ptr)), DriverErrorKind::InvalidValue);

@@ -1,7 +1,7 @@
 //! `cuda/include/vram_mock.h` in Rust: its structures, numbers and functions, and nothing else.
 
 /// `VRAM_MOCK_ABI_VERSION`.
-pub(crate) const ABI_VERSION: u32 = 4;
+pub(crate) const ABI_VERSION: u32 = 5;
 /// `VRAM_MOCK_CALLS`.
 pub(crate) const CALLS: usize = 16;
 /// `VRAM_MOCK_NOT_READY`.
@@ -137,7 +137,12 @@ unsafe extern "C" {
     ) -> Status;
     pub(super) fn vram_mock_alloc(machine: *mut RawMachine, device: u32, bytes: u64, out: *mut u64) -> Status;
     pub(super) fn vram_mock_free(machine: *mut RawMachine, device: u32, ptr: u64) -> Status;
-    pub(super) fn vram_mock_register_foreign(machine: *mut RawMachine, device: u32, ptr: u64, bytes: u64) -> Status;
+    pub(super) fn vram_mock_register_foreign(
+        machine: *mut RawMachine,
+        device: u32,
+        span: RawSpan,
+        writable: u32,
+    ) -> Status;
     pub(super) fn vram_mock_unregister_foreign(machine: *mut RawMachine, device: u32, ptr: u64) -> Status;
     pub(super) fn vram_mock_residency_of(
         machine: *mut RawMachine,

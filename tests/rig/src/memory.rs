@@ -54,7 +54,7 @@ impl Memory {
 
     pub fn region(&self, at: usize, bytes: usize) -> RawRegion {
         assert!(at + bytes <= self.len());
-        RawRegion::new(self.address(at), bytes as u64)
+        RawRegion::new(self.address(at), bytes as u64).writable()
     }
 
     pub fn write(&self, at: usize, bytes: &[u8]) {

@@ -312,10 +312,10 @@ fn engines_memory_is_used_where_it_lies_while_it_is_registered() {
     let span = Span { ptr: DevicePtr(on.fake.engine_alloc(4096)), bytes: 4096 };
     assert_eq!(kind(on.driver.fill(on.stream, span, 1)), DriverErrorKind::InvalidValue);
     // SAFETY: the stand-in's memory is freed below, after it was unregistered; nobody else writes it.
-    unsafe { on.driver.register(span) }.unwrap();
+    unsafe { on.driver.register(span, Access::ReadWrite) }.unwrap();
     let part = Span { ptr: span.ptr.checked_add(4095).unwrap(), bytes: 2 };
     // SAFETY: refused, so nothing is used.
-    assert_eq!(kind(unsafe { on.driver.register(part) }), DriverErrorKind::InvalidValue);
+    assert_eq!(kind(unsafe { on.driver.register(part, Access::ReadWrite) }), DriverErrorKind::InvalidValue);
     let answer = on.driver.residency(span.ptr).unwrap();
     assert_eq!((answer.kind, answer.range, answer.ordinal), (MemoryKind::Device, span, Some(0)));
     assert_eq!((answer.exportable, answer.ipc_capable), (false, true));
