@@ -38,10 +38,18 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, String, Metadata), Vram
     Ok((file, name, metadata))
 }
 
-/// A path for messages: quoted, escaped and bounded; of a long one the end, which says more.
+/// A path for messages: quoted, escaped, also where it is no text, and bounded; of a long one the end, which says more.
 pub(super) fn shown(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let surplus = text.chars().count().saturating_sub(PATH_CHARS);
+    let escaped: Vec<String> = path
+        .as_os_str()
+        .as_encoded_bytes()
+        .utf8_chunks()
+        .flat_map(|chunk| {
+            let no_text = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+            chunk.valid().chars().map(|character| character.escape_debug().to_string()).chain(no_text)
+        })
+        .collect();
+    let surplus = escaped.len().saturating_sub(PATH_CHARS);
     let cut = if surplus > 0 { "…" } else { "" };
-    format!("\"{cut}{}\"", text.chars().skip(surplus).flat_map(char::escape_debug).collect::<String>())
+    format!("\"{cut}{}\"", escaped.get(surplus..).unwrap_or_default().concat())
 }
