@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::audit::AuditError;
 use crate::digest::Digest;
 use crate::driver::{DriverError, DriverErrorKind};
+use crate::erase::NoHostMemory;
 use crate::names::ShardId;
 
 mod words;
@@ -227,6 +228,13 @@ pub enum VramError {
         /// What should not have happened.
         what: &'static str,
     },
+}
+
+impl From<NoHostMemory> for VramError {
+    fn from(error: NoHostMemory) -> Self {
+        let error = std::io::Error::from(error);
+        Self::ModelLoad { problem: error.to_string(), source: Some(error) }
+    }
 }
 
 impl VramError {

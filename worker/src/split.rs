@@ -68,7 +68,9 @@ impl Split {
         let (sender, receiver) = sync_channel(PIECES);
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         thread::scope(|scope| {
-            let whole = scope.spawn(|| digest_reader(params, threads, Pieces::of(receiver)));
+            let whole = thread::Builder::new()
+                .spawn_scoped(scope, || digest_reader(params, threads, Pieces::of(receiver)))
+                .map_err(|source| Failure::Io { what: "starting a thread", source })?;
             let mut image = Tee { image, sender };
             let parts = lengths(layout.byte_len(), part_bytes)
                 .map(|bytes| {
@@ -170,7 +172,10 @@ impl Read for Tee<'_> {
         let bytes = self.image.read(buffer)?;
         if let Some(piece) = buffer.get(..bytes).filter(|piece| !piece.is_empty()) {
             let gone = |_| io::Error::other("the digest of the whole image ended early");
-            self.sender.send(Zeroizing::new(piece.to_vec())).map_err(gone)?;
+            let mut copy = Zeroizing::new(Vec::new());
+            copy.try_reserve_exact(piece.len())?;
+            copy.extend_from_slice(piece);
+            self.sender.send(copy).map_err(gone)?;
         }
         Ok(bytes)
     }

@@ -3,6 +3,8 @@
 //! Owns the decoding of elements and [`Summary`]. Promises that the same bytes give the same summary, bit for bit. Weights are
 //! read in pieces of at most 1 MiB into one buffer that is wiped after every piece; no byte of them is kept anywhere else.
 
+use std::collections::TryReserveError;
+
 use half::{bf16, f16};
 use vram_residency::VramError;
 use zeroize::{Zeroize, Zeroizing};
@@ -52,7 +54,7 @@ pub(crate) fn summarize(
     signals: &Signals,
 ) -> Result<Vec<Summary>, Failure> {
     let longest = regions.iter().map(|region| region.bytes).max().unwrap_or(0);
-    let mut buffer = Zeroizing::new(vec![0; usize::try_from(longest).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)]);
+    let mut buffer = buffer(usize::try_from(longest).unwrap_or(PIECE_BYTES).min(PIECE_BYTES))?;
     regions
         .iter()
         .map(|region| {
@@ -75,6 +77,15 @@ pub(crate) fn summarize(
             Ok(tally.finish())
         })
         .collect()
+}
+
+/// Zeros, if the host has room for them.
+fn buffer(bytes: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut zeros = Zeroizing::new(Vec::new());
+    let refused = |error: TryReserveError| Failure::Io { what: "taking a buffer on the host", source: error.into() };
+    zeros.try_reserve_exact(bytes).map_err(refused)?;
+    zeros.resize(bytes, 0);
+    Ok(zeros)
 }
 
 /// The error of an execute whose bytes were verified and yet gave other numbers than before.
