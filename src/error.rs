@@ -233,7 +233,7 @@ pub enum VramError {
 impl From<NoHostMemory> for VramError {
     fn from(error: NoHostMemory) -> Self {
         let error = std::io::Error::from(error);
-        Self::ModelLoad { problem: error.to_string(), source: Some(error) }
+        Self::ModelLoad { problem: format!("{error}; raise the memory limit of this process"), source: Some(error) }
     }
 }
 

@@ -139,7 +139,7 @@ const fn mend(kind: io::ErrorKind) -> &'static str {
     match kind {
         StorageFull | QuotaExceeded | FileTooLarge => "make room there, then run again",
         NotFound | PermissionDenied | ReadOnlyFilesystem => "see that it is there and may be written, then run again",
-        OutOfMemory => "give the process more memory, then run again",
+        OutOfMemory => "raise the memory limit of this process, then run again",
         _ => "mend that, then run again",
     }
 }

@@ -84,9 +84,10 @@ impl Split {
             let Tee { image, sender } = image;
             drop(sender);
             let whole = whole.join().map_err(|_| VramError::Internal { what: "a digest of the image panicked" })?;
+            // Where this digest fails the parts do, too, because of it.
+            let (digest, bytes) = whole.map_err(|source| Failure::Io { what: "digesting the image", source })?;
             let parts = parts?;
             image.finish()?;
-            let (digest, bytes) = whole.map_err(|source| Failure::Io { what: "digesting the image", source })?;
             if bytes != layout.byte_len() {
                 return Err(VramError::Internal { what: "the parts are not the whole image" }.into());
             }
