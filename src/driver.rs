@@ -8,12 +8,14 @@
 pub(crate) mod cuda;
 #[cfg(feature = "mock")]
 pub(crate) mod mock;
+mod uuid;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::ffi::host::HostBuffer;
+pub use uuid::DeviceUuid;
 
 /// What sort of device a manager runs on. It is signed into every seal and named in every event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,38 +41,6 @@ impl DeviceKind {
 impl fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-/// The 16 bytes by which a driver tells devices (and MIG instances) apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DeviceUuid([u8; 16]);
-
-impl DeviceUuid {
-    /// Takes the driver's 16 bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(bytes)
-    }
-
-    /// The 16 bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
-
-impl fmt::Display for DeviceUuid {
-    /// Prints `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, as `nvidia-smi -L` does.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("GPU")?;
-        for (at, byte) in self.0.iter().enumerate() {
-            if matches!(at, 0 | 4 | 6 | 8 | 10) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
     }
 }
 
@@ -366,12 +336,6 @@ pub(crate) trait Driver: Send + Sync + fmt::Debug {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_uuid_prints_as_the_driver_tools_print_it() {
-        let uuid = DeviceUuid::from_bytes([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
-        assert_eq!(uuid.to_string(), "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f");
-    }
 
     #[test]
     fn addresses_stay_out_of_debug_output() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::audit::AuditError;
 use crate::digest::Digest;
 use crate::driver::{DriverError, DriverErrorKind};
+use crate::erase::NoHostMemory;
 use crate::expectation::DigestKind;
 use crate::names::ShardId;
 
@@ -49,10 +50,26 @@ const fn present(reason: RefusalReason) -> &'static str {
     }
 }
 
+/// What there is no room for. The driver may refuse what its own count has room for.
+fn no_room(needed: u64, available: u64) -> String {
+    if needed > available {
+        return format!(
+            "the device has no room: {needed} bytes are needed and {available} are available; release a shard, lower the headroom, \
+             end what else uses the device, or use a smaller model"
+        );
+    }
+    format!(
+        "the driver gave no {needed} bytes of device memory, although it counts {available} as available: they lie in pieces, or came \
+         free just now; try again, then end what else uses the device or split the model"
+    )
+}
+
 /// What to do about a failed call of the driver.
 const fn recover(kind: DriverErrorKind) -> &'static str {
     match kind {
-        DriverErrorKind::OutOfMemory => "free device memory, then try again",
+        DriverErrorKind::OutOfMemory => {
+            "free memory of the device, or of the host where host memory was asked for, then try again"
+        }
         DriverErrorKind::InvalidValue => "the stream, event or memory may be gone, or not be this device's",
         DriverErrorKind::Sticky => "its context is dead: end the process and look at the driver's log",
         DriverErrorKind::Unavailable => "see whether the device is still there",
@@ -89,14 +106,12 @@ pub enum VramError {
         problem: String,
     },
     /// Not enough device memory.
-    #[error(
-        "the device has no room: {needed} bytes are needed and {available} are available; release a shard, lower the \
-         headroom, or use a smaller model"
-    )]
+    #[error("{}", no_room(*needed, *available))]
     OutOfMemory {
         /// Bytes that the request takes, in allocator granularity.
         needed: u64,
-        /// Bytes that were available to it.
+        /// Bytes that were available to it: free, and no headroom. Not fewer than needed where the driver gave no memory although
+        /// there is as much.
         available: u64,
     },
     /// The shard is executing or being checked.
@@ -217,6 +232,13 @@ pub enum VramError {
         /// What should not have happened.
         what: &'static str,
     },
+}
+
+impl From<NoHostMemory> for VramError {
+    fn from(error: NoHostMemory) -> Self {
+        let error = std::io::Error::from(error);
+        Self::ModelLoad { problem: format!("{error}; raise the memory limit of this process"), source: Some(error) }
+    }
 }
 
 impl VramError {

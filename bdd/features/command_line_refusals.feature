@@ -199,12 +199,12 @@ Feature: Command line, when something is wrong
       | 32    | 600         | absent-key | cannot be read              |
 
   @SCR-1 @SCR-3
-  Scenario Outline: Output that nobody takes is an error, and the weights are wiped all the same
+  Scenario Outline: A reader that goes away is no news, and the weights are wiped all the same
     Given a small model tiny.safetensors
     And the audit trail is shown
     When I call "vram-worker run tiny.safetensors --device [device] --executes <options>" and do not read its output
     Then the exit code is 1
-    And the error says "writing to standard output failed"
+    And no error is told
     And nothing is left
 
     Examples:

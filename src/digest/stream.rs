@@ -9,7 +9,7 @@ use std::thread;
 
 use super::tree::{TreeDigest, TreeHasher};
 use super::{Digest, TreeParams};
-use crate::erase::ErasedBuffer;
+use crate::erase::{ErasedBuffer, NoHostMemory};
 
 /// Bytes of each of the two buffers.
 const BUFFER_BYTES: usize = 8 << 20;
@@ -38,7 +38,7 @@ pub fn digest_bytes(params: &TreeParams, bytes: &[u8]) -> Digest {
 /// while the next bytes are read; two buffers of 8 MiB are held and wiped afterwards.
 ///
 /// # Errors
-/// The first error of the reader, other than `Interrupted`.
+/// The first error of the reader, other than `Interrupted`; `OutOfMemory` when the host has no memory for the buffers.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
@@ -69,7 +69,10 @@ fn read_full(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// Hashes what `fill` puts into the buffers that it is given, until it puts nothing. `fill` runs on the calling thread while
 /// the bytes before are hashed. `expected` bytes (a guess) keep the buffers of small images small.
-pub(crate) fn hash_stream<E>(
+///
+/// # Errors
+/// Those of `fill`, and that the host has no memory for the buffers.
+pub(crate) fn hash_stream<E: From<NoHostMemory>>(
     params: &TreeParams,
     threads: NonZeroUsize,
     expected: u64,
@@ -77,8 +80,8 @@ pub(crate) fn hash_stream<E>(
 ) -> Result<TreeDigest, E> {
     let bytes = usize::try_from(expected).unwrap_or(BUFFER_BYTES).clamp(params.block_len(), BUFFER_BYTES);
     let mut hasher = TreeHasher::new(params, threads);
-    let mut front = ErasedBuffer::new(bytes);
-    let mut back = ErasedBuffer::new(0);
+    let mut front = ErasedBuffer::new(bytes)?;
+    let mut back = ErasedBuffer::new(0)?;
     let mut filled = fill(&mut front)?;
     while filled > 0 {
         let full = front.get(..filled).unwrap_or(&front);
@@ -88,7 +91,7 @@ pub(crate) fn hash_stream<E>(
             continue;
         }
         if back.is_empty() {
-            back = ErasedBuffer::new(bytes);
+            back = ErasedBuffer::new(bytes)?;
         }
         let (started, next) = thread::scope(|scope| {
             let started = thread::Builder::new().spawn_scoped(scope, || hasher.update(full)).is_ok();

@@ -163,6 +163,20 @@ fn every_error_says_what_happened_and_what_to_do_and_has_its_code() {
 }
 
 #[test]
+fn what_there_is_no_room_for_does_not_contradict_itself() {
+    // covers: ERR-2 RES-6
+    for (needed, available, fits) in
+        [(70, 69, false), (70, 70, true), (70, 71, true), (u64::MAX, 0, false), (0, 0, true)]
+    {
+        let text = VramError::OutOfMemory { needed, available }.to_string();
+        assert_is_a_sentence(&text);
+        assert_eq!(text.contains("the device has no room"), !fits, "{text}");
+        assert_eq!(text.contains("use a smaller model"), !fits, "{text}");
+        assert_eq!(text.contains(&format!("although it counts {available} as available")), fits, "{text}");
+    }
+}
+
+#[test]
 fn every_refusal_and_every_failed_call_says_what_to_do() {
     // covers: ERR-2 ERR-3
     use DriverErrorKind::{InvalidValue, NotSupported, Other, OutOfMemory, Sticky, Unavailable};

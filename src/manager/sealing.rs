@@ -239,7 +239,8 @@ impl Core {
         }
         match failed.error {
             VramError::Device(DriverError { kind: DriverErrorKind::OutOfMemory, .. }) => {
-                let available = self.device.memory_info().map_or(0, |info| info.free);
+                let free = self.device.memory_info().map_or(0, |info| info.free);
+                let available = free.saturating_sub(self.ledger.headroom());
                 VramError::OutOfMemory { needed, available }
             }
             error => error,

@@ -47,15 +47,24 @@ pub(super) struct Recorded {
 impl Read for Recorded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.file.read(buffer)?;
+        self.read.try_reserve(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
         self.read.extend_from_slice(buffer.get(..bytes).unwrap_or_default());
         Ok(bytes)
     }
 }
 
-/// A path for messages: quoted, escaped and bounded; of a long one the end, which says more.
+/// A path for messages: quoted, escaped, also where it is no text, and bounded; of a long one the end, which says more.
 pub(super) fn shown(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let surplus = text.chars().count().saturating_sub(PATH_CHARS);
+    let escaped: Vec<String> = path
+        .as_os_str()
+        .as_encoded_bytes()
+        .utf8_chunks()
+        .flat_map(|chunk| {
+            let no_text = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+            chunk.valid().chars().map(|character| character.escape_debug().to_string()).chain(no_text)
+        })
+        .collect();
+    let surplus = escaped.len().saturating_sub(PATH_CHARS);
     let cut = if surplus > 0 { "…" } else { "" };
-    format!("\"{cut}{}\"", text.chars().skip(surplus).flat_map(char::escape_debug).collect::<String>())
+    format!("\"{cut}{}\"", escaped.get(surplus..).unwrap_or_default().concat())
 }

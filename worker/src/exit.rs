@@ -6,11 +6,11 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Parser;
 use serde::Serialize;
 use vram_residency::{DigestKind, ErrorCategory, ErrorCode, VramError};
 
-use crate::cli::Cli;
+use crate::help;
+use crate::output;
 use crate::signals::Signal;
 
 /// Why a command did not do everything that it was asked to.
@@ -32,6 +32,8 @@ pub(crate) enum Failure {
         /// What to give instead.
         hint: String,
     },
+    /// Whoever read standard output has stopped to.
+    Unread,
     /// A signal came.
     Interrupted(Signal),
 }
@@ -50,7 +52,7 @@ impl Failure {
     pub(crate) const fn exit_code(&self) -> u8 {
         let error = match self {
             Self::Interrupted(signal) => return signal.exit_code(),
-            Self::Io { .. } => return 1,
+            Self::Io { .. } | Self::Unread => return 1,
             Self::Vram(error) | Self::Unexpected { error, .. } => error,
         };
         match error {
@@ -73,7 +75,7 @@ impl Failure {
     pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::Vram(error) | Self::Unexpected { error, .. } => error.code().as_str(),
-            Self::Io { .. } => ErrorCode::Internal.as_str(),
+            Self::Io { .. } | Self::Unread => ErrorCode::Internal.as_str(),
             Self::Interrupted(_) => "INTERRUPTED",
         }
     }
@@ -89,7 +91,7 @@ impl Failure {
                 ErrorCategory::State => "state",
                 _ => "internal",
             },
-            Self::Io { .. } => "internal",
+            Self::Io { .. } | Self::Unread => "internal",
             Self::Interrupted(_) => "user",
         }
     }
@@ -108,10 +110,13 @@ impl Failure {
                 format!("{error}; `sha256sum` prints it")
             }
             Self::Unexpected { error, hint } => format!("{error}; {hint}"),
+            Self::Vram(VramError::OutOfMemory { needed, available }) if needed > available => format!(
+                "the device has no room: {needed} bytes are needed and {available} are available; lower the headroom (--headroom), end other \
+                 programs that use the device, or use a smaller model"
+            ),
             Self::Vram(error) => error.to_string(),
-            Self::Io { what, source } => {
-                format!("{what} failed: {source}; see that there is room and that somebody reads, then run again")
-            }
+            Self::Io { what, source } => format!("{what} failed: {source}; {}", mend(source.kind())),
+            Self::Unread => "nobody reads standard output any more".to_owned(),
             Self::Interrupted(signal) => format!("ended by {signal}; every shard was wiped and released"),
         }
     }
@@ -121,10 +126,27 @@ impl Failure {
         ErrorJson { code: self.code(), category: self.category(), message: self.message() }
     }
 
-    /// Says the sentence on stderr. A stderr that is gone is no further failure.
+    /// Says the sentence on stderr. A stderr that is gone is no further failure. Nothing is said of a reader that has enough, as
+    /// in `| head -1`.
     pub(crate) fn tell(&self) {
+        if matches!(self, Self::Unread) {
+            return;
+        }
         let word = if matches!(self, Self::Interrupted(_)) { "interrupted" } else { "error" };
         let _nobody_listens = writeln!(io::stderr(), "{word}: {}", self.message());
+    }
+}
+
+/// What to do about what the operating system refused.
+const fn mend(kind: io::ErrorKind) -> &'static str {
+    use io::ErrorKind::{
+        FileTooLarge, NotFound, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+    };
+    match kind {
+        StorageFull | QuotaExceeded | FileTooLarge => "make room there, then run again",
+        NotFound | PermissionDenied | ReadOnlyFilesystem => "see that it is there and may be written, then run again",
+        OutOfMemory => "raise the memory limit of this process, then run again",
+        _ => "mend that, then run again",
     }
 }
 
@@ -145,7 +167,7 @@ struct Refused {
 
 /// Ends a command that failed before it did anything.
 pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
-    if !json || print_json(&Refused { error: failure.to_json(), executed: 0 }).is_err() {
+    if !json || output::write_json(&Refused { error: failure.to_json(), executed: 0 }).is_err() {
         failure.tell();
     }
     ExitCode::from(failure.exit_code())
@@ -155,19 +177,19 @@ pub(crate) fn refuse(failure: &Failure, json: bool) -> ExitCode {
 /// asked for (by a command line which, being wrong, was not understood as a whole).
 pub(crate) fn usage(error: clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        return match error.print() {
+        return match output::write(|_| error.print()) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(source) => refuse(&Failure::Io { what: "writing to standard output", source }, false),
+            Err(failure) => refuse(&failure, false),
         };
     }
     let arguments: Vec<OsString> = std::env::args_os().collect();
     // The parser repeats arguments as they are: asked once more, with what can be shown.
-    let error = Cli::try_parse_from(arguments.iter().map(legible)).err().unwrap_or(error);
+    let error = help::parse(arguments.iter().map(legible)).err().unwrap_or(error);
     let text = error.to_string();
     let sentence = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
     let message = sentence.strip_prefix("error: ").unwrap_or(&sentence).to_owned();
     let refused = ErrorJson { code: ErrorCode::InvalidParams.as_str(), category: "user", message };
-    if !wants_json(&arguments) || print_json(&Refused { error: refused, executed: 0 }).is_err() {
+    if !wants_json(&arguments) || output::write_json(&Refused { error: refused, executed: 0 }).is_err() {
         let _nobody_listens = error.print();
     }
     ExitCode::from(USAGE)
@@ -182,12 +204,16 @@ fn wants_json(arguments: &[OsString]) -> bool {
 /// How much of an argument is shown, in characters.
 const SHOWN_CHARS: usize = 200;
 
-/// An argument as it can be shown: escaped, where a terminal would obey it or a line of it look like one of ours, and bounded. One
-/// that is no text stays as it is; the parser shows it with signs of its own.
+/// An argument as it can be shown: escaped, where a terminal would obey it, a line of it look like one of ours or it is no text,
+/// and bounded.
 fn legible(argument: &OsString) -> OsString {
-    let Some(text) = argument.to_str() else { return argument.clone() };
-    let mut shown: String = text.chars().take(SHOWN_CHARS).map(escaped).collect();
-    if text.chars().nth(SHOWN_CHARS).is_some() {
+    let chunks = argument.as_encoded_bytes().utf8_chunks();
+    let mut parts = chunks.flat_map(|chunk| {
+        let no_text = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}"));
+        chunk.valid().chars().map(escaped).chain(no_text)
+    });
+    let mut shown: String = parts.by_ref().take(SHOWN_CHARS).collect();
+    if parts.next().is_some() {
         shown.push('…');
     }
     shown.into()
@@ -200,17 +226,10 @@ fn escaped(character: char) -> String {
     if unseen { shown } else { character.to_string() }
 }
 
-/// Writes one JSON object and a newline on stdout.
-pub(crate) fn print_json(value: &impl Serialize) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    writeln!(out)?;
-    out.flush()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
     use vram_residency::{
         AuditError, DriverError, DriverErrorKind, ManagerState, RefusalReason, ShardId, StopReason, TreeParams,
         digest_bytes,
@@ -264,6 +283,12 @@ mod tests {
         assert_eq!(shown("a\nerror: forged"), "a\\nerror: forged");
         assert_eq!(shown("--device=\u{1b}[2Jx\u{202e}"), "--device=\\u{1b}[2Jx\\u{202e}");
         assert_eq!(shown("plain 'ü' \\"), "plain 'ü' \\");
+        assert_eq!(
+            shown("\u{9b}\u{7f}\u{61c}\u{2028}\u{200b}\u{e0041}"),
+            "\\u{9b}\\u{7f}\\u{61c}\\u{2028}\\u{200b}\\u{e0041}"
+        );
+        let no_text = OsString::from_vec(b"a\xff\x1b[2Jb\xc2".to_vec());
+        assert_eq!(legible(&no_text), "a\\xff\\u{1b}[2Jb\\xc2");
         assert_eq!(shown(&"x".repeat(200)), "x".repeat(200));
         assert_eq!(shown(&"x".repeat(5000)), format!("{}…", "x".repeat(200)));
     }

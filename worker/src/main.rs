@@ -7,8 +7,10 @@ mod cli;
 mod digest;
 mod exit;
 mod expect;
+mod help;
 mod image;
 mod model_index;
+mod output;
 mod report;
 mod run;
 mod sample;
@@ -19,20 +21,20 @@ mod split;
 mod stats;
 
 use std::env::VarError;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
-use vram_residency::VramError;
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
+use tracing_subscriber::prelude::*;
+use vram_residency::{TracingSink, VramError};
 
-use crate::cli::{Cli, Command};
+use crate::cli::Command;
 use crate::exit::Failure;
 use crate::signals::Signals;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match help::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => return exit::usage(error),
     };
@@ -52,8 +54,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Log lines go to stderr, one write each. Warnings and errors whatever `RUST_LOG` says of other targets, so that critical audit
-/// events are seen without asking. A stderr that takes nothing is no failure: the subscriber would complain there, and panic.
+/// Log lines go to stderr, one write each: warnings and errors whatever `RUST_LOG` says of other targets, and critical audit events
+/// whatever it says, `off` included. A stderr that takes nothing is no failure: the subscriber would complain there, and panic.
 fn start_logging() -> Result<(), Failure> {
     let asked = match std::env::var(EnvFilter::DEFAULT_ENV) {
         Ok(asked) => asked,
@@ -61,12 +63,14 @@ fn start_logging() -> Result<(), Failure> {
         Err(VarError::NotUnicode(_)) => return Err(bad_filter().into()),
     };
     let filter = EnvFilter::builder().parse(format!("{},{asked}", LevelFilter::WARN)).map_err(|_| bad_filter())?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let critical = filter_fn(|line| line.target() == TracingSink::TARGET && *line.level() == Level::ERROR)
+        .with_max_level_hint(LevelFilter::ERROR);
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(output::styled(&std::io::stderr()))
         .log_internal_errors(false)
-        .init();
+        .with_filter(filter.or(critical));
+    tracing_subscriber::registry().with(lines).init();
     Ok(())
 }
 

@@ -3,15 +3,16 @@
 //! Owns [`Report`], which is filled as the command gets on, so that a failure can say how far it came. Foreign text (tensor names) is
 //! escaped in tables.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use vram_residency::{DeviceKind, SealedShard, VramManager};
 
 use crate::cli::Layout;
-use crate::exit::{ErrorJson, Failure, print_json};
+use crate::exit::{ErrorJson, Failure};
 use crate::image::{Region, Sealed};
+use crate::output;
 use crate::stats::{Summary, Value, to_f64};
 
 mod table;
@@ -90,24 +91,19 @@ impl Report {
     ///
     /// Fails when stdout does not take it.
     pub(crate) fn tell(&mut self, failure: Option<&Failure>, json: bool) -> Result<(), Failure> {
-        let written = if json {
+        if json {
             self.error = failure.map(Failure::to_json);
-            print_json(self).inspect_err(|_| failure.into_iter().for_each(Failure::tell)) // it must be said somewhere
-        } else {
-            let written = match (&self.device, &self.shard) {
-                (Some(device), Some(shard)) => {
-                    let mut out = io::stdout().lock();
-                    writeln!(out, "{}", table::render(self, device, shard, failure.is_none()))
-                        .and_then(|()| out.flush())
-                }
-                _ => Ok(()),
-            };
-            if let Some(failure) = failure {
-                failure.tell();
+            // It must be said somewhere.
+            return output::write_json(self).inspect_err(|_| failure.into_iter().for_each(Failure::tell));
+        }
+        let written = match (&self.device, &self.shard) {
+            (Some(device), Some(shard)) => {
+                output::write(|out| writeln!(out, "{}", table::render(self, device, shard, failure.is_none())))
             }
-            written
+            _ => Ok(()),
         };
-        written.map_err(|source| Failure::Io { what: "writing to standard output", source })
+        failure.into_iter().for_each(Failure::tell);
+        written
     }
 }
 
@@ -163,7 +159,7 @@ impl Part {
     }
 }
 
-/// One tensor and its numbers; `null` where there are none, or where JSON has no word for them (infinities).
+/// One tensor and its numbers; `null` where there are none. What JSON has no number for is text: `Infinity`, `-Infinity`, `NaN`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Tensor {
     name: String,
@@ -177,6 +173,7 @@ pub(crate) struct Tensor {
     max: Option<Value>,
     mean: Option<Value>,
     nan: Option<u64>,
+    inf: Option<u64>,
 }
 
 impl Tensor {
@@ -189,18 +186,21 @@ impl Tensor {
             };
             let dimensions = Some(shape.len()).filter(|dimensions| *dimensions > MOST_DIMENSIONS);
             let shape = dimensions.is_none().then(|| shape.to_vec());
-            let Summary { min, max, mean, nan } = *numbers;
-            Self { name, dtype, shape, dimensions, min, max, mean, nan }
+            let Summary { min, max, mean, nan, inf } = *numbers;
+            Self { name, dtype, shape, dimensions, min, max, mean, nan, inf }
         };
         regions.iter().zip(numbers).map(tensor).collect()
     }
 }
 
 impl Serialize for Value {
-    /// Integers that JSON numbers can carry as such; floats, where they are finite, else null.
+    /// Integers that JSON numbers can carry as such; floats, where they are finite, else as text that most languages read as one.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
-            Self::Float(value) => serializer.serialize_f64(value),
+            Self::Float(value) if value.is_finite() => serializer.serialize_f64(value),
+            Self::Float(f64::INFINITY) => serializer.serialize_str("Infinity"),
+            Self::Float(f64::NEG_INFINITY) => serializer.serialize_str("-Infinity"),
+            Self::Float(_) => serializer.serialize_str("NaN"),
             Self::Int(value) => match (i64::try_from(value), u64::try_from(value)) {
                 (Ok(value), _) => serializer.serialize_i64(value),
                 (_, Ok(value)) => serializer.serialize_u64(value),
@@ -297,10 +297,11 @@ mod tests {
     }
 
     #[test]
-    fn json_has_no_word_for_what_is_not_a_number() {
+    fn what_json_has_no_number_for_is_text() {
         for (value, json) in [
-            (Value::Float(f64::INFINITY), "null"),
-            (Value::Float(f64::NAN), "null"),
+            (Value::Float(f64::INFINITY), "\"Infinity\""),
+            (Value::Float(f64::NEG_INFINITY), "\"-Infinity\""),
+            (Value::Float(f64::NAN), "\"NaN\""),
             (Value::Float(0.5), "0.5"),
             (Value::Int(i64::MIN.into()), "-9223372036854775808"),
             (Value::Int(u64::MAX.into()), "18446744073709551615"),

@@ -3,10 +3,10 @@
 //! Owns the order of these steps and their report. Promises that whatever happens after the device was opened, a failure or a
 //! signal included, everything is wiped and released before the process ends, and the report says how far it came.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
 use vram_residency::{Expectation, ShardId, ShardSource, ShardSpec, TreeParams, VramError, digest_source};
@@ -17,6 +17,7 @@ use crate::exit::{self, Failure};
 use crate::expect::{self, Expectations};
 use crate::image::{self, Sealed};
 use crate::model_index::{self, Files};
+use crate::output;
 use crate::report::{Device, Report, Tensor, Timing, Vram};
 use crate::sample;
 use crate::session::{Session, Wishes};
@@ -258,15 +259,19 @@ fn sealing(name: &str, bytes: u64, json: bool) -> ProgressBar {
     if json || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let line = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear);
-    line.set_message(format!("sealing {name}, {}; a signal is answered when this is done", HumanBytes(bytes)));
-    line.enable_steady_tick(Duration::from_millis(200));
+    let text = format!("sealing {name}, {}; a signal is answered when this is done", HumanBytes(bytes));
+    if !output::escapes() {
+        let _nobody_listens = writeln!(std::io::stderr(), "{text}");
+        return ProgressBar::hidden();
+    }
+    let line = ProgressBar::new_spinner().with_finish(ProgressFinish::AndClear).with_message(text);
+    line.tick(); // once: a line that moves takes a thread, which may not be had
     line
 }
 
 /// A bar on stderr for people who watch; for nobody else.
 fn progress(executes: u64, json: bool) -> ProgressBar {
-    if json || !std::io::stderr().is_terminal() {
+    if json || !output::styled(&std::io::stderr()) {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(executes).with_finish(ProgressFinish::AndClear);

@@ -83,6 +83,7 @@ impl Wishes<'_> {
         match device {
             Device::Auto => self.build_on(DeviceSelector::Auto, self.cuda_policy()),
             Device::Cuda(ordinal) => self.build_on(DeviceSelector::Cuda(ordinal), self.cuda_policy()),
+            Device::CudaUuid(uuid) => self.build_on(DeviceSelector::CudaUuid(uuid), self.cuda_policy()),
             #[cfg(feature = "mock")]
             Device::Mock => {
                 let wanted = self.model_bytes.saturating_mul(2).saturating_add(64 << 20).max(MOCK_BYTES);

@@ -73,7 +73,9 @@ impl Split {
         let (sender, receiver) = sync_channel(PIECES);
         let threads = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         thread::scope(|scope| {
-            let whole = scope.spawn(|| digest_reader(params, threads, Pieces::of(receiver)));
+            let whole = thread::Builder::new()
+                .spawn_scoped(scope, || digest_reader(params, threads, Pieces::of(receiver)))
+                .map_err(|source| Failure::Io { what: "starting a thread", source })?;
             let mut image = Tee { image, sender };
             let parts = lengths(layout.byte_len(), part_bytes)
                 .map(|bytes| {
@@ -87,9 +89,10 @@ impl Split {
             let Tee { image, sender } = image;
             drop(sender);
             let whole = whole.join().map_err(|_| VramError::Internal { what: "a digest of the image panicked" })?;
+            // Where this digest fails the parts do, too, because of it.
+            let (digest, bytes) = whole.map_err(|source| Failure::Io { what: "digesting the image", source })?;
             let parts = parts?;
             image.finish()?;
-            let (digest, bytes) = whole.map_err(|source| Failure::Io { what: "digesting the image", source })?;
             if bytes != layout.byte_len() {
                 return Err(VramError::Internal { what: "the parts are not the whole image" }.into());
             }
@@ -158,7 +161,10 @@ impl Read for Tee<'_> {
         let bytes = self.image.read(buffer)?;
         if let Some(piece) = buffer.get(..bytes).filter(|piece| !piece.is_empty()) {
             let gone = |_| io::Error::other("the digest of the whole image ended early");
-            self.sender.send(Zeroizing::new(piece.to_vec())).map_err(gone)?;
+            let mut copy = Zeroizing::new(Vec::new());
+            copy.try_reserve_exact(piece.len())?;
+            copy.extend_from_slice(piece);
+            self.sender.send(copy).map_err(gone)?;
         }
         Ok(bytes)
     }

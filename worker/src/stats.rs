@@ -3,6 +3,8 @@
 //! Owns the decoding of elements and [`Summary`]. Promises that the same bytes give the same summary, bit for bit. Weights are
 //! read in pieces of at most 1 MiB into one buffer that is wiped after every piece; no byte of them is kept anywhere else.
 
+use std::collections::TryReserveError;
+
 use half::{bf16, f16};
 use vram_residency::VramError;
 use zeroize::{Zeroize, Zeroizing};
@@ -32,7 +34,7 @@ impl PartialEq for Value {
     }
 }
 
-/// What the elements of one tensor came to. NaNs are counted and otherwise left out.
+/// What the elements of one tensor came to. NaNs are counted and otherwise left out; infinities are numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Summary {
     /// `None` without elements, or where the type is not decoded.
@@ -41,12 +43,14 @@ pub(crate) struct Summary {
     pub(crate) mean: Option<Value>,
     /// `None` where the type is not decoded.
     pub(crate) nan: Option<u64>,
+    /// How many are infinite, of either sign. `None` where the type is not decoded.
+    pub(crate) inf: Option<u64>,
 }
 
 /// Reads regions of a verified image, in its order.
 pub(crate) fn summarize(image: &Image<'_>, regions: &[Region<'_>], signals: &Signals) -> Result<Vec<Summary>, Failure> {
     let longest = regions.iter().map(|region| region.bytes).max().unwrap_or(0);
-    let mut buffer = Zeroizing::new(vec![0; usize::try_from(longest).unwrap_or(PIECE_BYTES).min(PIECE_BYTES)]);
+    let mut buffer = buffer(usize::try_from(longest).unwrap_or(PIECE_BYTES).min(PIECE_BYTES))?;
     regions
         .iter()
         .map(|region| {
@@ -69,6 +73,15 @@ pub(crate) fn summarize(image: &Image<'_>, regions: &[Region<'_>], signals: &Sig
             Ok(tally.finish())
         })
         .collect()
+}
+
+/// Zeros, if the host has room for them.
+fn buffer(bytes: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut zeros = Zeroizing::new(Vec::new());
+    let refused = |error: TryReserveError| Failure::Io { what: "taking a buffer on the host", source: error.into() };
+    zeros.try_reserve_exact(bytes).map_err(refused)?;
+    zeros.resize(bytes, 0);
+    Ok(zeros)
 }
 
 /// The error of an execute whose bytes were verified and yet gave other numbers than before.
@@ -120,7 +133,7 @@ impl Tally {
         match self {
             Self::Floats { so_far, .. } => so_far.finish(),
             Self::Ints { so_far, .. } => so_far.finish(),
-            Self::NotDecoded => Summary { min: None, max: None, mean: None, nan: None },
+            Self::NotDecoded => Summary { min: None, max: None, mean: None, nan: None, inf: None },
         }
     }
 }
@@ -136,18 +149,25 @@ fn e4m3(byte: u8) -> f64 {
     if byte < 0x80 { magnitude } else { -magnitude }
 }
 
+/// 2^-64: the sum of as many numbers as there can be, each made so much smaller, is still finite.
+const SMALL: f64 = 1.0 / 18_446_744_073_709_551_616.0;
+
 #[derive(Clone, Copy)]
 struct Floats {
     min: f64,
     max: f64,
+    /// Of the finite ones.
     sum: f64,
+    /// The same, scaled by [`SMALL`].
+    small_sum: f64,
     numbers: u64,
     nan: u64,
+    inf: u64,
 }
 
 impl Default for Floats {
     fn default() -> Self {
-        Self { min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0, numbers: 0, nan: 0 }
+        Self { min: f64::INFINITY, max: f64::NEG_INFINITY, sum: 0.0, small_sum: 0.0, numbers: 0, nan: 0, inf: 0 }
     }
 }
 
@@ -160,7 +180,12 @@ impl Floats {
                 continue;
             }
             self.numbers = self.numbers.saturating_add(1);
-            self.sum += value;
+            if value.is_finite() {
+                self.sum += value;
+                self.small_sum += value * SMALL;
+            } else {
+                self.inf = self.inf.saturating_add(1);
+            }
             self.min = if value < self.min { value } else { self.min };
             self.max = if value > self.max { value } else { self.max };
         }
@@ -171,8 +196,23 @@ impl Floats {
         Summary {
             min: some(self.min),
             max: some(self.max),
-            mean: some(self.sum / to_f64(self.numbers)),
+            mean: some(self.mean()),
             nan: Some(self.nan),
+            inf: Some(self.inf),
+        }
+    }
+
+    /// As if it were added up in numbers without bounds.
+    fn mean(&self) -> f64 {
+        if self.inf > 0 {
+            // An infinity if all have one sign, else no number.
+            return [self.min, self.max].into_iter().filter(|end| end.is_infinite()).sum();
+        }
+        let numbers = to_f64(self.numbers);
+        if self.sum.is_finite() {
+            self.sum / numbers
+        } else {
+            (self.small_sum / numbers / SMALL).max(self.min).min(self.max)
         }
     }
 }
@@ -230,6 +270,7 @@ impl Ints {
             max: some(Value::Int(self.max)),
             mean: some(Value::Float(signed_to_f64(self.sum) / to_f64(self.numbers))),
             nan: Some(0),
+            inf: Some(0),
         }
     }
 }
@@ -260,11 +301,12 @@ mod tests {
 
     fn floats(min: f64, max: f64, mean: f64, nan: u64) -> Summary {
         let float = |value| Some(Value::Float(value));
-        Summary { min: float(min), max: float(max), mean: float(mean), nan: Some(nan) }
+        Summary { min: float(min), max: float(max), mean: float(mean), nan: Some(nan), inf: Some(0) }
     }
 
     fn ints(min: i128, max: i128, mean: f64) -> Summary {
-        Summary { min: Some(Value::Int(min)), max: Some(Value::Int(max)), mean: Some(Value::Float(mean)), nan: Some(0) }
+        let [min, max, mean] = [Value::Int(min), Value::Int(max), Value::Float(mean)].map(Some);
+        Summary { min, max, mean, nan: Some(0), inf: Some(0) }
     }
 
     #[test]
@@ -309,13 +351,39 @@ mod tests {
 
     #[test]
     fn nothing_is_made_up_for_no_elements_and_for_unknown_types() {
-        let none = Summary { min: None, max: None, mean: None, nan: Some(0) };
+        let none = Summary { min: None, max: None, mean: None, nan: Some(0), inf: Some(0) };
         assert_eq!(summary("F32", &[]), none);
         assert_eq!(summary("I64", &[]), none);
         assert_eq!(summary("U8", &[]), none);
-        assert_eq!(summary("F4", &[1, 2]), Summary { nan: None, ..none });
+        assert_eq!(summary("F4", &[1, 2]), Summary { nan: None, inf: None, ..none });
         let nans: Vec<u8> = f32::NAN.to_le_bytes().to_vec();
         assert_eq!(summary("F32", &nans), Summary { nan: Some(1), ..none });
+    }
+
+    #[test]
+    fn infinities_are_counted_and_finite_numbers_do_not_become_any() {
+        let of = |values: &[f64]| {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            summary("F64", &bytes)
+        };
+        let (inf, max) = (f64::INFINITY, f64::MAX);
+        assert_eq!(of(&[1.0, inf, inf]), Summary { inf: Some(2), ..floats(1.0, inf, inf, 0) });
+        assert_eq!(of(&[max, max, -inf]), Summary { inf: Some(1), ..floats(-inf, max, -inf, 0) });
+        let both = of(&[f64::NAN, inf, -inf]);
+        assert!(matches!(both.mean, Some(Value::Float(mean)) if mean.is_nan()));
+        assert_eq!((both.nan, both.inf), (Some(1), Some(2)));
+        for (values, mean) in [
+            (&[1.7e308; 2][..], 1.7e308),
+            (&[max; 3], max),
+            (&[-max; 1000], -max),
+            (&[max, max, -max, -max], 0.0),
+            (&[max, max, -max], max / 3.0),
+            // Nothing is lost where nothing overflows.
+            (&[5e-324, 5e-324], 5e-324),
+        ] {
+            let found = of(values);
+            assert_eq!((found.mean, found.inf), (Some(Value::Float(mean)), Some(0)), "{values:?}");
+        }
     }
 
     #[test]

@@ -190,6 +190,17 @@ fn loosely_kept_secrets_are_refused_without_naming_their_place() {
 fn a_device_that_is_not_there_is_status_4_and_tells_what_to_do() {
     // covers: ERR-2
     // A machine with a CUDA device would take it for `auto`; no machine has this many.
+    for kind in ["GPU", "MIG"] {
+        let uuid = format!("{kind}-09090909-0909-0909-0909-090909090909");
+        let parts = ["the CUDA device GPU-09090909-0909-0909-0909-090909090909", "--device mock"];
+        refused(&["run", "--device", &uuid], 4, "DEVICE_UNAVAILABLE", &parts);
+        refused(
+            &["run", "--device", &uuid[..12]],
+            2,
+            "INVALID_PARAMS",
+            &["--device", "in whole, as nvidia-smi -L prints it"],
+        );
+    }
     refused(&["run", "--device", "cuda:4000"], 4, "DEVICE_UNAVAILABLE", &["CUDA device 4000", "--device mock"]);
     if Path::new("/dev/nvidiactl").exists() {
         println!("SKIPPED: a_device_that_is_not_there (auto, cuda): this machine has an NVIDIA driver");
@@ -339,7 +350,7 @@ fn critical_events_are_seen_whatever_other_targets_are_asked_for() {
     let path = files.with("model.safetensors", &model());
     let wrong = format!("sha256:{}", "00".repeat(32));
     let arguments = ["run", path.to_str().unwrap(), "--device", "mock", "--expect", &wrong];
-    for filter in ["", "hyper=debug", "warn"] {
+    for filter in ["", "hyper=debug", "warn", "off", "error,vram_residency=off", "vram_residency::audit=off"] {
         let ended = common::end(common::command(arguments).env("RUST_LOG", filter).spawn().unwrap());
         assert_eq!(ended.code, Some(3));
         assert!(ended.stderr.contains("seal_verification_failed"), "{filter:?}: {}", ended.stderr);
@@ -386,4 +397,54 @@ fn the_mock_is_made_large_enough_for_the_image() {
     ]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.json()["shard"]["bytes"].as_u64().unwrap() > 500 << 20);
+}
+
+#[test]
+fn what_is_no_text_is_shown_escaped() {
+    // covers: VAL-1 AUD-6
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let odd = OsStr::from_bytes(b"/no\xff\x1b[2J\xc2\x9b31m\xe2\x80\xae\x9b");
+    let words =
+        |arguments: &[&str]| arguments.iter().map(OsStr::new).chain([odd]).map(OsStr::to_owned).collect::<Vec<_>>();
+    for (arguments, code) in [
+        (words(&["run"]), 2),
+        (words(&["digest"]), 2),
+        (words(&["run", "--device"]), 2),
+        (words(&["run", "--layout"]), 2),
+        (words(&["run", "--expect"]), 2),
+        (words(&["run", "--json"]), 2),
+        (words(&["run", "--json", "--device"]), 2),
+        (words(&["run", "a"]), 2),
+        (words(&[]), 2),
+    ] {
+        let told = worker(&arguments);
+        assert_eq!(told.code, Some(code), "{arguments:?}: {}", told.stderr);
+        let said = format!("{}{}", told.text(), told.stderr);
+        let raw =
+            |character: char| character.is_control() && character != '\n' || "\u{202e}\u{fffd}".contains(character);
+        assert!(!said.contains(raw), "{arguments:?}: {said:?}");
+        assert!(said.contains("xff") || arguments[1] == "--expect", "{said}");
+    }
+}
+
+#[test]
+fn too_little_host_memory_is_an_error_and_no_abort() {
+    // covers: ERR-1 ERR-2
+    let files = Files::new();
+    let path = files.with("large.bin", &vec![7; 24 << 20]);
+    // KiB of address space: enough to start, too little for the two buffers of 8 MiB.
+    for limit in [16_000, 20_000, 24_000] {
+        for arguments in [&["digest"][..], &["run", "--layout", "file", "--device", "mock", "--part-bytes", "1048576"]]
+        {
+            let script = format!("ulimit -v {limit} && exec \"$0\" \"$@\"");
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", &script, env!("CARGO_BIN_EXE_vram-worker")]).args(arguments).arg(&path);
+            let ended = command.output().unwrap();
+            let told = String::from_utf8(ended.stderr).unwrap();
+            assert!(matches!(ended.status.code(), Some(0..=4)), "{limit}: {:?} {told}", ended.status);
+            let memory = told.contains("raise the memory limit of this process") || told.contains("out_of_memory");
+            assert_eq!(ended.status.success(), !memory, "{limit}: {told}");
+        }
+    }
 }

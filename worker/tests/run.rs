@@ -59,6 +59,7 @@ fn the_json_has_every_documented_field() {
         ("/tensors/0/max", "number"),
         ("/tensors/0/mean", "number"),
         ("/tensors/0/nan", "number"),
+        ("/tensors/0/inf", "number"),
         ("/vram/total", "number"),
         ("/vram/used_before", "number"),
         ("/vram/used_sealed", "number"),
@@ -113,7 +114,7 @@ fn any_file_can_be_sealed_as_it_is() {
     let json = ended.json();
     assert_eq!((&json["shard"]["layout"], &json["shard"]["id"]), (&"file".into(), &"any-file".into()));
     let expected = serde_json::json!([
-        { "name": "(file)", "dtype": "U8", "shape": [3], "min": 3, "max": 5, "mean": 4.0, "nan": 0 }
+        { "name": "(file)", "dtype": "U8", "shape": [3], "min": 3, "max": 5, "mean": 4.0, "nan": 0, "inf": 0 }
     ]);
     assert_eq!(json["tensors"], expected);
 }
@@ -210,10 +211,23 @@ fn audit_events_are_seen_when_asked_for() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_an_error_and_no_panic() {
-    let mut child = common::command(["run", "--executes", "1"]).spawn().unwrap();
-    drop(child.stdout.take());
-    let ended = common::end(child);
-    assert_eq!(ended.code, Some(1));
-    assert!(ended.sentence().starts_with("error: writing to standard output failed"), "{}", ended.stderr);
+fn a_reader_that_goes_away_is_status_1_without_a_word() {
+    // covers: ERR-2 SCR-1
+    let files = Files::new();
+    let path = files.with("tiny.safetensors", &model());
+    let path = path.to_str().unwrap();
+    for arguments in [
+        &["run", path, "--device", "mock"][..],
+        &["run", path, "--device", "mock", "--json"],
+        &["digest", path, path],
+        &["--help"],
+        &["--version"],
+    ] {
+        let mut child = common::command(arguments).env("RUST_LOG", "vram_residency::audit=info").spawn().unwrap();
+        drop(child.stdout.take());
+        let ended = common::end(child);
+        assert_eq!(ended.code, Some(1), "{arguments:?}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("error") && !ended.stderr.contains("panic"), "{}", ended.stderr);
+        assert_eq!(ended.stderr.contains("vram_deallocated"), arguments[0] == "run", "all was released first");
+    }
 }

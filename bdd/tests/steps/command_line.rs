@@ -148,6 +148,11 @@ fn error_says(world: &mut World, said: String) {
     assert!(sentence.contains(&said), "{said:?} in {sentence:?}");
 }
 
+#[then("no error is told")]
+fn no_error(world: &mut World) {
+    assert!(world.shell.ended().sentences("error").is_empty(), "{}", world.shell.ended().stderr);
+}
+
 #[then(expr = "nothing is said but an interruption by {word}")]
 fn interruption(world: &mut World, signal: String) {
     let told = world.shell.sentence("interrupted");

@@ -48,7 +48,9 @@ pub(super) enum OpenError {
     NoDevice,
     #[error("there is no such ordinal: the NVIDIA driver sees {0} device(s), counted from 0; give one of them")]
     NoOrdinal(u32),
-    #[error("no device that the NVIDIA driver sees has this UUID; it sees {0}; give one of them")]
+    #[error(
+        "no device that the NVIDIA driver sees has this UUID; it sees {0}; give one of them (what CUDA_VISIBLE_DEVICES hides is not seen, and of MIG instances one at a time)"
+    )]
     NoUuid(String),
     #[error(
         "it has no virtual memory management, which owned regions need; use another device, or a driver that offers it"

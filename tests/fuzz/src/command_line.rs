@@ -2,7 +2,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use clap::Parser;
-use vram_residency::{Digest, ErrorCode, TreeParams};
+use vram_residency::{DeviceUuid, Digest, ErrorCode, TreeParams};
 
 use crate::cli::{self, Cli, Command, Device};
 use crate::{assert_presentable, reference};
@@ -78,6 +78,7 @@ fn spell_device(device: Device) -> String {
     match device {
         Device::Auto => "auto".to_owned(),
         Device::Cuda(ordinal) => format!("cuda:{ordinal}"),
+        Device::CudaUuid(uuid) => uuid.to_string(),
         Device::Mock => "mock".to_owned(),
     }
 }
@@ -104,7 +105,7 @@ fn judged(command: &Command) {
     }
 }
 
-/// `auto`, `mock`, `cuda`, or `cuda:` and the decimal digits of a number below 2^32.
+/// `auto`, `mock`, `cuda`, `cuda:` and the decimal digits of a number below 2^32, or the UUID of a device.
 fn device(word: &str) {
     let ordinal = word.strip_prefix("cuda:").filter(|digits| !digits.is_empty());
     let ordinal = ordinal.filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
@@ -112,7 +113,7 @@ fn device(word: &str) {
         ("auto", _) => Some(Device::Auto),
         ("mock", _) => Some(Device::Mock),
         ("cuda", _) => Some(Device::Cuda(0)),
-        (_, ordinal) => ordinal.map(Device::Cuda),
+        (_, ordinal) => ordinal.map(Device::Cuda).or_else(|| uuid(word).map(Device::CudaUuid)),
     };
     match word.parse::<Device>() {
         Ok(device) => assert_eq!(Some(device), wanted, "accepted: {word:?}"),
@@ -121,6 +122,14 @@ fn device(word: &str) {
             assert_presentable(&message);
         }
     }
+}
+
+/// `GPU-` or `MIG-`, and 32 hexadecimal digits in five groups.
+fn uuid(word: &str) -> Option<DeviceUuid> {
+    let groups: Vec<&str> = word.strip_prefix("GPU-").or(word.strip_prefix("MIG-"))?.split('-').collect();
+    let lengths: Vec<usize> = groups.iter().map(|group| group.len()).collect();
+    let bytes = hex::decode(groups.concat()).ok()?;
+    (lengths == [8, 4, 4, 4, 12]).then(|| DeviceUuid::from_bytes(bytes.try_into().unwrap()))
 }
 
 /// Pairs of hexadecimal digits, and nothing else.

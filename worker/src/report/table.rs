@@ -1,13 +1,15 @@
 //! The report as tables for people.
 
 use std::fmt::Write;
+use std::io;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use vram_residency::DeviceKind;
 
 use super::{Device, Part, Report, Shard, Tensor};
+use crate::output;
 use crate::session::MOCK_WARNING;
 use crate::stats::{Value, signed_to_f64, to_f64};
 
@@ -21,33 +23,46 @@ const LEAST_COLUMNS: u16 = 60;
 
 /// Shapes of more dimensions than this are shown by their number.
 const MOST_DIMENSIONS: usize = 8;
+/// On terminals narrower than this the digest stands below the table.
+const DIGEST_COLUMNS: u16 = 103;
+
+/// What a UUID takes in a table.
+const UUID_COLUMNS: u16 = 42;
+
+/// How many tensors with values that are no finite number are named.
+const MOST_NAMES: usize = 5;
 
 /// How much of a tensor's name is shown, in characters.
 const NAME_CHARS: usize = 72;
 
 /// Everything that is known, without a newline at the end.
 pub(super) fn render(report: &Report, device: &Device, shard: &Shard, complete: bool) -> String {
-    let mut text = facts(report, device, shard).to_string();
+    let columns = output::columns(io::stdout());
+    let mut text = facts(report, device, shard, columns).to_string();
     if !report.tensors.is_empty() {
         text.push('\n');
-        text.push_str(&tensors(&report.tensors).to_string());
+        text.push_str(&tensors(&report.tensors, columns).to_string());
     }
+    text.extend(not_finite(&report.tensors));
     text.push('\n');
     text.push_str(&closing(report, device, complete));
     text
 }
 
-fn table() -> Table {
+fn table(columns: Option<u16>) -> Table {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic);
-    if table.width().is_some_and(|columns| columns < LEAST_COLUMNS) {
-        table.set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).force_no_tty();
+    if output::styled(&io::stdout()) {
+        table.enforce_styling();
+    }
+    if let Some(columns) = columns.filter(|columns| *columns >= LEAST_COLUMNS) {
+        table.set_width(columns);
     }
     table
 }
 
-fn facts(report: &Report, device: &Device, shard: &Shard) -> Table {
-    let mut table = table();
+fn facts(report: &Report, device: &Device, shard: &Shard, columns: Option<u16>) -> String {
+    let mut table = table(columns);
     let device_line = format!("{} {}: {}", device.kind, device.ordinal, name(&device.name));
     if device.kind == DeviceKind::Mock {
         let loud = Cell::new(format!("{device_line}\n{MOCK_WARNING}")).fg(Color::Red).add_attribute(Attribute::Bold);
@@ -59,14 +74,33 @@ fn facts(report: &Report, device: &Device, shard: &Shard) -> Table {
     table.add_row(["shard", &shard.id]);
     table.add_row(["layout", shard.layout]);
     table.add_row(["origin", shard.origin]);
-    for (what, digest) in [("digest", &shard.digest), ("layout digest", &shard.layout_digest)] {
-        if let Some(digest) = digest {
-            table.add_row([what, digest]);
+    // A digest in pieces can be neither compared nor copied.
+    let apart = columns.is_some_and(|columns| columns < DIGEST_COLUMNS);
+    let digests = [("digest", &shard.digest), ("layout digest", &shard.layout_digest)];
+    let digests =
+        digests.into_iter().filter_map(|(what, digest)| digest.as_deref().map(|digest| (what.to_owned(), digest)));
+    let mut below: Vec<(String, &str)> = digests.collect();
+    if !apart {
+        for (what, digest) in below.drain(..) {
+            table.add_row([what.as_str(), digest]);
         }
     }
     table.add_row(["image", &bytes(shard.bytes)]);
     if report.parts.iter().any(|part| part.file.is_some()) {
-        table.add_row(["files", &files(&report.parts)]);
+        let line = |part: Option<&Part>| {
+            let Some(part) = part else {
+                return format!("… {} more, --json shows all", report.parts.len().saturating_sub(LAST_ROWS));
+            };
+            let file = name(part.file.as_deref().unwrap_or_default());
+            let digest = if apart { String::new() } else { format!("\n  {}", part.digest) };
+            format!("{file}: {}{digest}", bytes(part.bytes))
+        };
+        let shown = shown_files(&report.parts);
+        if apart {
+            let digest = |part: &Part| format!("digest of {}", name(part.file.as_deref().unwrap_or_default()));
+            below.extend(shown.iter().flatten().map(|part| (digest(part), part.digest.as_str())));
+        }
+        table.add_row(["files", &shown.into_iter().map(line).collect::<Vec<_>>().join("\n")]);
     } else if let (Some(first), Some(last)) = (report.parts.first(), report.parts.last()) {
         let (count, most) = (report.parts.len(), bytes(first.bytes));
         let line = match count {
@@ -93,25 +127,22 @@ fn facts(report: &Report, device: &Device, shard: &Shard) -> Table {
         table.add_row(["VRAM used, sealed", &vram.used_sealed.map_or_else(|| "—".to_owned(), bytes)]);
         table.add_row(["VRAM used after release", &bytes(vram.used_after)]);
     }
-    table
-}
-
-/// A line for each file of the model, or for the first and the last ones.
-fn files(parts: &[Part]) -> String {
-    let line = |part: &Part| {
-        let file = name(part.file.as_deref().unwrap_or_default());
-        format!("{file}: {}\n  {}", bytes(part.bytes), part.digest)
-    };
-    if parts.len() <= FIRST_ROWS {
-        return parts.iter().map(line).collect::<Vec<_>>().join("\n");
+    if let Some(values) = table.column_mut(1) {
+        values.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(UUID_COLUMNS)));
     }
-    let hidden = format!("… {} more, --json shows all", parts.len().saturating_sub(LAST_ROWS));
-    let ends = parts.iter().take(LAST_ROWS.saturating_sub(1)).map(line).chain([hidden]).chain(parts.last().map(line));
-    ends.collect::<Vec<_>>().join("\n")
+    below.iter().fold(table.to_string(), |text, (what, digest)| format!("{text}\n{what} {digest}"))
 }
 
-fn tensors(tensors: &[Tensor]) -> Table {
-    let mut table = table();
+/// The files of the model, or the first and the last ones; `None` for those that are left out.
+fn shown_files(parts: &[Part]) -> Vec<Option<&Part>> {
+    if parts.len() <= FIRST_ROWS {
+        return parts.iter().map(Some).collect();
+    }
+    parts.iter().take(LAST_ROWS.saturating_sub(1)).map(Some).chain([None, parts.last()]).collect()
+}
+
+fn tensors(tensors: &[Tensor], columns: Option<u16>) -> Table {
+    let mut table = table(columns);
     table.set_header(["tensor", "type", "shape", "min", "max", "mean", "NaN"]);
     for column in 3..7 {
         if let Some(column) = table.column_mut(column) {
@@ -127,6 +158,23 @@ fn tensors(tensors: &[Tensor]) -> Table {
     table.add_row([format!("… {hidden} more, --json shows all")]);
     table.add_rows(tensors.iter().skip(FIRST_ROWS.saturating_add(hidden)).map(row));
     table
+}
+
+/// A line about the tensors that have values which are no finite number, the table shows them or not.
+fn not_finite(tensors: &[Tensor]) -> Option<String> {
+    let counts = |tensor: &Tensor| (tensor.nan.unwrap_or(0), tensor.inf.unwrap_or(0));
+    let odd: Vec<_> = tensors.iter().filter(|tensor| counts(tensor) != (0, 0)).collect();
+    let named = odd.iter().take(MOST_NAMES).map(|tensor| {
+        let (nan, inf) = counts(tensor);
+        format!("{} ({nan} NaN, {inf} infinite)", name(&tensor.name))
+    });
+    let named = named.collect::<Vec<_>>().join(", ");
+    let more = match odd.len().saturating_sub(MOST_NAMES) {
+        0 => String::new(),
+        more => format!(" and {more} more, --json shows all"),
+    };
+    let line = format!("\nNaN or infinity in {} of {} tensors: {named}{more}.", odd.len(), tensors.len());
+    (!odd.is_empty()).then_some(line)
 }
 
 fn row(tensor: &Tensor) -> Vec<String> {
@@ -240,14 +288,37 @@ mod tests {
             max: None,
             mean: None,
             nan: None,
+            inf: None,
         };
-        let shown = |count| tensors(&(0..count).map(tensor).collect::<Vec<_>>()).to_string();
+        let shown = |count| tensors(&(0..count).map(tensor).collect::<Vec<_>>(), None).to_string();
         assert!(!shown(40).contains("more"));
         let text = shown(100);
         for part in ["t19 ", "t90 ", "t99 ", "… 70 more, --json shows all", "not decoded", "2×3"] {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("t20 ") && !text.contains("t89 "));
+    }
+
+    #[test]
+    fn values_that_are_no_finite_number_are_told_of_all_tensors() {
+        let tensor = |n: u64| Tensor {
+            name: format!("t{n}\u{9b}"),
+            dtype: "F32".to_owned(),
+            shape: Some(vec![9]),
+            dimensions: None,
+            min: None,
+            max: None,
+            mean: None,
+            nan: Some(u64::from(n.is_multiple_of(50))),
+            inf: Some(n / 50),
+        };
+        let told = |range: std::ops::Range<u64>| not_finite(&range.map(tensor).collect::<Vec<_>>());
+        assert_eq!(told(1..50), None);
+        let one = "\nNaN or infinity in 1 of 50 tensors: t0\\u{9b} (1 NaN, 0 infinite).";
+        assert_eq!(told(0..50).as_deref(), Some(one));
+        let many = told(40..60).unwrap();
+        assert!(many.contains("in 10 of 20 tensors: t50\\u{9b} (1 NaN, 1 infinite), t51"), "{many}");
+        assert!(many.ends_with("t54\\u{9b} (0 NaN, 1 infinite) and 5 more, --json shows all."), "{many}");
     }
 
     #[test]
