@@ -35,6 +35,10 @@ pub fn check_set(parts: &[(&VramManager, &SealedShard)]) -> Result<SealedSet, Vr
         field: "set",
         problem: format!("{problem}; give the parts of one set, all of them, once each and in order"),
     };
+    // Nothing is said of a seal before it is known whose it is.
+    for (manager, shard) in parts {
+        manager.admit(shard)?;
+    }
     let Some((_, first)) = parts.first() else {
         return Err(refuse("is empty".to_owned()));
     };
@@ -43,8 +47,7 @@ pub fn check_set(parts: &[(&VramManager, &SealedShard)]) -> Result<SealedSet, Vr
     };
     let mut found = SealedSet { set, model_ref: first.model_ref().cloned(), parts: Vec::new(), bytes: 0 };
     let mut seen = HashSet::new();
-    for (place, (manager, shard)) in (0_u32..).zip(parts) {
-        manager.admit(shard)?;
+    for (place, (_, shard)) in (0_u32..).zip(parts) {
         let id = shard.id();
         match shard.part() {
             None => return Err(refuse(format!("has a stranger: shard {id} was sealed alone"))),

@@ -11,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::aside::{caught, dispose};
 use crate::digest::layout::Layout;
 use crate::digest::{Digest, TreeParams, hash_stream};
 use crate::error::VramError;
@@ -40,8 +41,25 @@ pub struct ShardSource<'a> {
 
 enum Input<'a> {
     Bytes(&'a [u8]),
-    Reader(Box<dyn Read + Send + 'a>),
+    Reader(Foreign<'a>),
     File { file: File, name: String, modified: Option<SystemTime> },
+}
+
+/// A caller's reader. Where its read panicked, a second panic while it is dropped would end the process, with nothing wiped.
+struct Foreign<'a>(Option<Box<dyn Read + Send + 'a>>);
+
+impl Read for Foreign<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.as_mut().map_or(Ok(0), |reader| reader.read(buffer))
+    }
+}
+
+impl Drop for Foreign<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _panicked = dispose(self.0.take());
+        }
+    }
 }
 
 impl<'a> ShardSource<'a> {
@@ -58,7 +76,7 @@ impl<'a> ShardSource<'a> {
     /// While it is read for a manager, that manager's other uploads wait, so it must not seal there itself.
     #[must_use]
     pub fn reader(bytes: u64, reader: impl Read + Send + 'a) -> Self {
-        Self { bytes, input: Input::Reader(Box::new(reader)), plan: None }
+        Self { bytes, input: Input::Reader(Foreign(Some(Box::new(reader)))), plan: None }
     }
 
     /// A file as it is, in the `file` layout: its digest is what `fsverity digest` prints. Opened here, read later.
@@ -133,6 +151,11 @@ impl fmt::Debug for ShardSource<'_> {
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
     }
+}
+
+/// What a reader says of its failure. The words are foreign code too.
+fn message(error: &io::Error) -> String {
+    caught(|| error.to_string()).map_or_else(|_| "its error panics when it is shown".to_owned(), |text| shown(&text))
 }
 
 impl Input<'_> {
@@ -245,10 +268,7 @@ impl Opened<'_> {
                 Err(error) => {
                     return Err(load_error(
                         self.input.name(),
-                        &format!(
-                            "it cannot be read: {}; check the disk and the file system",
-                            shown(&error.to_string())
-                        ),
+                        &format!("it cannot be read: {}; check the disk and the file system", message(&error)),
                         Some(error),
                     ));
                 }
@@ -278,7 +298,7 @@ impl Opened<'_> {
             Err(error) => {
                 return Err(load_error(
                     self.input.name(),
-                    &format!("it cannot be read: {}; check the disk and the file system", shown(&error.to_string())),
+                    &format!("it cannot be read: {}; check the disk and the file system", message(&error)),
                     Some(error),
                 ));
             }

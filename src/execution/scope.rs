@@ -50,18 +50,12 @@ impl Scope {
     ) -> Result<Vec<Self>, VramError> {
         core.reap();
         let begun = Self::try_begin(core, shards, options);
-        // A refused seal has an event of its own, which whoever presents seals cannot flood the trail with.
-        let refused =
-            |error: &&VramError| !matches!(error, VramError::SealRefused { .. } | VramError::StaleHandle { .. });
-        if let Some(error) = begun.as_ref().err().filter(refused) {
-            for shard in shards {
-                core.trail.emit(EventKind::ExecuteRefused { shard: shard.id().clone(), code: error.code() });
-            }
-        }
-        begun
+        begun.inspect_err(|error| core.report_not_begun(shards, error))
     }
 
     fn try_begin(core: &Arc<Core>, shards: &[&SealedShard], options: &ExecuteOptions) -> Result<Vec<Self>, VramError> {
+        // Nothing is said of a seal, nor of the manager's state, before it is known whose seal it is.
+        shards.iter().try_for_each(|shard| core.authenticate(shard))?;
         core.permit()?;
         let mut records: Vec<Pinned> = Vec::with_capacity(shards.len());
         let mut slots = HashSet::with_capacity(shards.len());

@@ -263,7 +263,7 @@ impl VramManagerBuilder {
         let identity = self.identity(info.kind, info.uuid, info.ordinal)?;
         let telemetry = Telemetry::new(&identity);
         let clock = Clock::system();
-        let trail = self.trail(&identity, &clock, &telemetry);
+        let trail = self.trail(&identity, &clock, &telemetry)?;
         let admitted = self.policy.admit_device(info.kind);
         if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
             trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
@@ -323,7 +323,7 @@ impl VramManagerBuilder {
             .and_then(|()| self.policy.admit_environment(&policy::injection_variables_set()));
         if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
             let identity = self.identity(kind, DeviceUuid::from_bytes([0; 16]), 0)?;
-            let trail = self.trail(&identity, &Clock::system(), &Telemetry::new(&identity));
+            let trail = self.trail(&identity, &Clock::system(), &Telemetry::new(&identity))?;
             trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
         }
         admitted
@@ -335,7 +335,7 @@ impl VramManagerBuilder {
         Ok(Identity { worker: self.worker.clone(), epoch, kind, uuid, ordinal })
     }
 
-    fn trail(&self, identity: &Identity, clock: &Clock, telemetry: &Telemetry) -> AuditTrail {
+    fn trail(&self, identity: &Identity, clock: &Clock, telemetry: &Telemetry) -> Result<AuditTrail, VramError> {
         let mut sinks = self.sinks.clone();
         if sinks.is_empty() {
             sinks.push(Arc::new(TracingSink));
