@@ -29,9 +29,8 @@ impl Fed {
             event.to_mut().kind.add_calls(unheard);
         }
         let taken = caught(|| self.sink.record(&event));
-        let taken = taken.unwrap_or_else(|_| {
-            Err(AuditError { problem: "the audit sink panicked".to_owned(), source: None })
-        });
+        let taken =
+            taken.unwrap_or_else(|_| Err(AuditError { problem: "the audit sink panicked".to_owned(), source: None }));
         if taken.is_err() {
             self.owed.owe(event.into_owned().kind);
         }

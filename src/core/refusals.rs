@@ -20,9 +20,9 @@ impl Core {
     pub(crate) fn report_failed(&self, operation: Operation, shard: Option<&ShardId>, error: &VramError) {
         let told = match error {
             VramError::DeviceUntrusted { .. } => operation == Operation::Verify,
-            VramError::IntegrityFailure { .. }
-            | VramError::PolicyViolation { .. }
-            | VramError::WipeFailed { .. } => true,
+            VramError::IntegrityFailure { .. } | VramError::PolicyViolation { .. } | VramError::WipeFailed { .. } => {
+                true
+            }
             error => is_refusal(error),
         };
         if !told {

@@ -177,8 +177,7 @@ fn a_manager_that_closes_in_the_middle_of_an_adoption_gives_the_memory_back_unto
         let threads = Arc::new(Mutex::new(Vec::new()));
         let started = Arc::clone(&threads);
         *trap.work.lock().unwrap() = Some(Box::new(move || {
-            // The first two wait for the trail, which is ours just now, to say that the manager drains and that it stops; the
-            // third goes on and closes the table.
+            // None of them waits for the trail, which is ours just now.
             for _ in 0..3 {
                 let closing = Arc::clone(&closing);
                 let thread = std::thread::spawn(move || drop(closing.shutdown(Duration::ZERO)));
