@@ -4,7 +4,7 @@
 //!
 //! Locks: of the manager's own, staging, records' memory and the pins to reap are held across calls of the driver; the slot table
 //! is held while the memory of a record that nobody pins is taken for its successor; no others nest. A caller's code runs under
-//! one of them: a source's reads under staging's. `.specs/25-lifecycle.md` has the table.
+//! one of them: a source's reads under staging's; sinks have a thread. `.specs/25-lifecycle.md` has the table.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};

@@ -66,7 +66,8 @@ fn forged_seals_are_limited_counted_and_not_named_in_every_state() {
         |rig, seal| rig.manager.open_seal(&seal.to_bytes()).is_err(),
         |rig, seal| check_set(&[(&*rig.manager, seal)]).is_err(),
     ];
-    let states: [fn(&Rig); 2] = [|_| {}, |rig| drop(rig.manager.shutdown(Duration::ZERO).unwrap())];
+    let stopped = |rig: &Rig| assert!(rig.manager.shutdown(Duration::ZERO).unwrap().drained);
+    let states: [fn(&Rig); 2] = [|_| {}, stopped];
     for reach in states {
         for call in calls {
             let rig = Rig::new();
