@@ -126,7 +126,7 @@ ROWS = [
     row("event-after-unpin", "src/execution/scope.rs", EXECUTION_ENDED + UNPIN, UNPIN + EXECUTION_ENDED,
         executions="a_shard_is_not_let_go_before_the_trail_says_that_its_execution_ended"),
     row("event-dropped", "src/execution/scope.rs",
-        "core.trail.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;", "",
+        "core.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;", "",
         audit="every_step_of_an_ordinary_life_leaves_its_event_once"),
     row("trail-failure-ignored", "src/audit/trail.rs", "(_, Some(Err(source))) => return Err(VramError::AuditUnavailable { event, source }),",
         "(_, Some(Err(_))) => return Ok(()),", audit="a_required_trail_that_fails_permits_nothing_and_hinders_no_protection"),

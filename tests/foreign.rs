@@ -208,7 +208,7 @@ fn what_an_execution_throws_goes_on_to_the_caller() {
     // covers: SCR-3 VER-3
     let rig = Rig::new();
     let shard = rig.seal("one", &noise(5000, 1));
-    assert_bomb(thrown(|| rig.manager.execute(&shard, |_| panic_any(Bomb)).map(|()| ())));
+    assert_bomb(thrown(|| rig.manager.execute(&shard, |_| panic_any::<Bomb>(Bomb))));
     assert_bomb(thrown(|| {
         let _run = rig.manager.begin(&shard, ExecuteOptions::default()).unwrap();
         panic_any(Bomb)

@@ -1,4 +1,4 @@
-//! What the trail says of calls that came to nothing: a seal's name only where this manager made the seal, and each kind of
+//! What must be in the trail before a step, and what the trail says of calls that came to nothing: a seal's name only where this manager made the seal, and each kind of
 //! event no faster than its limit.
 
 use super::{Core, ManagerState};
@@ -15,6 +15,16 @@ const fn is_refusal(error: &VramError) -> bool {
 }
 
 impl Core {
+    /// Announces a permissive step, which may only be taken on `Ok`: `AUDIT_UNAVAILABLE` when the trail did not take it as the
+    /// policy requires, `MANAGER_STOPPED` when the manager stopped meanwhile.
+    pub(crate) fn require(&self, kind: EventKind) -> Result<(), VramError> {
+        let taken = self.trail.require(kind);
+        match self.state.get() {
+            state @ ManagerState::Stopped(_) => Err(VramError::ManagerStopped { state }),
+            _ => taken,
+        }
+    }
+
     /// Puts a failed call into the trail, unless an event of another kind has said it: of a seal that was refused, of bytes that
     /// are not the sealed ones, of a check that was not proven, of the policy, of memory that is kept.
     pub(crate) fn report_failed(&self, operation: Operation, shard: Option<&ShardId>, error: &VramError) {

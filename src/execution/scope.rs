@@ -81,7 +81,7 @@ impl Scope {
         }
         let mut scopes = Vec::with_capacity(records.len());
         for (record, verification) in records.into_iter().zip(verifications) {
-            core.trail.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
+            core.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
             scopes.push(Self {
                 core: Arc::clone(core),
                 held: options.max_hold.and_then(|most| core.watch(&record.id, most)),

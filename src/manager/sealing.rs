@@ -177,7 +177,7 @@ impl Core {
         write_protected: bool,
         started: Instant,
     ) -> Result<(), VramError> {
-        self.trail.require(EventKind::VramSealed {
+        self.require(EventKind::VramSealed {
             shard: shard.id().clone(),
             digest: shard.digest(),
             bytes: shard.byte_len(),
