@@ -280,7 +280,14 @@ impl Queue {
                 return Some(waiting);
             }
             if state.closing {
-                return None;
+                let held = state.limits.held();
+                if held.is_empty() {
+                    return None;
+                }
+                for kind in held {
+                    state.push(kind, Place(None));
+                }
+                continue;
             }
             state = self.come.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

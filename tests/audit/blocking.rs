@@ -198,9 +198,11 @@ fn what_may_not_be_done_without_its_event_is_not_done_while_a_sink_blocks() {
 fn what_waits_for_a_sink_that_blocks_is_bounded_and_what_is_lost_is_a_gap() {
     // covers: AUD-5 AUD-1
     let Blocked { config, sink, manager, shards } = blocked(AuditRequirement::BestEffort);
+    let forged = support::Rig::new().seal("forged", &[1; 100]);
     sink.at("all");
     within(SOON, || {
         for _ in 0..3000 {
+            manager.verify_sealed(&forged).unwrap_err();
             manager.compute_vram_digest(&shards[0]).unwrap();
             manager.execute(&shards[0], |_| ()).unwrap();
         }
@@ -212,6 +214,7 @@ fn what_waits_for_a_sink_that_blocks_is_bounded_and_what_is_lost_is_a_gap() {
     assert!(events.len() < 4300, "{} events waited", events.len());
     assert!(events.windows(2).all(|pair| pair[0].sequence < pair[1].sequence), "in order, each once");
     assert!(events.last().unwrap().sequence > 12_000, "every event had its number");
+    assert_eq!(support::refusals(&events), 3000, "what is only counted is not lost");
     assert_clean(&config.stats());
 }
 
