@@ -1,12 +1,34 @@
-//! What is said aside: log lines and metrics, which nothing waits for.
+//! Foreign code: what is said aside, and panics that end where they are caught.
 //!
-//! Owns [`aside`], which keeps a panic of whoever takes them away from the operation that says them.
+//! Owns [`aside`], which keeps a panic of whoever takes log lines and metrics away from the operation that says them, and
+//! [`caught`] and [`dispose`], for everything else that others wrote.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Foreign code panicked. What it said is out by the panic hook; what it threw is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Panicked;
+
+/// Runs foreign code; a panic ends here, also that of what was thrown when it is dropped. The state of whoever panicked is that
+/// one's business.
+pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|thrown| {
+        let _panicked = dispose(thrown);
+        Panicked
+    })
+}
+
+/// Drops a foreign value; a panic ends here.
+pub(crate) fn dispose<T>(value: T) -> Result<(), Panicked> {
+    catch_unwind(AssertUnwindSafe(|| drop(value))).map_err(|thrown| {
+        // Whoever throws a value that throws another gets it leaked: this must end.
+        std::mem::forget(thrown);
+        Panicked
+    })
+}
 
 /// Runs what logs or counts. Subscribers and recorders are foreign code, and some panic (a writer whose stderr is full or closed);
 /// a check must give its answer all the same, and a wipe go on to the next shard.
 pub(crate) fn aside(say: impl FnOnce()) {
-    // The panic's message is out by the panic hook; the state of whoever panicked is that one's business.
-    let _panicked = catch_unwind(AssertUnwindSafe(say));
+    let _panicked = caught(say);
 }

@@ -2,11 +2,14 @@
 //!
 //! Owns [`AuditSink`], the sinks of this crate and the trail that feeds them. Promises: events carry a sequence without
 //! gaps, and every sink sees them in that order; a step that permits something can wait for its event to be accepted, a step
-//! that protects something never does; a sink that fails or panics stops neither; refusals are rate-limited and every one of
-//! them counted. Nothing reads events back to decide.
+//! that protects something never does; a sink that fails, panics or blocks stops no such step; calls that come to nothing are
+//! rate-limited and every one of them counted. Nothing reads events back to decide.
 
+mod courier;
 mod event;
+mod limited;
 mod memory;
+mod queue;
 mod text;
 mod tracing;
 mod trail;
@@ -16,7 +19,7 @@ pub use self::event::{AuditEvent, EventKind};
 pub use self::memory::MemorySink;
 pub use self::tracing::TracingSink;
 pub use self::trail::AuditRequirement;
-pub(crate) use self::trail::AuditTrail;
+pub(crate) use self::trail::{AuditTrail, PATIENCE, PATIENCE_AT_THE_END};
 pub use self::words::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure};
 
 /// A sink did not take an event.
@@ -41,9 +44,14 @@ pub enum Ack {
 
 /// Takes events.
 ///
-/// Calls come one at a time, in sequence order, on whatever thread the step happens on, and the step waits: take an event
-/// within microseconds, or queue it. A sink must not call back into the manager that feeds it, which would wait for itself. A
-/// panic counts as a failure.
+/// Calls come one at a time, in sequence order, on a thread that the manager has for its sinks; `tracing` records go to the
+/// subscriber, and into the span, of the step. A step that permits something waits where the policy asks for that; any other
+/// goes on after half a second at most. So take an event within microseconds, or queue it: up to 4,096 events wait, then
+/// further ones are lost and counted (of critical ones as many again wait). When the manager is dropped, sinks have five seconds for
+/// what is left.
+///
+/// A sink should not call back into the manager that feeds it: nothing waits for its events then, and what must be accepted is
+/// refused. A panic counts as a failure.
 ///
 /// ```
 /// use std::io::{self, Write};

@@ -4,13 +4,13 @@
 //!
 //! Locks: of the manager's own, staging, records' memory and the pins to reap are held across calls of the driver; the slot table
 //! is held while the memory of a record that nobody pins is taken for its successor; no others nest. A caller's code runs under
-//! two of them: sinks under the audit trail's, a source's reads under staging's. `.specs/25-lifecycle.md` has the table.
+//! one of them: a source's reads under staging's; sinks have a thread. `.specs/25-lifecycle.md` has the table.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::audit::{AuditTrail, EventKind, Operation, QuarantineCause, VerificationFailure};
+use crate::audit::{AuditTrail, EventKind, QuarantineCause, VerificationFailure};
 use crate::capacity::{Ledger, Quarantined, Reservation};
 use crate::clock::Clock;
 use crate::device::{Device, DeviceFailure, Owners, Retired, ScratchMemory, ShardMemory, Unretired};
@@ -26,6 +26,7 @@ use crate::sync::Mutex;
 use crate::telemetry::{Gauges, Telemetry};
 
 mod guards;
+mod refusals;
 mod state;
 mod working;
 
@@ -167,38 +168,31 @@ impl Core {
         }
     }
 
-    /// Stops for good; the first reason stays.
-    pub(crate) fn stop(&self, reason: StopReason) {
-        if self.state.stop(reason) {
-            self.trail.emit(EventKind::ManagerStopped { reason });
+    /// Stops for good; the first reason stays. Waits for no sink, and has those go on who do: whether somebody did.
+    pub(crate) fn stop(&self, reason: StopReason) -> bool {
+        let newly = self.state.stop(reason);
+        if newly {
+            self.trail.note(EventKind::ManagerStopped { reason });
         }
+        newly && self.trail.let_go()
     }
 
     /// What a failed device operation means for the manager as a whole.
     pub(crate) fn note_device_failure(&self, error: &VramError) {
+        self.stop_after(error);
+        self.trail.settle();
+    }
+
+    /// As [`note_device_failure`](Self::note_device_failure), between steps that protect.
+    fn stop_after(&self, error: &VramError) {
         match error {
-            VramError::DeviceUntrusted { .. } => self.stop(StopReason::DeviceUntrusted),
+            VramError::DeviceUntrusted { .. } => {
+                self.stop(StopReason::DeviceUntrusted);
+            }
             VramError::Device(failed) | VramError::WipeFailed { source: Some(failed), .. } if is_sticky(failed) => {
                 self.stop(StopReason::DeviceLost);
             }
             _ => {}
-        }
-    }
-
-    /// Puts a failed call into the trail, unless an event of another kind has said it: of a seal that was refused, of bytes that
-    /// are not the sealed ones, of a check that was not proven, of the policy, of memory that is kept.
-    pub(crate) fn report_failed(&self, operation: Operation, shard: Option<&ShardId>, error: &VramError) {
-        let told = match error {
-            VramError::DeviceUntrusted { .. } => operation == Operation::Verify,
-            VramError::SealRefused { .. }
-            | VramError::StaleHandle { .. }
-            | VramError::IntegrityFailure { .. }
-            | VramError::PolicyViolation { .. }
-            | VramError::WipeFailed { .. } => true,
-            _ => false,
-        };
-        if !told {
-            self.trail.emit(EventKind::OperationFailed { operation, shard: shard.cloned(), code: error.code() });
         }
     }
 
@@ -219,29 +213,25 @@ impl Core {
         if newly_quarantined {
             self.ledger.hold_evidence(record.room);
         }
-        self.trail.emit(EventKind::SealVerificationFailed {
-            shard: record.id.clone(),
-            reason,
-            expected: record.sealed.digest,
-            actual,
-            first_bad: first_bad.clone(),
-        });
+        self.report_unverified(record, newly_quarantined, reason, actual, first_bad.clone());
         if newly_quarantined {
-            self.trail.emit(EventKind::ShardQuarantined {
+            self.trail.note(EventKind::ShardQuarantined {
                 shard: record.id.clone(),
                 bytes: record.room,
                 cause: QuarantineCause::Evidence,
             });
         }
         if newly_stopped {
-            self.trail.emit(EventKind::ManagerStopped { reason: StopReason::IntegrityFailure });
+            self.trail.note(EventKind::ManagerStopped { reason: StopReason::IntegrityFailure });
+            self.trail.let_go();
         }
         self.report_memory();
+        self.trail.settle();
         VramError::IntegrityFailure { shard: record.id.clone(), first_bad }
     }
 
     /// Wipes memory, proves it zero, frees it and gives its capacity back; or keeps it out of the pool. An engine's value goes to
-    /// `owners`.
+    /// `owners`. Waits for no sink.
     pub(crate) fn retire(
         &self,
         id: &ShardId,
@@ -281,7 +271,7 @@ impl Core {
         let bytes = reservation.bytes();
         let (shard, cause) = (id.clone(), QuarantineCause::Residue);
         self.keep_residue(Residue { id: id.clone(), memory: ResidueMemory::Stuck, counted: reservation.quarantine() });
-        self.trail.emit(EventKind::ShardQuarantined { shard, bytes, cause });
+        self.trail.note(EventKind::ShardQuarantined { shard, bytes, cause });
         self.limit_residue();
         self.report_memory();
     }
@@ -302,10 +292,10 @@ impl Core {
         let shard = || id.clone();
         if retired.wiped > 0 {
             self.telemetry.wiped(retired.wiped);
-            self.trail.emit(EventKind::VramWiped { shard: shard(), bytes: retired.wiped, proven: true, duration });
+            self.trail.note(EventKind::VramWiped { shard: shard(), bytes: retired.wiped, proven: true, duration });
         }
         if retired.freed > 0 {
-            self.trail.emit(EventKind::VramDeallocated { shard: shard(), bytes: retired.freed });
+            self.trail.note(EventKind::VramDeallocated { shard: shard(), bytes: retired.freed });
         }
     }
 
@@ -316,8 +306,8 @@ impl Core {
             DeviceFailure::Unproven(_) => None,
         };
         let error = VramError::WipeFailed { shard: id.clone(), bytes, source };
-        self.trail.emit(EventKind::ShardQuarantined { shard: id.clone(), bytes, cause });
-        self.note_device_failure(&error);
+        self.trail.note(EventKind::ShardQuarantined { shard: id.clone(), bytes, cause });
+        self.stop_after(&error);
         self.limit_residue();
         error
     }

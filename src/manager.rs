@@ -38,8 +38,8 @@ pub use spec::ShardSpec;
 ///
 /// All methods take `&self` and may be called from any thread, at the same time. Those that touch the device block until it has
 /// answered; async callers use their runtime's blocking pool. Checks of one shard take turns or share a result, checks of several
-/// shards run beside each other, and uploads go one at a time. A sink or a source must not call the manager that calls it.
-/// Dropping the manager wipes everything.
+/// shards run beside each other, and uploads go one at a time. A source must not call the manager that reads it, and a sink had
+/// better not. Dropping the manager wipes everything; audit sinks hold up none of it, and have five seconds after it.
 ///
 /// ```
 /// use vram_residency::{DeviceSelector, MockConfig, Policy, ShardId, ShardSource, ShardSpec, VramManager, WorkerId, WorkerSecret};

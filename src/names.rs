@@ -112,6 +112,8 @@ macro_rules! name {
 name!(
     /// The caller's name for one shard, unique among the live shards of a manager.
     ///
+    /// Events name working memory `scratch.PURPOSE.#N`: no text makes such a name, and no shard can be sealed under it.
+    ///
     /// ```
     /// use vram_residency::ShardId;
     /// assert!(ShardId::new("llama-8b.part-0").is_ok());
@@ -130,6 +132,18 @@ name!(
     ModelRef,
     "model ref"
 );
+
+impl ShardId {
+    /// What events and errors call working memory: `scratch.PURPOSE.#N`, which is no name for a shard.
+    pub(crate) fn of_scratch(purpose: &str, key: u64) -> Self {
+        Self(format!("scratch.{purpose}.#{key}"))
+    }
+
+    /// Whether a shard may have this name: one that an event gave to working memory it may not.
+    pub(crate) fn check_for_shard(&self) -> Result<(), VramError> {
+        check("shard id", &self.0)
+    }
+}
 
 /// Names a set of shards that make up one model: 16 random bytes, printed as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -125,8 +125,9 @@ impl Residents {
     /// `adopted` is where an engine's memory lies that the shard will take; empty for memory of our own.
     ///
     /// # Errors
-    /// `INVALID_PARAMS` when the name is live or being sealed, or the memory belongs to another shard.
+    /// `INVALID_PARAMS` when the name is working memory's, live or being sealed, or the memory belongs to another shard.
     pub(crate) fn claim(self: &Arc<Self>, id: &ShardId, adopted: Vec<Span>) -> Result<Claim, VramError> {
+        id.check_for_shard()?;
         let mut table = self.lock();
         if table.names.contains_key(id) {
             return Err(VramError::InvalidParams {

@@ -53,9 +53,7 @@ impl Scratch {
         let permitted = core.permit().and_then(|()| if bytes == 0 { Err(none()) } else { Ok(()) });
         permitted.inspect_err(|error| core.report_failed(Operation::AllocateScratch, None, error))?;
         let key = core.scratch.next();
-        // Events name memory by shard; working memory has a name of its own kind, which no caller can have taken for a live
-        // shard's handle: there is no seal for it.
-        let name = ShardId::new(format!("scratch.{}.{key}", purpose.as_str()))?;
+        let name = ShardId::of_scratch(purpose.as_str(), key);
         let allocated = core
             .allocate_scratch(&name, bytes, |room, check_room| ScratchMemory::allocate(&core.device, room, check_room));
         let (memory, reservation) = allocated.inspect_err(|error| core.note_device_failure(error))?;
@@ -113,7 +111,9 @@ impl Scratch {
     }
 
     fn retire(&self) -> Result<(), VramError> {
-        self.core.retire_scratch(self.key)
+        let retired = self.core.retire_scratch(self.key);
+        self.core.trail.settle();
+        retired
     }
 }
 

@@ -46,6 +46,16 @@ pub fn check_set(parts: &[(&VramManager, &SealedShard)]) -> Result<SealedSet, Vr
         field: "set",
         problem: format!("{problem}; give the parts of one set, all of them, once each and in order"),
     };
+    // Nothing is said of a seal before it is known whose it is.
+    for (manager, shard) in parts {
+        manager.admit_to_set(shard).map_err(|error| match error {
+            VramError::SealRefused { reason: RefusalReason::Expired } => refuse(format!(
+                "has a part whose seal has expired: shard {} must be verified and sealed anew with `reseal`",
+                shard.id()
+            )),
+            error => error,
+        })?;
+    }
     let Some((_, first)) = parts.first() else {
         return Err(refuse("is empty".to_owned()));
     };
@@ -54,14 +64,8 @@ pub fn check_set(parts: &[(&VramManager, &SealedShard)]) -> Result<SealedSet, Vr
     };
     let mut found = SealedSet { set, model_ref: first.model_ref().cloned(), parts: Vec::new(), bytes: 0 };
     let mut seen = HashSet::new();
-    for (place, (manager, shard)) in (0_u32..).zip(parts) {
+    for (place, (_, shard)) in (0_u32..).zip(parts) {
         let id = shard.id();
-        manager.admit_to_set(shard).map_err(|error| match error {
-            VramError::SealRefused { reason: RefusalReason::Expired } => refuse(format!(
-                "has a part whose seal has expired: shard {id} must be verified and sealed anew with `reseal`"
-            )),
-            error => error,
-        })?;
         match shard.part() {
             None => return Err(refuse(format!("has a stranger: shard {id} was sealed alone"))),
             Some((other, ..)) if other != set => {

@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::SystemTime;
 
+use crate::aside::{caught, dispose};
 use crate::digest::TreeParams;
 use crate::digest::layout::Layout;
 use crate::error::VramError;
@@ -47,8 +48,25 @@ pub struct ShardSource<'a> {
 
 enum Input<'a> {
     Bytes(&'a [u8]),
-    Reader(Box<dyn Read + Send + 'a>),
+    Reader(Foreign<'a>),
     File { file: File, name: String, modified: Option<SystemTime> },
+}
+
+/// A caller's reader. Where its read panicked, a second panic while it is dropped would end the process, with nothing wiped.
+struct Foreign<'a>(Option<Box<dyn Read + Send + 'a>>);
+
+impl Read for Foreign<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.as_mut().map_or(Ok(0), |reader| reader.read(buffer))
+    }
+}
+
+impl Drop for Foreign<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _panicked = dispose(self.0.take());
+        }
+    }
 }
 
 impl<'a> ShardSource<'a> {
@@ -70,7 +88,7 @@ impl<'a> ShardSource<'a> {
     /// While it is read for a manager, that manager's other uploads wait, so it must not seal there itself.
     #[must_use]
     pub fn reader(bytes: u64, reader: impl Read + Send + 'a) -> Self {
-        Self { bytes, input: Input::Reader(Box::new(reader)), plan: None, head: Vec::new() }
+        Self { bytes, input: Input::Reader(Foreign(Some(Box::new(reader)))), plan: None, head: Vec::new() }
     }
 
     /// A file as it is, in the `file` layout: its digest is what `fsverity digest` prints. Opened here, read later.
@@ -161,6 +179,11 @@ impl fmt::Debug for ShardSource<'_> {
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
     }
+}
+
+/// What a reader says of its failure. The words are foreign code too.
+fn message(error: &io::Error) -> String {
+    caught(|| error.to_string()).map_or_else(|_| "its error panics when it is shown".to_owned(), |text| shown(&text))
 }
 
 impl Input<'_> {
@@ -294,10 +317,7 @@ impl Opened<'_> {
                 Err(error) => {
                     return Err(load_error(
                         self.input.name(),
-                        &format!(
-                            "it cannot be read: {}; check the disk and the file system",
-                            shown(&error.to_string())
-                        ),
+                        &format!("it cannot be read: {}; check the disk and the file system", message(&error)),
                         Some(error),
                     ));
                 }
@@ -327,7 +347,7 @@ impl Opened<'_> {
             Err(error) => {
                 return Err(load_error(
                     self.input.name(),
-                    &format!("it cannot be read: {}; check the disk and the file system", shown(&error.to_string())),
+                    &format!("it cannot be read: {}; check the disk and the file system", message(&error)),
                     Some(error),
                 ));
             }

@@ -85,7 +85,7 @@ impl Core {
         if sealed.tag_verifies(&self.key) {
             Ok(())
         } else {
-            Err(self.refuse(Some(sealed), sealed.claim(&self.identity)))
+            Err(self.refuse(None, sealed.claim(&self.identity))) // what it claims is said nowhere
         }
     }
 
@@ -111,9 +111,10 @@ impl Core {
         }
     }
 
-    /// Turns away what was presented as a seal: `None` where it is none.
+    /// Turns away what was presented as a seal: `None` where this manager did not make it.
     pub(crate) fn refuse(&self, sealed: Option<&SealedShard>, reason: RefusalReason) -> VramError {
-        self.trail.refused(sealed.map(|sealed| sealed.id().clone()), reason);
+        let shard = sealed.map(|sealed| sealed.id().clone());
+        self.trail.refused(EventKind::SealRefused { shard, reason, suppressed: 0 });
         self.telemetry.verified(Outcome::Refused, Duration::ZERO, 0);
         VramError::SealRefused { reason }
     }
@@ -237,19 +238,6 @@ impl Core {
         let digested = resident.memory.digest();
         drop(held);
         digested.map_err(VramError::from).inspect_err(|error| self.note_device_failure(error))
-    }
-
-    /// A check whose kernel did not prove that it looked is a failed check: it says as little for the bytes as a mismatch.
-    fn report_unproven(&self, record: &Record, error: &VramError) {
-        if let VramError::DeviceUntrusted { .. } = error {
-            self.trail.emit(EventKind::SealVerificationFailed {
-                shard: record.id.clone(),
-                reason: VerificationFailure::DeviceUntrusted,
-                expected: record.sealed.digest,
-                actual: None,
-                first_bad: None,
-            });
-        }
     }
 
     fn locate(&self, record: &Record, found: &TreeDigest) -> Option<BadRange> {

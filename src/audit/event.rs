@@ -129,6 +129,8 @@ pub enum EventKind {
         /// Why.
         #[serde(serialize_with = "text::code")]
         code: ErrorCode,
+        /// Calls before this one that came to nothing in the same way and had no event of their own.
+        suppressed: u64,
     },
     /// A check passed.
     #[non_exhaustive]
@@ -163,7 +165,7 @@ pub enum EventKind {
     /// A presented seal was refused.
     #[non_exhaustive]
     SealRefused {
-        /// The shard that the seal claims, if it is a seal.
+        /// The shard, if this manager made the seal: what a forged one claims is said nowhere.
         shard: Option<ShardId>,
         /// Why.
         #[serde(serialize_with = "text::display")]
@@ -171,7 +173,7 @@ pub enum EventKind {
         /// Refusals before this one that had no event of their own.
         suppressed: u64,
     },
-    /// Resident bytes, or an authentic seal, did not verify.
+    /// Resident bytes, or an authentic seal, did not verify. Critical, unless it says again what was found before.
     #[non_exhaustive]
     SealVerificationFailed {
         /// The shard.
@@ -187,6 +189,8 @@ pub enum EventKind {
         first_bad: Option<BadRange>,
         /// Why.
         reason: VerificationFailure,
+        /// Calls before this one that came to nothing in the same way and had no event of their own.
+        suppressed: u64,
     },
     /// Verified work begins.
     #[non_exhaustive]
@@ -217,7 +221,7 @@ pub enum EventKind {
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
     },
-    /// Work did not begin.
+    /// Work did not begin. One event a call: of a batch it names the shard at fault, or the first.
     #[non_exhaustive]
     ExecuteRefused {
         /// The shard.
@@ -225,6 +229,8 @@ pub enum EventKind {
         /// The outward code of the refusal.
         #[serde(serialize_with = "text::code")]
         code: ErrorCode,
+        /// Calls before this one that came to nothing in the same way and had no event of their own.
+        suppressed: u64,
     },
     /// Memory is kept out of the pool.
     #[non_exhaustive]
@@ -275,6 +281,8 @@ pub enum EventKind {
         /// The outward code of the failure.
         #[serde(serialize_with = "text::code")]
         code: ErrorCode,
+        /// Calls before this one that came to nothing in the same way and had no event of their own.
+        suppressed: u64,
     },
     /// Something broke the policy.
     #[non_exhaustive]
@@ -330,6 +338,7 @@ impl EventKind {
     #[must_use]
     pub const fn severity(&self) -> Severity {
         match self {
+            Self::SealVerificationFailed { reason: VerificationFailure::Quarantined, .. } => Severity::Warning,
             Self::SealVerificationFailed { .. }
             | Self::ShardQuarantined { .. }
             | Self::PolicyViolation { .. }

@@ -30,7 +30,7 @@ fn identity() -> Identity {
 }
 
 fn trail_at(clock: &Clock, requirement: AuditRequirement, sinks: Vec<Arc<dyn AuditSink>>) -> AuditTrail {
-    AuditTrail::new(sinks, requirement, identity(), clock.clone(), Telemetry::new(&identity()))
+    AuditTrail::new(sinks, requirement, identity(), clock.clone(), Telemetry::new(&identity())).unwrap()
 }
 
 fn trail(requirement: AuditRequirement, sinks: Vec<Arc<dyn AuditSink>>) -> AuditTrail {
@@ -39,6 +39,10 @@ fn trail(requirement: AuditRequirement, sinks: Vec<Arc<dyn AuditSink>>) -> Audit
 
 fn started() -> EventKind {
     EventKind::ExecuteStarted { shard: shard() }
+}
+
+fn forged() -> EventKind {
+    EventKind::SealRefused { shard: None, reason: RefusalReason::Forged, suppressed: 0 }
 }
 
 /// One event of each kind and severity.
@@ -72,12 +76,21 @@ fn samples() -> Vec<EventKind> {
             actual: Some(digest),
             first_bad: Some(range),
             reason: VerificationFailure::DigestMismatch,
+            suppressed: 0,
+        },
+        EventKind::SealVerificationFailed {
+            shard: shard(),
+            expected: digest,
+            actual: None,
+            first_bad: None,
+            reason: VerificationFailure::Quarantined,
+            suppressed: 7,
         },
         started(),
         finished(ExecuteOutcome::Finished),
         finished(ExecuteOutcome::Discarded),
         finished(ExecuteOutcome::Abandoned),
-        EventKind::ExecuteRefused { shard: shard(), code: ErrorCode::ManagerStopped },
+        EventKind::ExecuteRefused { shard: shard(), code: ErrorCode::ManagerStopped, suppressed: 0 },
         EventKind::ShardQuarantined { shard: shard(), bytes, cause: QuarantineCause::Residue },
         EventKind::VramWiped { shard: shard(), bytes, proven: true, duration },
         EventKind::VramDeallocated { shard: shard(), bytes },
@@ -85,11 +98,16 @@ fn samples() -> Vec<EventKind> {
         EventKind::ManagerStopped { reason: StopReason::IntegrityFailure },
         EventKind::ManagerStopped { reason: StopReason::Shutdown },
         EventKind::ExecuteOverheld { shard: shard(), limit: duration, duration },
-        EventKind::VramSealFailed { shard: shard(), code: ErrorCode::ModelLoadFailed },
+        EventKind::VramSealFailed { shard: shard(), code: ErrorCode::ModelLoadFailed, suppressed: 0 },
         EventKind::ManagerNotStarted { code: ErrorCode::CudaError },
         EventKind::DigestComputed { shard: shard(), digest, bytes, duration },
         EventKind::PostureConfirmed { resident_shards: 2, write_protected_shards: 1 },
-        EventKind::OperationFailed { operation: Operation::Release, shard: None, code: ErrorCode::ShardBusy },
+        EventKind::OperationFailed {
+            operation: Operation::Release,
+            shard: None,
+            code: ErrorCode::ShardBusy,
+            suppressed: 0,
+        },
         EventKind::ManagerDraining {},
     ]
 }
@@ -219,7 +237,7 @@ fn an_event_is_one_flat_object() {
         "sequence": 1, "at_ns": 1_700_000_000_000_000_001_u64, "worker": "worker-7", "epoch": "e0".repeat(16),
         "device_kind": "mock", "device_uuid": "GPU-01010101-0101-0101-0101-010101010101", "severity": "critical",
         "event": "seal_verification_failed", "shard": "llama-8b", "expected": digest, "actual": digest,
-        "first_bad": { "offset": 4096, "bytes": 8192, "tensor": "a.weight" }, "reason": "digest_mismatch",
+        "first_bad": { "offset": 4096, "bytes": 8192, "tensor": "a.weight" }, "reason": "digest_mismatch", "suppressed": 0,
     });
     assert_eq!(serde_json::Value::Object(json(&event)), expected);
 }
@@ -282,19 +300,23 @@ fn permissive_steps_need_their_event_accepted_where_the_policy_says_so() {
 #[test]
 fn failing_sinks_hold_up_neither_protective_steps_nor_other_sinks() {
     // covers: AUD-5
+    // The sinks' thread counts: the recorder is the process's, and the series this test's own.
     let seen = Remembered::default();
+    metrics::set_global_recorder(seen.clone()).map_err(|_| "another recorder").unwrap();
+    let other = Identity { ordinal: 77, ..identity() };
     let (good, bad) = (Arc::new(MemorySink::default()), Arc::new(MemorySink::default()));
     let records = Captured::default();
-    metrics::with_local_recorder(&seen, || {
-        ::tracing::subscriber::with_default(records.clone(), || {
-            let trail = trail(AuditRequirement::Durable, vec![bad.clone(), Arc::new(Panics), good.clone()]);
-            bad.fail_next(2);
-            (0..3).for_each(|_| trail.emit(started()));
-        });
+    ::tracing::subscriber::with_default(records.clone(), || {
+        let (clock, sinks): (_, Vec<Arc<dyn AuditSink>>) =
+            (Clock::fixed(0), vec![bad.clone(), Arc::new(Panics), good.clone()]);
+        let telemetry = Telemetry::new(&other);
+        let trail = AuditTrail::new(sinks, AuditRequirement::Durable, other, clock, telemetry).unwrap();
+        bad.fail_next(2);
+        (0..3).for_each(|_| trail.emit(started()));
     });
     let numbers = |sink: &MemorySink| sink.events().iter().map(|event| event.sequence).collect::<Vec<_>>();
     assert_eq!((numbers(&good), numbers(&bad)), (vec![1, 2, 3], vec![3]));
-    assert_eq!(seen.get("vram_audit_failures_total{gpu_device=mock:0}"), Some(5.0));
+    assert_eq!(seen.get("vram_audit_failures_total{gpu_device=mock:77}"), Some(5.0));
     assert_eq!(records.lines().len(), 1, "failing is said once: {:?}", records.lines());
 }
 
@@ -310,7 +332,7 @@ fn refusals_are_limited_and_counted_exactly() {
         };
         sink.events().into_iter().map(count).collect()
     };
-    let refuse = |count| (0..count).for_each(|_| trail.refused(Some(shard()), RefusalReason::Forged));
+    let refuse = |count| (0..count).for_each(|_| trail.refused(forged()));
 
     refuse(32);
     assert_eq!(counts(), [0; 32]);
@@ -320,8 +342,10 @@ fn refusals_are_limited_and_counted_exactly() {
     refuse(5);
     assert_eq!(counts()[32..], [100]);
     trail.flush_refusals();
+    trail.settle();
     assert_eq!(counts()[33..], [3]);
     trail.flush_refusals();
+    trail.settle();
     assert_eq!(counts().len(), 34);
     clock.advance(Duration::from_secs(60));
     refuse(32);
@@ -417,6 +441,7 @@ proptest! {
             actual: None,
             first_bad: Some(place),
             reason: VerificationFailure::DigestMismatch,
+            suppressed: 0,
         });
         prop_assert!(line.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{:?}", line);
         // The five fields that the sink writes, and no sixth.

@@ -1,30 +1,24 @@
 //! From a step to the sinks.
 //!
-//! Owns [`AuditTrail`]: sequence, order, failures, the rate limit. One lock is held while the sinks see an event, because the
-//! order of events is the order of sequence numbers.
+//! Owns [`AuditTrail`]: what a step waits for. Sinks are called on a thread of the trail's own, in the order of sequence numbers:
+//! a step that protects leaves its event and goes on, a step that permits waits until its event was accepted.
 
-use std::num::NonZeroU32;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use governor::middleware::NoOpMiddleware;
-use governor::state::{InMemoryState, NotKeyed};
-use governor::{Quota, RateLimiter};
-
-use super::text;
-use super::{Ack, AuditError, AuditEvent, AuditSink, EventKind, TracingSink};
+use super::courier;
+use super::queue::{Envelope, Queue, Queued};
+use super::{Ack, AuditError, AuditSink, EventKind, TracingSink};
 use crate::aside::aside;
 use crate::clock::Clock;
-use crate::error::{RefusalReason, VramError};
+use crate::error::VramError;
 use crate::identity::Identity;
-use crate::names::ShardId;
-use crate::sync::{Mutex, MutexGuard};
 use crate::telemetry::Telemetry;
 
-/// Refusals that have an event of their own at once, and then per second.
-const REFUSAL_BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(31);
-const REFUSALS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
+pub(crate) use super::queue::PATIENCE;
+
+/// How long the end of a manager waits for sinks to take what is still on its way, after everything was wiped.
+pub(crate) const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
 
 /// What the policy asks of the trail before a permissive step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,145 +33,139 @@ pub enum AuditRequirement {
 
 /// The events of one manager, on their way to its sinks.
 pub(crate) struct AuditTrail {
-    sinks: Vec<Arc<dyn AuditSink>>,
+    queue: Arc<Queue>,
+    sinks: usize,
     requirement: AuditRequirement,
-    identity: Identity,
-    clock: Clock,
     telemetry: Telemetry,
-    refusals: RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Instant>>,
-    state: Mutex<State>,
-}
-
-#[derive(Default)]
-struct State {
-    /// The last number given out.
-    sequence: u64,
-    /// The last event failed, and that was logged.
-    failing: bool,
-    /// Refusals that had no event: the last one, and how many came before it.
-    suppressed: Option<(Option<ShardId>, RefusalReason, u64)>,
 }
 
 impl AuditTrail {
     /// A trail to these sinks, in this order.
+    ///
+    /// # Errors
+    /// `AUDIT_UNAVAILABLE` when the operating system gives no thread.
     pub(crate) fn new(
         sinks: Vec<Arc<dyn AuditSink>>,
         requirement: AuditRequirement,
         identity: Identity,
         clock: Clock,
         telemetry: Telemetry,
-    ) -> Self {
-        let quota = Quota::per_second(REFUSALS_PER_SECOND).allow_burst(REFUSAL_BURST);
-        let refusals = RateLimiter::direct_with_clock(quota, clock.clone());
-        Self { sinks, requirement, identity, clock, telemetry, refusals, state: Mutex::default() }
+    ) -> Result<Self, VramError> {
+        let queue = Arc::new(Queue::new(Envelope { identity, clock }));
+        let trail = Self { queue: Arc::clone(&queue), sinks: sinks.len(), requirement, telemetry: telemetry.clone() };
+        courier::start(queue, sinks, telemetry).map_err(|source| {
+            trail.queue.end();
+            let problem = "the thread that calls the audit sinks did not start; allow this process more threads";
+            let source = AuditError { problem: problem.to_owned(), source: Some(source) };
+            VramError::AuditUnavailable { event: "manager_started", source }
+        })?;
+        Ok(trail)
     }
 
-    /// Announces a protective step, or one that has happened. Never fails; failures of sinks are counted and logged.
+    /// Leaves an event and waits for nothing: between the steps of what protects.
+    pub(crate) fn note(&self, kind: EventKind) {
+        self.queued(&self.queue.push(kind));
+    }
+
+    /// Leaves an event of a step that has happened, and waits a little until the sinks have seen it. Never fails; failures of
+    /// sinks are counted and logged.
     pub(crate) fn emit(&self, kind: EventKind) {
-        let _ = self.deliver(&mut self.state(), kind);
+        self.note(kind);
+        self.settle();
+    }
+
+    /// Waits a little until the sinks have seen what was left so far, unless others did so in vain.
+    pub(crate) fn settle(&self) {
+        self.queue.settle();
+    }
+
+    /// Waits up to the moment until the sinks have seen what was left so far.
+    pub(crate) fn settle_until(&self, until: Option<Instant>) {
+        self.queue.settle_until(until);
+    }
+
+    /// Has those who wait for sinks go on: nothing is permitted any more. Whether somebody waited.
+    pub(crate) fn let_go(&self) -> bool {
+        self.queue.let_go()
     }
 
     /// Announces a permissive step, which may only be taken on `Ok`: `AUDIT_UNAVAILABLE` when the sinks did not take the event
-    /// as the policy requires.
+    /// as the policy requires, or the manager stopped before they did.
     pub(crate) fn require(&self, kind: EventKind) -> Result<(), VramError> {
+        if self.requirement == AuditRequirement::BestEffort {
+            self.emit(kind);
+            return Ok(());
+        }
         let event = kind.name();
-        let delivered = self.deliver(&mut self.state(), kind);
-        let problem = match (self.requirement, delivered) {
-            (AuditRequirement::BestEffort, _)
-            | (AuditRequirement::Accepted, Ok(Some(_)))
-            | (AuditRequirement::Durable, Ok(Some(Ack::Durable))) => return Ok(()),
-            (_, Err(source)) => return Err(VramError::AuditUnavailable { event, source }),
-            (_, Ok(None)) => "there is no audit sink",
-            (AuditRequirement::Durable, Ok(Some(Ack::Accepted))) => "no audit sink took it durably",
+        let problem = match (self.requirement, self.queue.ask(kind)) {
+            (AuditRequirement::Accepted, Some(Ok(Some(_))))
+            | (AuditRequirement::Durable, Some(Ok(Some(Ack::Durable)))) => return Ok(()),
+            (_, Some(Err(source))) => return Err(VramError::AuditUnavailable { event, source }),
+            (_, Some(Ok(None))) => "there is no audit sink",
+            (_, Some(Ok(Some(_)))) => "no audit sink took it durably",
+            (_, None) => "the audit sinks had not taken it when the manager stopped, or they are too far behind",
         };
         Err(VramError::AuditUnavailable { event, source: AuditError { problem: problem.to_owned(), source: None } })
     }
 
-    /// Announces that a seal was refused, or counts it where refusals come faster than 32 at once and 10 a second.
+    /// Leaves the event of a call that came to nothing, or counts it where calls of its kind come faster than 32 at once and 10 a
+    /// second.
     ///
-    /// `shard` is what the seal claims. The sum of `1 + suppressed` over the events is the number of calls, once
+    /// The sum of `1 + suppressed` over the events of a kind is the number of calls, once
     /// [`AuditTrail::flush_refusals`] has run.
-    pub(crate) fn refused(&self, shard: Option<ShardId>, reason: RefusalReason) {
-        let mut state = self.state();
-        let before = state.suppressed.take().map_or(0, |(_, _, before)| before.saturating_add(1));
-        if self.refusals.check().is_ok() {
-            let _ = self.deliver(&mut state, EventKind::SealRefused { shard, reason, suppressed: before });
-        } else {
-            state.suppressed = Some((shard, reason, before));
+    pub(crate) fn refused(&self, kind: EventKind) {
+        let queued = self.queue.push_limited(kind);
+        self.queued(&queued);
+        if matches!(queued, Queued::As(_)) {
+            self.settle();
         }
     }
 
-    /// Announces the refusals that were only counted so far. For shutdown and drop.
+    /// Leaves events of the calls that were only counted so far. For shutdown and drop.
     pub(crate) fn flush_refusals(&self) {
-        let mut state = self.state();
-        if let Some((shard, reason, suppressed)) = state.suppressed.take() {
-            let _ = self.deliver(&mut state, EventKind::SealRefused { shard, reason, suppressed });
+        self.queue.flush_limited();
+    }
+
+    /// Ends the trail: everything has been left, and the sinks have a while to take it. What they take later they take from a
+    /// thread that ends then; what they have not taken when the process ends is lost, and the log says how much that may be.
+    pub(crate) fn close(&self) {
+        let unseen = self.queue.close(Instant::now().checked_add(PATIENCE_AT_THE_END));
+        if unseen > 0 {
+            aside(|| {
+                tracing::error!(
+                    target: TracingSink::TARGET,
+                    unseen,
+                    "the audit sinks block: the manager ended, and they have not taken all of its events",
+                );
+            });
         }
     }
 
-    /// Shows the event to every sink: the best acknowledgement, `None` without sinks, or the first failure.
-    fn deliver(&self, state: &mut State, kind: EventKind) -> Result<Option<Ack>, AuditError> {
-        state.sequence = state.sequence.saturating_add(1);
-        let event = AuditEvent {
-            sequence: state.sequence,
-            at: self.clock.wall(),
-            worker: self.identity.worker.clone(),
-            epoch: self.identity.epoch,
-            device_kind: self.identity.kind,
-            device_uuid: self.identity.uuid,
-            severity: kind.severity(),
-            kind: kind.bounded(),
-        };
-        let (mut best, mut failure) = (None, None);
-        for sink in &self.sinks {
-            // A sink's own state after a panic is the sink's business; ours is not touched by the call.
-            match catch_unwind(AssertUnwindSafe(|| sink.record(&event))) {
-                Ok(Ok(Ack::Durable)) => best = Some(Ack::Durable),
-                Ok(Ok(Ack::Accepted)) => best = best.or(Some(Ack::Accepted)),
-                Ok(Err(error)) => {
-                    self.telemetry.audit_failed();
-                    failure.get_or_insert(error);
-                }
-                Err(_panic) => {
-                    self.telemetry.audit_failed();
-                    failure.get_or_insert(AuditError { problem: "the audit sink panicked".to_owned(), source: None });
-                }
-            }
+    fn queued(&self, queued: &Queued) {
+        match queued {
+            Queued::As(_) | Queued::Counted => return,
+            Queued::LostFirst => aside(|| {
+                tracing::error!(
+                    target: TracingSink::TARGET,
+                    "the audit sinks are too far behind: events are lost, and counted in vram_audit_failures_total",
+                );
+            }),
+            Queued::Lost => {}
         }
-        self.log_failure(state, failure.as_ref(), &event);
-        failure.map_or(Ok(best), Err)
+        self.telemetry.audit_failed();
     }
+}
 
-    /// Says once that sinks fail, and once that they no longer do.
-    fn log_failure(&self, state: &mut State, failure: Option<&AuditError>, event: &AuditEvent) {
-        let before = std::mem::replace(&mut state.failing, failure.is_some());
-        aside(|| match (before, failure) {
-            (false, Some(error)) => tracing::error!(
-                target: TracingSink::TARGET,
-                event = event.kind.name(),
-                sequence = event.sequence,
-                problem = text::foreign(&error.problem),
-                "an audit sink failed; further failures are counted in vram_audit_failures_total",
-            ),
-            (true, None) => tracing::warn!(
-                target: TracingSink::TARGET,
-                event = event.kind.name(),
-                sequence = event.sequence,
-                "all audit sinks work again",
-            ),
-            _ => {}
-        });
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for AuditTrail {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
 impl std::fmt::Debug for AuditTrail {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AuditTrail")
-            .field("sinks", &self.sinks.len())
+            .field("sinks", &self.sinks)
             .field("requirement", &self.requirement)
             .finish_non_exhaustive()
     }

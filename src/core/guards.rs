@@ -144,7 +144,7 @@ impl Core {
         watched.1.retain(|watch| watch.held != held);
         drop(watched);
         if duration > most && !reported {
-            self.trail.emit(EventKind::ExecuteOverheld { shard: shard.clone(), limit: most, duration });
+            self.trail.note(EventKind::ExecuteOverheld { shard: shard.clone(), limit: most, duration });
         }
     }
 
@@ -162,7 +162,7 @@ impl Core {
             .collect();
         drop(watched);
         for (shard, limit, duration) in overheld {
-            self.trail.emit(EventKind::ExecuteOverheld { shard, limit, duration });
+            self.trail.note(EventKind::ExecuteOverheld { shard, limit, duration });
         }
     }
 }

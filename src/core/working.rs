@@ -73,7 +73,7 @@ impl Core {
         allocated
     }
 
-    /// Wipes working memory and gives it back. Does nothing when the end of the manager already has.
+    /// Wipes working memory and gives it back. Does nothing when the end of the manager already has. Waits for no sink.
     pub(crate) fn retire_scratch(&self, key: u64) -> Result<(), VramError> {
         let _underway = self.residents.underway();
         let entry = self.scratch.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);

@@ -5,14 +5,13 @@
 
 use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::check::{CheckSizes, CheckSpace, DigestFailure};
 use super::image::ImageMap;
 use super::region::{Protection, Region, Unallocated};
 use super::{Device, DeviceFailure, Stream};
-use crate::aside::aside;
+use crate::aside::{aside, dispose};
 use crate::digest::TreeDigest;
 use crate::driver::{DevicePtr, DriverError, EventId, HostBuffer, LaunchResult, Span};
 use crate::error::VramError;
@@ -43,7 +42,7 @@ impl Drop for Owners {
     fn drop(&mut self) {
         for owner in self.0.drain(..) {
             // The engine's own code. What it breaks is its own; the other owners come after it.
-            if catch_unwind(AssertUnwindSafe(|| drop(owner))).is_err() {
+            if dispose(owner).is_err() {
                 aside(|| tracing::error!("the owner of adopted memory panicked while it was dropped"));
             }
         }

@@ -64,18 +64,12 @@ impl Scope {
     ) -> Result<Vec<Self>, VramError> {
         core.reap();
         let begun = Self::try_begin(core, shards, options);
-        // A refused seal has an event of its own, which whoever presents seals cannot flood the trail with.
-        let refused =
-            |error: &&VramError| !matches!(error, VramError::SealRefused { .. } | VramError::StaleHandle { .. });
-        if let Some(error) = begun.as_ref().err().filter(refused) {
-            for shard in shards {
-                core.trail.emit(EventKind::ExecuteRefused { shard: shard.id().clone(), code: error.code() });
-            }
-        }
-        begun
+        begun.inspect_err(|error| core.report_not_begun(shards, error))
     }
 
     fn try_begin(core: &Arc<Core>, shards: &[&SealedShard], options: &ExecuteOptions) -> Result<Vec<Self>, VramError> {
+        // Nothing is said of a seal, nor of the manager's state, before it is known whose seal it is.
+        shards.iter().try_for_each(|shard| core.authenticate(shard))?;
         core.permit()?;
         let verify_after = core.policy.admit_verify_after(options.verify_after);
         let verify_after = verify_after.inspect_err(|error| core.report_violation(error))?;
@@ -103,7 +97,7 @@ impl Scope {
         }
         let mut scopes = Vec::with_capacity(records.len());
         for (record, verification) in records.into_iter().zip(verifications) {
-            core.trail.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
+            core.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
             scopes.push(Self {
                 core: Arc::clone(core),
                 held: options.max_hold.and_then(|most| core.watch(&record.id, most)),
@@ -145,7 +139,7 @@ impl Scope {
     /// Begins the next execute over what the last check found good.
     fn open_next(&mut self) -> Result<(), VramError> {
         let Some(record) = &self.record else { return Ok(()) };
-        self.core.trail.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
+        self.core.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
         self.held = self.max_hold.and_then(|most| self.core.watch(&record.id, most));
         (self.started, self.waited, self.open) = (Instant::now(), false, true);
         Ok(())
@@ -191,7 +185,8 @@ impl Scope {
     /// Waits for the engine's work. A chain does not go on under a seal that is too old.
     fn wait(&mut self, closing: Closing) -> Result<(), VramError> {
         if let Some(record) = self.record.as_ref().filter(|record| closing == Closing::Renew && record.is_expired()) {
-            self.core.trail.refused(Some(record.id.clone()), RefusalReason::Expired);
+            let (shard, reason) = (Some(record.id.clone()), RefusalReason::Expired);
+            self.core.trail.refused(EventKind::SealRefused { shard, reason, suppressed: 0 });
             return Err(VramError::SealRefused { reason: RefusalReason::Expired });
         }
         if let Some(stream) = self.stream {

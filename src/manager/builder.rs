@@ -240,7 +240,7 @@ impl VramManagerBuilder {
     ///
     /// # Errors
     /// `CONFIG_ERROR`, `POLICY_VIOLATION`, `DEVICE_UNAVAILABLE`, `CUDA_ERROR`, `AUDIT_UNAVAILABLE`.
-    pub fn build(self) -> Result<VramManager, VramError> {
+    pub fn build(mut self) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
         self.admit_staging()?;
         self.admit_start()?;
@@ -250,20 +250,20 @@ impl VramManagerBuilder {
 
     /// A manager on a driver that a test of this crate opened itself.
     #[cfg(all(test, feature = "cuda", feature = "mock"))]
-    pub(crate) fn build_with(self, driver: Arc<dyn Driver>) -> Result<VramManager, VramError> {
+    pub(crate) fn build_with(mut self, driver: Arc<dyn Driver>) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
         self.admit_start()?;
         self.build_on(Opened { driver, mock: None }, threads)
     }
 
-    fn build_on(self, opened: Opened, threads: NonZeroUsize) -> Result<VramManager, VramError> {
+    fn build_on(mut self, opened: Opened, threads: NonZeroUsize) -> Result<VramManager, VramError> {
         let info = opened.driver.info().clone();
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(|_| NO_RANDOMNESS)?;
         let identity = self.identity(info.kind, info.uuid, info.ordinal)?;
         let telemetry = Telemetry::new(&identity);
         let clock = Clock::system();
-        let trail = self.trail(&identity, &clock, &telemetry);
+        let trail = self.trail(&identity, &clock, &telemetry)?;
         let admitted = self.policy.admit_device(info.kind);
         if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
             trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
@@ -314,7 +314,7 @@ impl VramManagerBuilder {
 
     /// Judges what can be judged before a device is opened. Opening one runs code of others in this process, and the variables
     /// that are looked for here name more of it.
-    fn admit_start(&self) -> Result<(), VramError> {
+    fn admit_start(&mut self) -> Result<(), VramError> {
         let kind = self.device.kind();
         let admitted = self
             .policy
@@ -323,7 +323,7 @@ impl VramManagerBuilder {
             .and_then(|()| self.policy.admit_environment(&policy::injection_variables_set()));
         if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
             let identity = self.identity(kind, DeviceUuid::from_bytes([0; 16]), 0)?;
-            let trail = self.trail(&identity, &Clock::system(), &Telemetry::new(&identity));
+            let trail = self.trail(&identity, &Clock::system(), &Telemetry::new(&identity))?;
             trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
         }
         admitted
@@ -335,8 +335,9 @@ impl VramManagerBuilder {
         Ok(Identity { worker: self.worker.clone(), epoch, kind, uuid, ordinal })
     }
 
-    fn trail(&self, identity: &Identity, clock: &Clock, telemetry: &Telemetry) -> AuditTrail {
-        let mut sinks = self.sinks.clone();
+    /// Takes the sinks out: the trail drops them where a panic of theirs ends.
+    fn trail(&mut self, identity: &Identity, clock: &Clock, telemetry: &Telemetry) -> Result<AuditTrail, VramError> {
+        let mut sinks = std::mem::take(&mut self.sinks);
         if sinks.is_empty() {
             sinks.push(Arc::new(TracingSink));
         }

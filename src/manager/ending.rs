@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::VramManager;
-use crate::audit::{EventKind, Operation};
+use crate::audit::{EventKind, Operation, PATIENCE, PATIENCE_AT_THE_END};
 use crate::core::WipeReport;
 use crate::device::Owners;
 use crate::error::{StopReason, VramError};
@@ -36,6 +36,7 @@ impl VramManager {
         let mut owners = Owners::default(); // dropped after the next: an owner's drop may wait for what is under way
         let _underway = self.core.residents.underway();
         let released = self.try_release(shard, &mut owners);
+        self.core.trail.settle();
         released.inspect_err(|error| self.core.report_failed(Operation::Release, Some(shard.id()), error))
     }
 
@@ -58,6 +59,7 @@ impl VramManager {
         let mut owners = Owners::default(); // as there
         let _underway = self.core.residents.underway();
         let released = self.try_release_by_id(id, &mut owners);
+        self.core.trail.settle();
         released.inspect_err(|error| self.core.report_failed(Operation::Release, Some(id), error))
     }
 
@@ -82,19 +84,23 @@ impl VramManager {
     /// Refuses new work, waits up to `deadline` for executions, seals and releases that are under way to end, then stops and wipes
     /// every shard that nobody uses.
     ///
-    /// An execution that was dropped without `finish` has ended once what its engine had enqueued has run.
+    /// An execution that was dropped without `finish` has ended once what its engine had enqueued has run. Audit sinks hold up no
+    /// wipe; after the last one they have what is left of the deadline to take its events, half a second at least and five at most.
     ///
     /// # Errors
     /// None today; device failures are in the report and in the trail.
     pub fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, VramError> {
         if self.core.state.drain() {
-            self.core.trail.emit(EventKind::ManagerDraining {});
+            self.core.trail.note(EventKind::ManagerDraining {});
         }
         // A deadline beyond the clock is none.
         let until = Instant::now().checked_add(deadline);
         let drained = self.core.wait_idle(until);
         let mut report = ShutdownReport { drained, wiped_bytes: 0, residue_bytes: 0, busy_bytes: 0 };
-        self.core.stop(StopReason::Shutdown);
+        if self.core.stop(StopReason::Shutdown) {
+            // Whoever waited for a sink is refused now, and lets go of its shard.
+            self.core.wait_idle(Instant::now().checked_add(PATIENCE));
+        }
         let mut owners = Owners::default(); // dropped when everything is wiped
         loop {
             let (idle, busy_bytes) = self.core.residents.close();
@@ -112,6 +118,8 @@ impl VramManager {
         report.residue_bytes = self.core.ledger.residue();
         report.busy_bytes = self.core.ledger.used().saturating_sub(report.residue_bytes);
         self.core.trail.flush_refusals();
+        let (least, most) = (Instant::now().checked_add(PATIENCE), Instant::now().checked_add(PATIENCE_AT_THE_END));
+        self.core.trail.settle_until(until.or(most).max(least).min(most));
         Ok(report)
     }
 }
@@ -122,5 +130,6 @@ impl Drop for VramManager {
         self.core.reap_all();
         self.core.retire_everything();
         self.core.trail.flush_refusals();
+        self.core.trail.close();
     }
 }

@@ -32,7 +32,7 @@ impl VramManager {
     pub fn enforce_vram_only_policy(&self) -> Result<Posture, VramError> {
         let posture = self.look_again().inspect_err(|error| {
             if matches!(error, VramError::PolicyViolation { .. }) {
-                self.core.stop(StopReason::PolicyViolation);
+                let _held_up = self.core.stop(StopReason::PolicyViolation);
                 self.core.report_violation(error);
             }
             self.core.report_failed(Operation::EnforcePolicy, None, error);

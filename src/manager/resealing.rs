@@ -20,6 +20,7 @@ impl Core {
 
     fn try_reseal(&self, sealed: &SealedShard) -> Result<SealedShard, VramError> {
         let started = Instant::now();
+        self.authenticate(sealed)?; // before anything else is said of it
         self.permit()?;
         let records = [self.admit(sealed)?];
         self.check(&records.each_ref(), Check::Digest, None)?;

@@ -1,5 +1,6 @@
 //! Sealing: the steps from a source to a live shard, each of which undoes itself.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::Instant;
 
 use super::ShardSpec;
@@ -64,8 +65,15 @@ impl Core {
     pub(crate) fn seal(&self, spec: &ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
         let _underway = self.residents.underway();
         self.reap();
-        let sealed = self.try_seal(spec, source);
-        self.report_sealed(&spec.id, sealed)
+        // The reader is foreign code. Its panic goes on to the caller, behind the wipe and the event.
+        match catch_unwind(AssertUnwindSafe(|| self.try_seal(spec, source))) {
+            Ok(sealed) => self.report_sealed(&spec.id, sealed),
+            Err(panic) => {
+                let error = VramError::ModelLoad { problem: "the reader panicked".to_owned(), source: None };
+                let _reported = self.report_sealed::<()>(&spec.id, Err(error));
+                resume_unwind(panic)
+            }
+        }
     }
 
     /// What sealing came to, for the metrics, the trail and the manager's own state.
@@ -77,10 +85,7 @@ impl Core {
         });
         self.report_memory();
         sealed.inspect_err(|error| {
-            // A presented seal that was refused has an event of its own, with which nobody can flood the trail.
-            if !matches!(error, VramError::SealRefused { .. } | VramError::StaleHandle { .. }) {
-                self.trail.emit(EventKind::VramSealFailed { shard: id.clone(), code: error.code() });
-            }
+            self.report_not_sealed(id, error);
             self.note_device_failure(error);
         })
     }
@@ -178,7 +183,7 @@ impl Core {
         write_protected: bool,
         started: Instant,
     ) -> Result<(), VramError> {
-        self.trail.require(EventKind::VramSealed {
+        self.require(EventKind::VramSealed {
             shard: shard.id().clone(),
             digest: shard.digest(),
             bytes: shard.byte_len(),
@@ -302,6 +307,7 @@ impl Core {
             expected: sealed.digest,
             actual: Some(again.digest),
             first_bad,
+            suppressed: 0,
         });
         let wanted = Wanted { of: DigestKind::Image, digest: sealed.digest };
         Err(Mismatch { wanted, found: again.digest }.of_shard(spec.id.clone()))
@@ -333,6 +339,7 @@ impl Core {
             expected: mismatch.wanted.digest,
             actual: Some(mismatch.found),
             first_bad: None,
+            suppressed: 0,
         });
         mismatch.of_shard(spec.id.clone())
     }

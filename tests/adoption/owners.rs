@@ -177,16 +177,15 @@ fn a_manager_that_closes_in_the_middle_of_an_adoption_gives_the_memory_back_unto
         let threads = Arc::new(Mutex::new(Vec::new()));
         let started = Arc::clone(&threads);
         *trap.work.lock().unwrap() = Some(Box::new(move || {
-            // The first two wait for the trail, which is ours just now, to say that the manager drains and that it stops; the
-            // third goes on and closes the table.
+            if fail_the_wipe {
+                for_faults.fail(Fault::FillSkipped).unwrap();
+            }
+            // None of them waits for the trail, which is ours just now.
             for _ in 0..3 {
                 let closing = Arc::clone(&closing);
                 let thread = std::thread::spawn(move || drop(closing.shutdown(Duration::ZERO)));
                 started.lock().unwrap().push(thread);
                 std::thread::sleep(Duration::from_millis(150));
-            }
-            if fail_the_wipe {
-                for_faults.fail(Fault::FillSkipped).unwrap();
             }
         }));
         trap.armed.store(true, Ordering::SeqCst);

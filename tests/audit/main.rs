@@ -7,7 +7,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod blocking;
 mod failures;
+mod floods;
 mod required;
 mod steps;
 

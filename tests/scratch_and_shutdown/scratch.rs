@@ -60,9 +60,13 @@ fn scratch_is_no_shard() {
     let id = events.last().unwrap().kind.shard().unwrap().clone();
     assert_error!(rig.manager.release_by_id(&id), VramError::InvalidParams { .. });
     assert_eq!(rig.manager.enforce_vram_only_policy().unwrap().resident_shards, 0);
-    // A shard may have the same name: nothing confuses the two.
-    let shard = rig.manager.seal_model(vram_residency::ShardSpec::new(id.clone()), ShardSource::bytes(&[1; 500]));
-    rig.manager.release(&shard.unwrap()).unwrap();
+    // No shard has a name like it: neither one made of text, nor the event's own. One that looks almost like it is another.
+    assert_error!(vram_residency::ShardId::new(id.as_str()), VramError::InvalidParams { .. });
+    let seal = |id| rig.manager.seal_model(vram_residency::ShardSpec::new(id), ShardSource::bytes(&[1; 500]));
+    assert_error!(seal(id.clone()), VramError::InvalidParams { field: "shard id", .. });
+    let other = seal(vram_residency::ShardId::new("scratch.kv_cache.1").unwrap()).unwrap();
+    assert_ne!(other.id(), &id);
+    rig.manager.release(&other).unwrap();
     assert_eq!(rig.manager.used_vram(), 1024 + 256);
     drop(scratch);
     rig.close_clean();
