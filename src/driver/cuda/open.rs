@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::CudaDriver;
 use super::images::Images;
+use super::library::DriverLibrary;
 use crate::driver::{DeviceInfo, DeviceKind, DeviceUuid, DriverError};
 use crate::error::VramError;
 use crate::ffi::cuda::{Api, Context, Kernels, LoadError};
@@ -83,23 +84,26 @@ const fn release(least: i32) -> &'static str {
     }
 }
 
-/// Opens a device with the system's driver and the embedded kernels.
+/// Opens a device with the driver's library and the embedded kernels.
 ///
 /// # Errors
-/// `DEVICE_UNAVAILABLE`, with what to do.
-pub(crate) fn open(wanted: Wanted) -> Result<Arc<CudaDriver>, VramError> {
-    let opened =
-        Images::embedded().ok_or(OpenError::NoKernels).and_then(|images| open_with(Api::load, &images, wanted));
+/// `DEVICE_UNAVAILABLE`, with what to do; `POLICY_VIOLATION` for a library that is judged and does not pass.
+pub(crate) fn open(wanted: Wanted, library: &DriverLibrary) -> Result<Arc<CudaDriver>, VramError> {
+    let paths = library.paths()?;
+    let opened = Images::embedded()
+        .ok_or(OpenError::NoKernels)
+        .and_then(|images| open_with(|| Api::load(&paths), &images, wanted));
     opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
 }
 
-/// Opens a device of the driver library at `library`, with images that only a stand-in takes for kernels.
+/// Opens a device of a driver library with images that only a stand-in takes for kernels.
 ///
 /// # Errors
-/// `DEVICE_UNAVAILABLE`, with what to do.
+/// `DEVICE_UNAVAILABLE`, with what to do; `POLICY_VIOLATION` for a library that is judged and does not pass.
 #[cfg(feature = "stand-in")]
-pub(crate) fn open_stand_in(library: &std::path::Path, wanted: Wanted) -> Result<Arc<CudaDriver>, VramError> {
-    let opened = open_with(|| Api::load_from(library), &Images::stand_in(), wanted);
+pub(crate) fn open_stand_in(wanted: Wanted, library: &DriverLibrary) -> Result<Arc<CudaDriver>, VramError> {
+    let paths = library.paths()?;
+    let opened = open_with(|| Api::load(&paths), &Images::stand_in(), wanted);
     opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
 }
 

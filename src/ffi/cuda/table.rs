@@ -5,20 +5,22 @@
 //! Once the driver has started, its library is never unloaded.
 
 use std::ffi::{c_char, c_void};
+use std::path::PathBuf;
 
 use libloading::Library;
 
 use super::status::Status;
 use super::types::{AccessDesc, AllocationProp, MemLocation};
 
-/// Where the driver's library is, by its well-known names.
-pub(super) const CANDIDATES: &[&str] = &["libcuda.so.1", "libcuda.so"];
+/// Why there is nothing to load.
+const NOWHERE: &str =
+    "libcuda.so.1 is neither in the loader's cache nor in a usual folder, and LD_LIBRARY_PATH does not choose it";
 
 /// Why there is no table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoadError {
     /// No library.
-    #[error("no NVIDIA driver library could be loaded ({0}); install the NVIDIA driver")]
+    #[error("no NVIDIA driver library could be loaded ({0}); install the NVIDIA driver, or name its library")]
     NoLibrary(String),
     /// A library without this function.
     #[error(
@@ -114,13 +116,14 @@ table! {
 }
 
 impl Table {
-    /// Loads the first of `names` that is there.
-    pub(super) fn open<N: AsRef<std::ffi::OsStr>>(names: &[N]) -> Result<Self, LoadError> {
-        let mut problem = "no name to look for".to_owned();
-        for name in names {
-            // SAFETY: loading runs the library's initialisers. In shipped code the name is one of CANDIDATES: the system's own
-            // NVIDIA driver, which every CUDA program loads; in tests it is the stand-in of cuda/fake, which has none.
-            match unsafe { Library::new(name.as_ref()) } {
+    /// Loads the first of these libraries that can be. Paths with a slash: for a bare name `LD_LIBRARY_PATH` would choose.
+    pub(super) fn open(paths: &[PathBuf]) -> Result<Self, LoadError> {
+        let mut problem = NOWHERE.to_owned();
+        for path in paths {
+            // SAFETY: loading runs the library's initialisers. In shipped code the path is one that driver/cuda/library.rs found
+            // or was told: the system's own NVIDIA driver, which every CUDA program loads; in tests it is the stand-in of
+            // cuda/fake, which has none.
+            match unsafe { Library::new(path) } {
                 Ok(library) => {
                     let table = Self::load(&library)?;
                     // The functions outlive every handle, and a started driver has threads of its own: it stays loaded.

@@ -126,9 +126,44 @@ fn only_native_code_is_given_to_the_driver() {
     clean(&fake);
 }
 
+/// Loads the driver as shipped code does, or by the name that is told; the next test starts it.
+#[test]
+#[ignore = "the next test starts it, with a folder of planted libraries"]
+fn load_the_driver() {
+    let paths = DriverLibrary { told: None, only_roots: false }.paths().unwrap();
+    let told = std::env::var_os("VRAM_RESIDENCY_NAME").map(|name| vec![name.into()]);
+    let loaded = Api::load(&told.unwrap_or(paths));
+    println!("loaded: {}", loaded.is_ok());
+}
+
+#[test]
+fn ld_library_path_never_chooses_the_driver() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("planted.c");
+    let code = r#"#include <unistd.h>
+        __attribute__((constructor)) static void run(void) { (void)!write(2, "PLANTED", 7); }"#;
+    std::fs::write(&source, code).unwrap();
+    for name in ["libcuda.so.1", "libcuda.so"] {
+        let mut compiler = std::process::Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(folder.path().join(name)).arg(&source);
+        assert!(compiler.status().unwrap().success());
+    }
+    let run = |name: Option<&str>| {
+        let mut child = std::process::Command::new("/proc/self/exe");
+        child.args(["--exact", "driver::cuda::tests::opening::load_the_driver", "--include-ignored"]);
+        child.envs(name.map(|name| ("VRAM_RESIDENCY_NAME", name))).env("LD_LIBRARY_PATH", folder.path());
+        let ended = child.output().unwrap();
+        assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"), "{ended:?}");
+        String::from_utf8_lossy(&ended.stderr).contains("PLANTED")
+    };
+    assert!(!run(None));
+    // The twin: whoever loads it by its name gets the planted one.
+    assert!(run(Some("libcuda.so.1")));
+}
+
 #[test]
 fn without_kernels_or_without_a_driver_there_is_one_clear_sentence() {
-    if let Err(error) = open(Wanted::Ordinal(4096)) {
+    if let Err(error) = open(Wanted::Ordinal(4096), &DriverLibrary { told: None, only_roots: false }) {
         assert_eq!(error.code(), ErrorCode::DeviceUnavailable);
         has(&error.to_string(), &["CUDA device 4096 cannot be opened: "]);
     } else {
