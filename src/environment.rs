@@ -22,8 +22,9 @@ const TOOL_VARIABLES: [&str; 2] = ["CUDA_INJECTION", "NVTX_INJECTION"];
 /// Libraries that the loader puts into every process of the machine.
 const PRELOADS: &str = "/etc/ld.so.preload";
 
-/// Said where it holds: then a file of root's is a file of that user's.
-const OTHER_ROOT: &str = "root is another user outside this user namespace, and what it owns is that user's";
+/// Said where it holds.
+const OTHER_ROOT: &str =
+    "user ids are mapped in this user namespace: what is root's here can be another user's outside";
 
 /// The first thing that is there and puts foreign code into this process, or could have; and what to do.
 pub(crate) fn problem() -> Option<String> {

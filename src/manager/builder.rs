@@ -7,7 +7,6 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::VramManager;
-use crate::aside::aside;
 use crate::audit::{AuditSink, AuditTrail, EventKind, TracingSink};
 use crate::capacity::{Ledger, default_headroom};
 use crate::clock::Clock;
@@ -129,7 +128,7 @@ impl DeviceSelector {
                 if matches!(error, VramError::PolicyViolation { .. }) {
                     return Err(error);
                 }
-                aside(|| {
+                crate::aside::aside(|| {
                     tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
                 });
                 Opened::mock(&crate::driver::mock::MockConfig::new())

@@ -11,7 +11,7 @@ use crate::error::{StopReason, VramError};
 pub struct Posture {
     /// The policy's name.
     pub policy: &'static str,
-    /// Its rows that are laxer than production, in words.
+    /// Its rows that are laxer than production, in words, and what weakens the others in this process.
     pub relaxed: Vec<&'static str>,
     /// CUDA or mock.
     pub device_kind: DeviceKind,
