@@ -1,13 +1,19 @@
 //! Where the driver's library is.
 //!
-//! Owns [`DriverLibrary`]. Promises paths with all links resolved, so that `LD_LIBRARY_PATH`, which containers set and users may
-//! set, never chooses: the loader's own cache, which only root writes, then the usual folders, or the one path that the program
-//! was told. Where the policy demands it, each path is judged before anything is loaded.
+//! Owns [`DriverLibrary`]. Promises paths with all links resolved, of the driver and of the libraries that it needs, so that
+//! `LD_LIBRARY_PATH`, which containers set and users may set, never chooses: the loader's own cache, which only root writes, then
+//! the usual folders, or the one path that the program was told. Where the policy demands it, each path is judged before anything
+//! is loaded.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use crate::environment::only_roots;
-use crate::error::VramError;
+use elf::ElfStream;
+use elf::abi::DT_NEEDED;
+use elf::endian::AnyEndian;
+
+use crate::environment::{named, only_roots};
+use crate::ffi::cuda::{Candidate, Needed};
 
 /// Names of the driver's library, the usual one first.
 const NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
@@ -46,25 +52,92 @@ pub(crate) struct DriverLibrary {
     pub(crate) only_roots: bool,
 }
 
+/// Why there is nothing to try.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The one that was told of is not there.
+    Missing(String),
+    /// Others than root may change one, where that matters.
+    Changeable(String),
+}
+
 impl DriverLibrary {
-    /// The real paths to try in turn.
-    ///
-    /// # Errors
-    /// `POLICY_VIOLATION` for one that others than root may change, where that is demanded.
-    pub(super) fn paths(&self) -> Result<Vec<PathBuf>, VramError> {
-        let found = match &self.told {
-            // Left as it is if it is not there: the loader says why.
-            Some(path) => vec![path.canonicalize().unwrap_or_else(|_| path.clone())],
-            None => search(&std::fs::read(CACHE).unwrap_or_default(), FOLDERS.map(Path::new)),
+    /// The libraries to try in turn, by their real paths.
+    pub(super) fn candidates(&self) -> Result<Vec<Candidate>, Refused> {
+        let cache = std::fs::read(CACHE).unwrap_or_default();
+        let paths = match &self.told {
+            Some(path) => vec![
+                path.canonicalize()
+                    .map_err(|error| Refused::Missing(format!("{} cannot be opened: {}", named(path), error.kind())))?,
+            ],
+            None => search(&cache, FOLDERS.map(Path::new)),
         };
-        for path in found.iter().filter(|_| self.only_roots) {
-            only_roots(path).map_err(|problem| VramError::PolicyViolation {
-                rule: "clean_environment",
-                problem: format!("the driver's library is not loaded: {problem}; install it where only root may write"),
-            })?;
-        }
-        Ok(found)
+        paths
+            .into_iter()
+            .map(|path| {
+                let needs = needs(&path, &cache);
+                if self.only_roots {
+                    judge(path, needs)
+                } else {
+                    Ok(Candidate { path, needs: needs.unwrap_or_default() })
+                }
+            })
+            .collect()
     }
+}
+
+/// Passes a library that only root can change, as it can all that it needs.
+fn judge(path: PathBuf, needs: Option<Vec<Needed>>) -> Result<Candidate, Refused> {
+    let refuse =
+        |problem: &str| Refused::Changeable(format!("the driver's library {} is not loaded: {problem}", named(&path)));
+    let root = |path: &Path| {
+        only_roots(path).map_err(|problem| refuse(&format!("{problem}; install it where only root may write")))
+    };
+    root(&path)?;
+    let needs =
+        needs.ok_or_else(|| refuse("it is no library whose needs can be read; install the NVIDIA driver anew"))?;
+    for needed in &needs {
+        match &needed.path {
+            Some(path) => root(path)?,
+            None => {
+                let name = named(Path::new(&needed.name));
+                return Err(refuse(&format!("it needs {name}, which is not there; install it, and run ldconfig")));
+            }
+        };
+    }
+    Ok(Candidate { path, needs })
+}
+
+/// What a library needs, directly or not, each before what needs it; `None` when it cannot be read.
+fn needs(path: &Path, cache: &[u8]) -> Option<Vec<Needed>> {
+    fn add(path: &Path, cache: &[u8], seen: &mut Vec<String>, all: &mut Vec<Needed>) -> Option<()> {
+        for name in needed_by(path)? {
+            if seen.contains(&name) {
+                continue;
+            }
+            seen.push(name.clone());
+            let folders = FOLDERS.map(Path::new).into_iter().chain(path.parent());
+            let places = cached(cache, &name).into_iter().chain(folders.map(|folder| folder.join(&name)));
+            let found = places.into_iter().find_map(|path| path.canonicalize().ok());
+            if let Some(found) = &found {
+                add(found, cache, seen, all)?;
+            }
+            all.push(Needed { name, path: found });
+        }
+        Some(())
+    }
+    let mut all = Vec::new();
+    add(path, cache, &mut Vec::new(), &mut all)?;
+    Some(all)
+}
+
+/// The names that a library's dynamic section needs.
+fn needed_by(path: &Path) -> Option<Vec<String>> {
+    let mut file = ElfStream::<AnyEndian, _>::open_stream(File::open(path).ok()?).ok()?;
+    let entries = file.dynamic().ok()??.iter().filter(|entry| entry.d_tag == DT_NEEDED);
+    let offsets: Vec<_> = entries.map(|entry| usize::try_from(entry.d_val()).ok()).collect::<Option<_>>()?;
+    let (_, strings) = file.dynamic_symbol_table().ok()??;
+    offsets.into_iter().map(|offset| strings.get(offset).ok().map(str::to_owned)).collect()
 }
 
 /// The driver's libraries that are there, the loader's first choice first.
@@ -183,9 +256,25 @@ mod tests {
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         let path = folder.path().join("libcuda.so.1");
         std::fs::write(&path, b"").unwrap();
-        let of = |only_roots| DriverLibrary { told: Some(path.clone()), only_roots }.paths();
-        assert_eq!(of(false).unwrap(), [path.canonicalize().unwrap()]);
-        let refused = of(true).unwrap_err().to_string();
-        assert!(refused.contains("clean_environment") && refused.contains("is not loaded"), "{refused}");
+        let of = |path: &Path, only_roots| DriverLibrary { told: Some(path.to_owned()), only_roots }.candidates();
+        let refused = |path: &Path, why: &str| match of(path, true).unwrap_err() {
+            Refused::Changeable(said) => assert!(said.contains(why) && said.contains("is not loaded"), "{said}"),
+            Refused::Missing(said) => panic!("{said}"),
+        };
+        assert_eq!(of(&path, false).unwrap()[0].path, path.canonicalize().unwrap());
+        refused(&path, "libcuda.so.1");
+        refused(Path::new("/etc/passwd"), "no library whose needs can be read");
+        let missing = of(&folder.path().join("none"), true).unwrap_err();
+        assert!(matches!(&missing, Refused::Missing(why) if why.contains("cannot be opened")), "{missing:?}");
+        // The system's own passes, and what it needs comes before it.
+        let cache = std::fs::read(CACHE).unwrap();
+        let libm = cached(&cache, "libm.so.6").remove(0);
+        let passed = of(&libm, true).unwrap().remove(0);
+        assert!(passed.needs.iter().any(|needed| needed.name == "libc.so.6"), "{passed:?}");
+        // So does nothing that needs what others may change, or what is not there.
+        let place = |path: PathBuf| Some(vec![Needed { name: "x".to_owned(), path: Some(path) }]);
+        assert!(judge(libm.clone(), place(libm.clone())).is_ok());
+        assert!(judge(libm.clone(), place(path)).is_err());
+        assert!(judge(libm, Some(vec![Needed { name: "x".to_owned(), path: None }])).is_err());
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::CudaDriver;
 use super::images::Images;
-use super::library::DriverLibrary;
+use super::library::{DriverLibrary, Refused};
 use crate::driver::{DeviceInfo, DeviceKind, DeviceUuid, DriverError};
 use crate::error::VramError;
-use crate::ffi::cuda::{Api, Context, Kernels, LoadError};
+use crate::ffi::cuda::{Api, Candidate, Context, Kernels, LoadError};
 
 /// Which device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,10 +89,10 @@ const fn release(least: i32) -> &'static str {
 /// # Errors
 /// `DEVICE_UNAVAILABLE`, with what to do; `POLICY_VIOLATION` for a library that is judged and does not pass.
 pub(crate) fn open(wanted: Wanted, library: &DriverLibrary) -> Result<Arc<CudaDriver>, VramError> {
-    let paths = library.paths()?;
+    let candidates = candidates(wanted, library)?;
     let opened = Images::embedded()
         .ok_or(OpenError::NoKernels)
-        .and_then(|images| open_with(|| Api::load(&paths), &images, wanted));
+        .and_then(|images| open_with(|| Api::load(&candidates), &images, wanted));
     opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
 }
 
@@ -102,9 +102,17 @@ pub(crate) fn open(wanted: Wanted, library: &DriverLibrary) -> Result<Arc<CudaDr
 /// `DEVICE_UNAVAILABLE`, with what to do; `POLICY_VIOLATION` for a library that is judged and does not pass.
 #[cfg(feature = "stand-in")]
 pub(crate) fn open_stand_in(wanted: Wanted, library: &DriverLibrary) -> Result<Arc<CudaDriver>, VramError> {
-    let paths = library.paths()?;
-    let opened = open_with(|| Api::load(&paths), &Images::stand_in(), wanted);
+    let candidates = candidates(wanted, library)?;
+    let opened = open_with(|| Api::load(&candidates), &Images::stand_in(), wanted);
     opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
+}
+
+/// The libraries to try, in the errors that callers see.
+fn candidates(wanted: Wanted, library: &DriverLibrary) -> Result<Vec<Candidate>, VramError> {
+    library.candidates().map_err(|refused| match refused {
+        Refused::Missing(why) => unavailable(wanted, &LoadError::NoLibrary(why).into()),
+        Refused::Changeable(problem) => VramError::PolicyViolation { rule: "clean_environment", problem },
+    })
 }
 
 /// The error that callers see.

@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::table::{LoadError, Table};
+use super::table::{Candidate, LoadError, Table};
 use super::types::{CAPABILITY_MAJOR, CAPABILITY_MINOR, VIRTUAL_MEMORY};
 use super::wide;
 use crate::aside::aside;
@@ -28,14 +27,14 @@ impl fmt::Debug for Api {
 
 impl Api {
     /// Loads the first of these driver libraries that can be. Starts nothing.
-    pub(crate) fn load(paths: &[PathBuf]) -> Result<Self, LoadError> {
-        Table::open(paths).map(|table| Self(Arc::new(table)))
+    pub(crate) fn load(candidates: &[Candidate]) -> Result<Self, LoadError> {
+        Table::open(candidates).map(|table| Self(Arc::new(table)))
     }
 
     /// Loads a stand-in.
     #[cfg(test)]
     pub(crate) fn load_from(path: &std::path::Path) -> Result<Self, LoadError> {
-        Self::load(&[path.to_owned()])
+        Self::load(&[Candidate { path: path.to_owned(), needs: Vec::new() }])
     }
 
     pub(super) fn table(&self) -> &Table {
