@@ -1,4 +1,11 @@
 //! Foreign code in the worker's process, and secrets as containers mount them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests may fail loudly"
+)]
 // covers: KEY-1 ERR-2
 
 mod common;

@@ -176,6 +176,7 @@ fn cached(cache: &[u8], name: &str) -> Vec<PathBuf> {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use super::*;
 
