@@ -187,6 +187,7 @@ impl Policy {
     }
 
     /// Whether libraries must be root's only.
+    #[cfg(feature = "cuda")]
     pub(crate) const fn demands_clean_environment(&self) -> bool {
         self.clean_environment
     }

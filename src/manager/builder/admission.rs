@@ -1,8 +1,6 @@
 //! What is judged before a device is opened.
 
-#[cfg(feature = "cuda")]
-use super::DriverLibrary;
-use super::VramManagerBuilder;
+use super::{DriverLibrary, VramManagerBuilder};
 use crate::audit::EventKind;
 use crate::clock::Clock;
 use crate::driver::DeviceUuid;
