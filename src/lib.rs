@@ -43,6 +43,7 @@ pub(crate) mod driver;
 #[cfg(test)]
 #[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod edges;
+pub(crate) mod environment;
 pub(crate) mod erase;
 pub(crate) mod error;
 pub(crate) mod execution;

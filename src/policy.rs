@@ -1,17 +1,15 @@
 //! What a deployment demands, as data.
 //!
 //! Owns [`Policy`]: two tables, `production()` and `development()`, whose rows can be overridden one by one. It judges what it
-//! is shown and never looks for itself: devices, files and environment are read by those who own them.
+//! is shown: devices, files and environment are read by those who own them.
 
+use crate::aside::aside;
 use crate::audit::AuditRequirement;
 use crate::driver::DeviceKind;
+use crate::environment;
 use crate::error::VramError;
 use crate::identity::Origin;
 use crate::keys::SecretOrigin;
-
-/// Environment variables that put foreign code into this process or under its driver calls.
-pub(crate) const INJECTION_VARIABLES: [&str; 5] =
-    ["LD_PRELOAD", "LD_AUDIT", "CUDA_INJECTION64_PATH", "CUDA_INJECTION32_PATH", "NVTX_INJECTION64_PATH"];
 
 /// What a manager demands of its surroundings.
 ///
@@ -35,7 +33,7 @@ pub struct Policy {
 
 impl Policy {
     /// For production: a real device, an expected digest for every shard, a stored secret, an audit trail that acknowledges
-    /// durably, no preload or injection variables, and a check after the work as well as before it.
+    /// durably, a clean environment, and a check after the work as well as before it.
     pub const fn production() -> Self {
         Self {
             name: "production",
@@ -85,7 +83,8 @@ impl Policy {
         self
     }
 
-    /// Whether preload and injection variables are refused.
+    /// Whether the environment must be clean; see [`check_environment`](Self::check_environment). Then the driver's library is also
+    /// judged before it is loaded.
     pub const fn require_clean_environment(mut self, required: bool) -> Self {
         self.clean_environment = required;
         self
@@ -116,7 +115,10 @@ impl Policy {
             (self.expected_digest, "measured seals are allowed"),
             (self.stored_secret, "a secret that is not stored is allowed"),
             (self.audit == AuditRequirement::Durable, "the audit trail need not acknowledge durably"),
-            (self.clean_environment, "preload and injection variables are allowed"),
+            (
+                self.clean_environment,
+                "preloads, injection variables and libraries that others than root may change are allowed",
+            ),
             (self.verify_after, "results may leave without a check after the work"),
         ]
         .into_iter()
@@ -166,13 +168,57 @@ impl Policy {
         }
     }
 
-    /// Judges the names of the injection variables that are set.
-    pub(crate) fn admit_environment(&self, set: &[&'static str]) -> Result<(), VramError> {
-        match set.first() {
-            Some(variable) if self.clean_environment => Err(VramError::PolicyViolation {
-                rule: "clean_environment",
-                problem: format!("{variable} is set and can put foreign code into this process; unset it"),
-            }),
+    /// Judges what puts foreign code into this process, if this policy demands a clean environment. A worker calls it before it
+    /// reads its secret; building a manager and [`enforce_vram_only_policy`](crate::VramManager::enforce_vram_only_policy) do it
+    /// again.
+    ///
+    /// Refused are preloads and audits of the loader (`LD_PRELOAD`, `LD_AUDIT`, `/etc/ld.so.preload`), injections of GPU tools
+    /// (`CUDA_INJECTION*`, `NVTX_INJECTION*`), and any library mapped into this process that others than root may change: the file
+    /// and every folder of its real path must be root's, and not writable by group or others, sticky or not. The program itself is
+    /// not judged: whoever may write it has the process anyway. `LD_LIBRARY_PATH` is no reason to refuse; a library of such a
+    /// folder is. Blocks; O(libraries).
+    ///
+    /// ```
+    /// use vram_residency::Policy;
+    /// Policy::development().check_environment()?;
+    /// # Ok::<(), vram_residency::VramError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `POLICY_VIOLATION`, which names what was found and what to do.
+    pub fn check_environment(&self) -> Result<(), VramError> {
+        if self.clean_environment { self.admit_environment(environment::problem()) } else { Ok(()) }
+    }
+
+    /// Says what this policy allows in the environment, or cannot see past.
+    pub(crate) fn warn_of_environment(&self) {
+        if self.clean_environment {
+            if let Some(remark) = environment::remark() {
+                aside(|| tracing::warn!("{remark}"));
+            }
+        } else if let Some(problem) = environment::problem() {
+            aside(|| tracing::warn!(problem, "foreign code can be in this process; production's policy refuses it"));
+        }
+    }
+
+    /// As [`relaxed`](Self::relaxed), and what weakens the rows that are kept in this process.
+    pub(crate) fn relaxed_here(&self) -> Vec<&'static str> {
+        let remark = self.clean_environment.then(environment::remark).flatten();
+        self.relaxed().into_iter().chain(remark).collect()
+    }
+
+    /// Whether libraries must be root's only.
+    #[cfg(feature = "cuda")]
+    pub(crate) const fn demands_clean_environment(&self) -> bool {
+        self.clean_environment
+    }
+
+    /// Judges what was found in the environment.
+    pub(crate) fn admit_environment(&self, found: Option<String>) -> Result<(), VramError> {
+        match found {
+            Some(problem) if self.clean_environment => {
+                Err(VramError::PolicyViolation { rule: "clean_environment", problem })
+            }
             _ => Ok(()),
         }
     }
@@ -189,14 +235,6 @@ fn violation(rule: &'static str, problem: &str) -> VramError {
     VramError::PolicyViolation { rule, problem: problem.to_owned() }
 }
 
-/// The injection variables that are set in this process and not empty.
-pub(crate) fn injection_variables_set() -> Vec<&'static str> {
-    INJECTION_VARIABLES
-        .into_iter()
-        .filter(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,7 +247,7 @@ mod tests {
             (strict.admit_device(DeviceKind::Mock), lax.admit_device(DeviceKind::Mock)),
             (strict.admit_secret(SecretOrigin::Process), lax.admit_secret(SecretOrigin::Process)),
             (strict.admit_origin(Origin::Measured), lax.admit_origin(Origin::Measured)),
-            (strict.admit_environment(&["LD_PRELOAD"]), lax.admit_environment(&["LD_PRELOAD"])),
+            (strict.admit_environment(Some("x".to_owned())), lax.admit_environment(Some("x".to_owned()))),
         ] {
             assert!(matches!(refused, Err(VramError::PolicyViolation { .. })));
             assert!(allowed.is_ok());
@@ -217,7 +255,7 @@ mod tests {
         assert!(strict.admit_device(DeviceKind::Cuda).is_ok());
         assert!(strict.admit_secret(SecretOrigin::Stored).is_ok());
         assert!(strict.admit_origin(Origin::Expected).is_ok());
-        assert!(strict.admit_environment(&[]).is_ok());
+        assert!(strict.admit_environment(None).is_ok());
     }
 
     #[test]

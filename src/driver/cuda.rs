@@ -10,6 +10,7 @@
 mod books;
 mod digest;
 mod images;
+mod library;
 mod open;
 mod residency;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod tests;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+pub(crate) use library::DriverLibrary;
 #[cfg(feature = "stand-in")]
 pub(crate) use open::open_stand_in;
 pub(crate) use open::{Wanted, open};

@@ -23,7 +23,7 @@ pub(crate) use memory::{Attributes, Mapping, Unmapped};
 pub(crate) use pinned::Pinned;
 pub(crate) use status::{INVALID_HANDLE, INVALID_VALUE, failure};
 pub(crate) use stream::{AnyStream, Event, Stream};
-pub(crate) use table::LoadError;
+pub(crate) use table::{Candidate, LoadError, Needed};
 #[cfg(test)]
 pub(crate) use table::{OPTIONAL, REQUIRED};
 pub(crate) use types::{

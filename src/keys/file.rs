@@ -1,8 +1,8 @@
 //! Secrets from files.
 //!
 //! Owns how a secret's file is judged before it is believed. No message names the path or the credential: logs travel
-//! further than secrets' places should. The file is judged again once it is open, so that it cannot be swapped in between.
-//! The bytes are taken as they are, a final newline included.
+//! further than secrets' places should. What is judged is the open descriptor, never the path, so that nothing can be swapped in
+//! between; opening waits for nobody, a pipe's writer included. The bytes are taken as they are, a final newline included.
 
 use std::ffi::OsString;
 use std::fs::{File, Metadata};
@@ -10,6 +10,8 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::{SECRET_BYTES, SecretOrigin, WorkerSecret, config};
@@ -54,20 +56,8 @@ impl WorkerSecret {
     /// # Errors
     /// `CONFIG_ERROR` when the file is missing, guarded too loosely, or not 32 to 4096 bytes long.
     pub fn from_file_with(path: impl AsRef<Path>, mode: SecretFileMode) -> Result<Self, VramError> {
-        let path = path.as_ref();
-        let before = match mode {
-            SecretFileMode::Strict => path.symlink_metadata(),
-            SecretFileMode::Mounted => path.metadata(),
-        };
-        // Judged before it is opened, because opening a pipe would block.
-        let before = before.map_err(|error| unreadable(&error))?;
-        judge(&before, mode)?;
-        let mut file = File::open(path).map_err(|error| unreadable(&error))?;
-        let opened = file.metadata().map_err(|error| unreadable(&error))?;
-        if (opened.dev(), opened.ino()) != (before.dev(), before.ino()) {
-            return Err(config("was replaced while it was opened; try again once nothing rewrites it"));
-        }
-        judge(&opened, mode)?;
+        let mut file = open(path.as_ref(), mode)?;
+        judge(&file.metadata().map_err(|error| unreadable(&error))?, mode)?;
         read(&mut file)
     }
 
@@ -107,32 +97,39 @@ fn unreadable(error: &std::io::Error) -> VramError {
     config(format!("cannot be read: {}; name a file that is there and that this process may read", error.kind()))
 }
 
+/// Opens without waiting, without becoming anybody's terminal, and without handing the descriptor to programs that are started.
+fn open(path: &Path, mode: SecretFileMode) -> Result<File, VramError> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = match mode {
+        SecretFileMode::Strict => flags | OFlags::NOFOLLOW,
+        SecretFileMode::Mounted => flags,
+    };
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => Ok(file.into()),
+        Err(Errno::LOOP) if mode == SecretFileMode::Strict => Err(config(
+            "is not a regular file but a symbolic link; name the file itself, or have it judged as a mounted secret",
+        )),
+        Err(error) => Err(unreadable(&error.into())),
+    }
+}
+
 fn judge(file: &Metadata, mode: SecretFileMode) -> Result<(), VramError> {
     if !file.is_file() {
         return Err(config("is not a regular file; name a file that holds 32 to 4096 bytes"));
     }
     let (forbidden, remedy) = match mode {
-        SecretFileMode::Strict => (0o077, "can be used by group or others; chmod 600 it"),
+        SecretFileMode::Strict => {
+            (0o077, "can be used by group or others; chmod 600 it, or have it judged as a mounted secret")
+        }
         SecretFileMode::Mounted => (0o022, "can be written by group or others; take that permission away"),
     };
     if file.mode() & forbidden != 0 {
         return Err(config(remedy));
     }
-    if mode == SecretFileMode::Strict && file.uid() != 0 && file.uid() != effective_user()? {
+    if mode == SecretFileMode::Strict && file.uid() != 0 && file.uid() != rustix::process::geteuid().as_raw() {
         return Err(config("belongs to another user; chown it to the one that runs this process"));
     }
     Ok(())
-}
-
-/// The effective user id. `/proc/self/status` because the standard library has no call for it; the owner of `/proc/self`
-/// would be root in a process that is not dumpable.
-fn effective_user() -> Result<u32, VramError> {
-    let status = std::fs::read_to_string("/proc/self/status");
-    let status = status.map_err(|_| config("has an owner that cannot be checked: /proc is not mounted; mount it"))?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    ids.and_then(|ids| ids.split_whitespace().nth(1))
-        .and_then(|effective| effective.parse().ok())
-        .ok_or_else(|| config("has an owner that cannot be checked: /proc names no user; mount it anew"))
 }
 
 fn read(file: &mut File) -> Result<WorkerSecret, VramError> {

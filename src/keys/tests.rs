@@ -141,6 +141,40 @@ fn files_are_judged() {
 }
 
 #[test]
+fn a_pipe_that_takes_the_files_place_is_not_waited_for() {
+    // covers: KEY-1
+    let folder = tempfile::tempdir().unwrap();
+    let [file, pipe, new, target] = ["file", "pipe", "new", "target"].map(|name| folder.path().join(name));
+    std::fs::write(&file, [9; 32]).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg("-m600").arg(&pipe).status().unwrap().success());
+    let place = |what: &std::path::Path| {
+        std::fs::hard_link(what, &new).unwrap();
+        std::fs::rename(&new, &target).unwrap();
+        // Two names of one file are left as they are.
+        let _ = std::fs::remove_file(&new);
+    };
+    place(&file);
+    let (read, answers) = std::sync::mpsc::channel();
+    let path = target.clone();
+    std::thread::spawn(move || {
+        for mode in [SecretFileMode::Strict, SecretFileMode::Mounted] {
+            for _ in 0..10_000 {
+                let taken = WorkerSecret::from_file_with(&path, mode);
+                assert!(taken.is_ok() || taken.unwrap_err().to_string().contains("is not a regular file"));
+            }
+        }
+        read.send(()).unwrap();
+    });
+    let began = std::time::Instant::now();
+    while answers.try_recv().is_err() {
+        assert!(began.elapsed().as_secs() < 60, "opening waits for the pipe's writer");
+        place(&pipe);
+        place(&file);
+    }
+}
+
+#[test]
 fn a_file_whose_bytes_do_not_come_is_refused() {
     // covers: KEY-1
     // A regular file of this process's user; nothing is mapped at its beginning.

@@ -1,5 +1,7 @@
 //! Building a manager: every choice is checked here, before anything is sealed.
 
+mod admission;
+
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -16,11 +18,11 @@ use crate::error::VramError;
 use crate::identity::Identity;
 use crate::keys::{SealKey, WorkerSecret};
 use crate::names::WorkerId;
-use crate::policy::{self, Policy};
+use crate::policy::Policy;
 use crate::telemetry::Telemetry;
 
 #[cfg(feature = "cuda")]
-use crate::driver::cuda::Wanted as Cuda;
+use crate::driver::cuda::{DriverLibrary, Wanted as Cuda};
 
 /// Which CUDA device is wanted where none can be opened.
 #[cfg(not(feature = "cuda"))]
@@ -29,6 +31,10 @@ enum Cuda {
     Ordinal(u32),
     Uuid(DeviceUuid),
 }
+
+/// Which driver library is wanted where none can be opened: none.
+#[cfg(not(feature = "cuda"))]
+struct DriverLibrary;
 
 /// The least staging memory of each buffer, in bytes.
 const LEAST_STAGING_BYTES: usize = 4 << 10;
@@ -85,16 +91,16 @@ struct Opened {
 
 impl Opened {
     #[cfg(feature = "cuda")]
-    fn cuda(wanted: Cuda) -> Result<Self, VramError> {
+    fn cuda(wanted: Cuda, library: &DriverLibrary) -> Result<Self, VramError> {
         Ok(Self {
-            driver: crate::driver::cuda::open(wanted)?,
+            driver: crate::driver::cuda::open(wanted, library)?,
             #[cfg(feature = "mock")]
             mock: None,
         })
     }
 
     #[cfg(not(feature = "cuda"))]
-    fn cuda(wanted: Cuda) -> Result<Self, VramError> {
+    fn cuda(wanted: Cuda, _library: &DriverLibrary) -> Result<Self, VramError> {
         let wanted = match wanted {
             Cuda::First => "the first CUDA device".to_owned(),
             Cuda::Ordinal(ordinal) => format!("CUDA device {ordinal}"),
@@ -113,23 +119,30 @@ impl Opened {
 }
 
 impl DeviceSelector {
-    fn open(self) -> Result<Opened, VramError> {
+    fn open(self, library: &DriverLibrary) -> Result<Opened, VramError> {
         match self {
-            Self::Auto => Opened::cuda(Cuda::First),
+            Self::Auto => Opened::cuda(Cuda::First, library),
             #[cfg(feature = "mock")]
-            Self::AutoOrMock => Opened::cuda(Cuda::First).or_else(|error| {
+            Self::AutoOrMock => Opened::cuda(Cuda::First, library).or_else(|error| {
+                // What the policy forbids is no missing device.
+                if matches!(error, VramError::PolicyViolation { .. }) {
+                    return Err(error);
+                }
                 crate::aside::aside(|| {
                     tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
                 });
                 Opened::mock(&crate::driver::mock::MockConfig::new())
             }),
-            Self::Cuda(ordinal) => Opened::cuda(Cuda::Ordinal(ordinal)),
-            Self::CudaUuid(uuid) => Opened::cuda(Cuda::Uuid(uuid)),
+            Self::Cuda(ordinal) => Opened::cuda(Cuda::Ordinal(ordinal), library),
+            Self::CudaUuid(uuid) => Opened::cuda(Cuda::Uuid(uuid), library),
             #[cfg(feature = "mock")]
             Self::Mock(config) => Opened::mock(&config),
             #[cfg(feature = "stand-in")]
-            Self::StandIn { library, ordinal } => Ok(Opened {
-                driver: crate::driver::cuda::open_stand_in(&library, Cuda::Ordinal(ordinal))?,
+            Self::StandIn { library: told, ordinal } => Ok(Opened {
+                driver: crate::driver::cuda::open_stand_in(
+                    Cuda::Ordinal(ordinal),
+                    &DriverLibrary { told: Some(told), ..library.clone() },
+                )?,
                 #[cfg(feature = "mock")]
                 mock: None,
             }),
@@ -151,6 +164,8 @@ pub struct VramManagerBuilder {
     threads: Option<usize>,
     on_failure: OnIntegrityFailure,
     quarantine_limit: Option<u64>,
+    #[cfg(feature = "cuda")]
+    driver_library: Option<std::path::PathBuf>,
 }
 
 impl fmt::Debug for VramManagerBuilder {
@@ -178,6 +193,8 @@ impl VramManagerBuilder {
             threads: None,
             on_failure: OnIntegrityFailure::default(),
             quarantine_limit: None,
+            #[cfg(feature = "cuda")]
+            driver_library: None,
         }
     }
 
@@ -236,6 +253,14 @@ impl VramManagerBuilder {
         self
     }
 
+    /// The file of the NVIDIA driver's library (`libcuda.so.1`), an absolute path; when not set, the one that the loader's cache
+    /// names or that lies in a usual folder. `LD_LIBRARY_PATH` never chooses it.
+    #[cfg(feature = "cuda")]
+    pub fn driver_library(mut self, path: impl Into<std::path::PathBuf>) -> Self {
+        self.driver_library = Some(path.into());
+        self
+    }
+
     /// Opens the device, asks it questions whose answers are known, derives the seal key, and starts the trail. Blocks.
     ///
     /// # Errors
@@ -244,7 +269,8 @@ impl VramManagerBuilder {
         let threads = self.threads()?;
         self.admit_staging()?;
         self.admit_start()?;
-        let opened = self.device.clone().open()?;
+        let library = self.library()?;
+        let opened = self.device.clone().open(&library).inspect_err(|error| self.report_violation(error))?;
         self.build_on(opened, threads)
     }
 
@@ -264,7 +290,8 @@ impl VramManagerBuilder {
         let telemetry = Telemetry::new(&identity);
         let clock = Clock::system();
         let trail = self.trail(&identity, &clock, &telemetry)?;
-        let admitted = self.policy.admit_device(info.kind);
+        // Loading and starting a driver loads more libraries.
+        let admitted = self.policy.admit_device(info.kind).and_then(|()| self.policy.check_environment());
         if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
             trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
         }
@@ -279,7 +306,7 @@ impl VramManagerBuilder {
                 device_ordinal: info.ordinal,
                 total_bytes: info.total_bytes,
                 policy: self.policy.name().to_owned(),
-                relaxed: self.policy.relaxed().into_iter().map(str::to_owned).collect(),
+                relaxed: self.policy.relaxed_here().into_iter().map(str::to_owned).collect(),
             })?;
             Ok((key, ledger, device))
         })();
@@ -310,23 +337,6 @@ impl VramManagerBuilder {
             #[cfg(feature = "mock")]
             mock: opened.mock,
         })
-    }
-
-    /// Judges what can be judged before a device is opened. Opening one runs code of others in this process, and the variables
-    /// that are looked for here name more of it.
-    fn admit_start(&mut self) -> Result<(), VramError> {
-        let kind = self.device.kind();
-        let admitted = self
-            .policy
-            .admit_device(kind)
-            .and_then(|()| self.policy.admit_secret(self.secret.origin()))
-            .and_then(|()| self.policy.admit_environment(&policy::injection_variables_set()));
-        if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
-            let identity = self.identity(kind, DeviceUuid::from_bytes([0; 16]), 0)?;
-            let trail = self.trail(&identity, &Clock::system(), &Telemetry::new(&identity))?;
-            trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
-        }
-        admitted
     }
 
     fn identity(&self, kind: DeviceKind, uuid: DeviceUuid, ordinal: u32) -> Result<Identity, VramError> {

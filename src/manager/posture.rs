@@ -4,7 +4,6 @@ use super::VramManager;
 use crate::audit::{EventKind, Operation};
 use crate::driver::{DeviceKind, DeviceUuid};
 use crate::error::{StopReason, VramError};
-use crate::policy;
 
 /// What `enforce_vram_only_policy` found. Plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,7 +11,7 @@ use crate::policy;
 pub struct Posture {
     /// The policy's name.
     pub policy: &'static str,
-    /// Its rows that are laxer than production, in words.
+    /// Its rows that are laxer than production, in words, and what weakens the others in this process.
     pub relaxed: Vec<&'static str>,
     /// CUDA or mock.
     pub device_kind: DeviceKind,
@@ -46,7 +45,7 @@ impl VramManager {
     fn look_again(&self) -> Result<Posture, VramError> {
         let core = &self.core;
         core.policy.admit_device(core.identity.kind)?;
-        core.policy.admit_environment(&policy::injection_variables_set())?;
+        core.policy.check_environment()?;
         let (mut resident_shards, mut write_protected_shards): (u64, u64) = (0, 0);
         for record in core.residents.pin_all() {
             if let Some(resident) = record.lock().as_ref() {
@@ -58,7 +57,7 @@ impl VramManager {
         }
         Ok(Posture {
             policy: core.policy.name(),
-            relaxed: core.policy.relaxed(),
+            relaxed: core.policy.relaxed_here(),
             device_kind: core.identity.kind,
             device_uuid: core.identity.uuid,
             resident_shards,

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vram_residency::{DeviceUuid, LayoutKind, VramError};
+use vram_residency::{DeviceUuid, LayoutKind, SecretFileMode, VramError};
 
 const ABOUT: &str = "Seals model weights in GPU memory and verifies them before every execute.";
 
@@ -80,9 +80,17 @@ pub(crate) struct RunOptions {
     #[arg(long, value_name = "BYTES", value_parser = block, allow_negative_numbers = true, requires = "vouched",
           conflicts_with = "expect_sha256")]
     pub(crate) expect_block_size: Option<u32>,
-    /// The worker's secret, 32 to 4096 bytes: a regular file, no link, readable by its owner only; a random one when not given
+    /// The file of the worker's secret, 32 to 4096 bytes; a random one when not given
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_file: Option<PathBuf>,
+    /// How the secret's file is judged
+    #[arg(long, value_enum, value_name = "MODE", default_value_t = SecretMode::Strict, requires = "secret_file")]
+    pub(crate) secret_file_mode: SecretMode,
+    /// The NVIDIA driver's library (libcuda.so.1), an absolute path; the one of the loader's cache or of a usual folder when not
+    /// given. LD_LIBRARY_PATH never chooses it
+    #[cfg(feature = "cuda")]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) driver_library: Option<PathBuf>,
     /// Device memory that must stay free; the smaller of 10 % and 4 GiB when not given
     #[arg(long, value_name = "BYTES", value_parser = bytes, allow_negative_numbers = true)]
     pub(crate) headroom: Option<u64>,
@@ -124,6 +132,24 @@ impl Layout {
         match self {
             Self::File => LayoutKind::File.as_str(),
             Self::Tensors => LayoutKind::Tensors.as_str(),
+        }
+    }
+}
+
+/// How the secret's file is judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SecretMode {
+    /// A regular file, no link, that nobody but its owner can use
+    Strict,
+    /// As Kubernetes, containers and credential folders provide secrets: links are followed, others may read, not write
+    Mounted,
+}
+
+impl From<SecretMode> for SecretFileMode {
+    fn from(mode: SecretMode) -> Self {
+        match mode {
+            SecretMode::Strict => Self::Strict,
+            SecretMode::Mounted => Self::Mounted,
         }
     }
 }

@@ -120,14 +120,21 @@ impl Wishes<'_> {
     }
 
     fn build_on(&self, device: DeviceSelector, policy: Policy) -> Result<VramManager, VramError> {
+        // Before the secret is read: foreign code in this process could take it.
+        policy.check_environment()?;
         let secret = match &self.options.secret_file {
-            Some(path) => WorkerSecret::from_file(path),
+            Some(path) => WorkerSecret::from_file_with(path, self.options.secret_file_mode.into()),
             None => WorkerSecret::random(),
         }?;
         let builder = VramManager::builder(WorkerId::new(WORKER)?, secret)
             .device(device)
             .policy(policy)
             .tree_params(self.params.clone());
+        #[cfg(feature = "cuda")]
+        let builder = match &self.options.driver_library {
+            Some(path) => builder.driver_library(path),
+            None => builder,
+        };
         match self.options.headroom {
             Some(bytes) => builder.headroom(bytes),
             None => builder,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::CudaDriver;
 use super::images::Images;
+use super::library::{DriverLibrary, Refused};
 use crate::driver::{DeviceInfo, DeviceKind, DeviceUuid, DriverError};
 use crate::error::VramError;
-use crate::ffi::cuda::{Api, Context, Kernels, LoadError};
+use crate::ffi::cuda::{Api, Candidate, Context, Kernels, LoadError};
 
 /// Which device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,24 +86,35 @@ const fn release(least: i32) -> &'static str {
     }
 }
 
-/// Opens a device with the system's driver and the embedded kernels.
+/// Opens a device with the driver's library and the embedded kernels.
 ///
 /// # Errors
-/// `DEVICE_UNAVAILABLE`, with what to do.
-pub(crate) fn open(wanted: Wanted) -> Result<Arc<CudaDriver>, VramError> {
-    let opened =
-        Images::embedded().ok_or(OpenError::NoKernels).and_then(|images| open_with(Api::load, &images, wanted));
+/// `DEVICE_UNAVAILABLE`, with what to do; `POLICY_VIOLATION` for a library that is judged and does not pass.
+pub(crate) fn open(wanted: Wanted, library: &DriverLibrary) -> Result<Arc<CudaDriver>, VramError> {
+    let candidates = candidates(wanted, library)?;
+    let opened = Images::embedded()
+        .ok_or(OpenError::NoKernels)
+        .and_then(|images| open_with(|| Api::load(&candidates), &images, wanted));
     opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
 }
 
-/// Opens a device of the driver library at `library`, with images that only a stand-in takes for kernels.
+/// Opens a device of a driver library with images that only a stand-in takes for kernels.
 ///
 /// # Errors
-/// `DEVICE_UNAVAILABLE`, with what to do.
+/// `DEVICE_UNAVAILABLE`, with what to do; `POLICY_VIOLATION` for a library that is judged and does not pass.
 #[cfg(feature = "stand-in")]
-pub(crate) fn open_stand_in(library: &std::path::Path, wanted: Wanted) -> Result<Arc<CudaDriver>, VramError> {
-    let opened = open_with(|| Api::load_from(library), &Images::stand_in(), wanted);
+pub(crate) fn open_stand_in(wanted: Wanted, library: &DriverLibrary) -> Result<Arc<CudaDriver>, VramError> {
+    let candidates = candidates(wanted, library)?;
+    let opened = open_with(|| Api::load(&candidates), &Images::stand_in(), wanted);
     opened.map(Arc::new).map_err(|error| unavailable(wanted, &error))
+}
+
+/// The libraries to try, in the errors that callers see.
+fn candidates(wanted: Wanted, library: &DriverLibrary) -> Result<Vec<Candidate>, VramError> {
+    library.candidates().map_err(|refused| match refused {
+        Refused::Missing(why) => unavailable(wanted, &LoadError::NoLibrary(why).into()),
+        Refused::Changeable(problem) => VramError::PolicyViolation { rule: "clean_environment", problem },
+    })
 }
 
 /// The error that callers see.

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::table::{CANDIDATES, LoadError, Table};
+use super::table::{Candidate, LoadError, Table};
 use super::types::{CAPABILITY_MAJOR, CAPABILITY_MINOR, VIRTUAL_MEMORY};
 use super::wide;
 use crate::aside::aside;
@@ -26,15 +26,15 @@ impl fmt::Debug for Api {
 }
 
 impl Api {
-    /// Loads the system's NVIDIA driver library. Starts nothing.
-    pub(crate) fn load() -> Result<Self, LoadError> {
-        Table::open(CANDIDATES).map(|table| Self(Arc::new(table)))
+    /// Loads the first of these driver libraries that can be. Starts nothing.
+    pub(crate) fn load(candidates: &[Candidate]) -> Result<Self, LoadError> {
+        Table::open(candidates).map(|table| Self(Arc::new(table)))
     }
 
-    /// Loads a stand-in. Absent from every build but those of the project's own suites.
-    #[cfg(any(test, feature = "stand-in"))]
+    /// Loads a stand-in.
+    #[cfg(test)]
     pub(crate) fn load_from(path: &std::path::Path) -> Result<Self, LoadError> {
-        Table::open(&[path]).map(|table| Self(Arc::new(table)))
+        Self::load(&[Candidate { path: path.to_owned(), needs: Vec::new() }])
     }
 
     pub(super) fn table(&self) -> &Table {

@@ -4,21 +4,24 @@
 //! number that it does not know. Handles and device addresses are integers here, which the ABI passes as it passes pointers.
 //! Once the driver has started, its library is never unloaded.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::{c_char, c_int, c_void};
+use std::path::PathBuf;
 
 use libloading::Library;
+use libloading::os::unix;
 
 use super::status::Status;
 use super::types::{AccessDesc, AllocationProp, MemLocation};
 
-/// Where the driver's library is, by its well-known names.
-pub(super) const CANDIDATES: &[&str] = &["libcuda.so.1", "libcuda.so"];
+/// Why there is nothing to load.
+const NOWHERE: &str =
+    "libcuda.so.1 is neither in the loader's cache nor in a usual folder, and LD_LIBRARY_PATH does not choose it";
 
 /// Why there is no table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoadError {
     /// No library.
-    #[error("no NVIDIA driver library could be loaded ({0}); install the NVIDIA driver")]
+    #[error("no NVIDIA driver library could be loaded ({0}); install the NVIDIA driver, or name its library")]
     NoLibrary(String),
     /// A library without this function.
     #[error(
@@ -113,23 +116,59 @@ table! {
     }
 }
 
+/// A library to try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    /// With a slash: for a bare name `LD_LIBRARY_PATH` would choose.
+    pub(crate) path: PathBuf,
+    /// What has to be there before it, in this order; the loader would ask `LD_LIBRARY_PATH` for what is not.
+    pub(crate) needs: Vec<Needed>,
+}
+
+/// A library that another needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Needed {
+    /// By which the loader knows it.
+    pub(crate) name: String,
+    /// With a slash, where it was found.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// Finds what is loaded, and loads nothing (dlopen(3)).
+const RTLD_NOLOAD: c_int = 4;
+
 impl Table {
-    /// Loads the first of `names` that is there.
-    pub(super) fn open<N: AsRef<std::ffi::OsStr>>(names: &[N]) -> Result<Self, LoadError> {
-        let mut problem = "no name to look for".to_owned();
-        for name in names {
-            // SAFETY: loading runs the library's initialisers. In shipped code the name is one of CANDIDATES: the system's own
-            // NVIDIA driver, which every CUDA program loads; in tests it is the stand-in of cuda/fake, which has none.
-            match unsafe { Library::new(name.as_ref()) } {
+    /// Loads the first of these libraries that can be.
+    pub(super) fn open(candidates: &[Candidate]) -> Result<Self, LoadError> {
+        let mut problem = NOWHERE.to_owned();
+        for candidate in candidates {
+            match load(candidate) {
                 Ok(library) => {
                     let table = Self::load(&library)?;
                     // The functions outlive every handle, and a started driver has threads of its own: it stays loaded.
                     std::mem::forget(library);
                     return Ok(table);
                 }
-                Err(error) => problem = error.to_string(),
+                Err(error) => problem = error,
             }
         }
         Err(LoadError::NoLibrary(problem))
     }
+}
+
+/// Loads a library after those that it needs.
+fn load(candidate: &Candidate) -> Result<Library, String> {
+    for Needed { name, path } in &candidate.needs {
+        // SAFETY: RTLD_NOLOAD runs no initialiser: it only counts one more user of a library that is loaded already.
+        let loaded = unsafe { unix::Library::open(Some(name), RTLD_NOLOAD | unix::RTLD_LAZY) };
+        if let (Err(_), Some(path)) = (loaded, path) {
+            // SAFETY: runs the initialisers of a library that the driver needs and that the loader would load with it.
+            let needed = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
+            std::mem::forget(needed);
+        }
+    }
+    // SAFETY: loading runs the library's initialisers. In shipped code the path is one that driver/cuda/library.rs found or was
+    // told: the system's own NVIDIA driver, which every CUDA program loads; in tests it is the stand-in of cuda/fake, which has
+    // none.
+    unsafe { Library::new(&candidate.path) }.map_err(|error| error.to_string())
 }

@@ -126,9 +126,62 @@ fn only_native_code_is_given_to_the_driver() {
     clean(&fake);
 }
 
+/// Loads the driver as shipped code does, the one that is told if one is; the next test starts it.
+#[test]
+#[ignore = "the next test starts it, with a folder of planted libraries"]
+fn load_the_driver() {
+    let told = std::env::var_os("VRAM_RESIDENCY_TOLD").map(std::path::PathBuf::from);
+    let found = DriverLibrary { told: told.clone(), only_roots: false }.candidates();
+    let loaded = match (std::env::var_os("VRAM_RESIDENCY_PLAINLY"), told) {
+        (Some(_), Some(told)) => Api::load_from(&told),
+        _ => Api::load(&found.unwrap()),
+    };
+    println!("{loaded:?}");
+}
+
+#[test]
+fn ld_library_path_chooses_neither_the_driver_nor_what_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let [good, planted] = ["good", "planted"].map(|name| folder.path().join(name));
+    let source = folder.path().join("source.c");
+    let code = r#"#include <unistd.h>
+        __attribute__((constructor)) static void run(void) { (void)!write(2, SAYS, sizeof SAYS); }
+        int NAME(void) { return 1; }"#;
+    std::fs::write(&source, code).unwrap();
+    let compile = |place: &std::path::Path, name: &str, says: &str, function: &str, needs: &[&str]| {
+        std::fs::create_dir_all(place).unwrap();
+        let mut compiler = std::process::Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-Wl,--no-as-needed", &format!("-Wl,-soname,{name}")]);
+        compiler.arg(format!("-DSAYS=\"{says}\"")).arg(format!("-DNAME={function}")).arg(&source);
+        compiler.args(needs.iter().map(|needed| place.join(needed))).arg("-o").arg(place.join(name));
+        assert!(compiler.status().unwrap().success());
+    };
+    for (place, says) in [(&good, "GOOD"), (&planted, "PLANTED")] {
+        compile(place, "libdeep.so.1", says, "deep", &[]);
+        compile(place, "libneeded.so.1", says, "needed", &["libdeep.so.1"]);
+        compile(place, "libcuda.so.1", says, "cuda", &["libneeded.so.1"]);
+        std::fs::copy(place.join("libcuda.so.1"), place.join("libcuda.so")).unwrap();
+    }
+    let run = |told: Option<&std::path::Path>, plainly: bool| {
+        let mut child = std::process::Command::new("/proc/self/exe");
+        child.args(["--exact", "driver::cuda::tests::opening::load_the_driver", "--include-ignored"]);
+        child.envs(told.map(|told| ("VRAM_RESIDENCY_TOLD", told)));
+        child.envs(plainly.then_some(("VRAM_RESIDENCY_PLAINLY", "1"))).env("LD_LIBRARY_PATH", &planted);
+        let ended = child.output().unwrap();
+        assert!(String::from_utf8_lossy(&ended.stdout).contains("1 passed"), "{ended:?}");
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        ["GOOD", "PLANTED"].map(|who| said.matches(who).count())
+    };
+    assert_eq!(run(None, false)[1], 0);
+    assert_eq!(run(Some(&good.join("libcuda.so.1")), false), [3, 0]);
+    // The twins: whoever gives the loader a bare name, or leaves it to find what a library needs, gets the planted ones.
+    assert_eq!(run(Some("libcuda.so.1".as_ref()), true), [0, 3]);
+    assert_eq!(run(Some(&good.join("libcuda.so.1")), true), [1, 2]);
+}
+
 #[test]
 fn without_kernels_or_without_a_driver_there_is_one_clear_sentence() {
-    if let Err(error) = open(Wanted::Ordinal(4096)) {
+    if let Err(error) = open(Wanted::Ordinal(4096), &DriverLibrary { told: None, only_roots: false }) {
         assert_eq!(error.code(), ErrorCode::DeviceUnavailable);
         has(&error.to_string(), &["CUDA device 4096 cannot be opened: "]);
     } else {
