@@ -87,7 +87,7 @@ pub use names::{ModelRef, SetId, ShardId, WorkerId};
 pub use policy::Policy;
 pub use scratch::{Purpose, Scratch};
 pub use seal::SealedShard;
-pub use set::{SealedSet, check_set};
+pub use set::SealedSet;
 pub use source::{ImageReader, ShardSource, SourceDigest, digest_source};
 pub use verify::{Check, Verification};
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use vram_residency::{
     AuditError, BadRange, DeviceSelector, Digest, DigestKind, DriverError, DriverErrorKind, ErrorCategory as Category,
     ErrorCode as Code, ExecuteOptions, LayoutKind, ManagerState, MockConfig, Origin, Policy, Purpose, RawRegion,
-    RefusalReason, SealedShard, SetId, ShardId, ShardSource, ShardSpec, StopReason, TreeParams, VramError, VramManager,
-    VramManagerBuilder, WorkerId, WorkerSecret, check_set,
+    RefusalReason, SealedSet, SealedShard, SetId, ShardId, ShardSource, ShardSpec, StopReason, TreeParams, VramError,
+    VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
 };
 
 fn driver(kind: DriverErrorKind) -> DriverError {
@@ -277,8 +277,8 @@ fn what_real_calls_answer_says_what_to_do() {
             "count from 0",
         ),
         (manager.release_by_id(&ShardId::new("two").unwrap()).map(drop), "; give the name of one that was sealed"),
-        (check_set(&[]).map(drop), "; give the parts of one set"),
-        (check_set(&[(&manager, &shard)]).map(drop), "; give the parts of one set"),
+        (SealedSet::check(&[]).map(drop), "; give the parts of one set"),
+        (SealedSet::check(&[(&manager, &shard)]).map(drop), "; give the parts of one set"),
         (manager.allocate_scratch(Purpose::Workspace, 0).map(drop), "; give at least 1"),
         (adopt(&[]), "; give at least one"),
         (adopt(&[RawRegion::new(0, 9)]), "; give what the engine allocated"),

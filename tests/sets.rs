@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::{Arena, Rig, adopt, name, noise, spec};
 use vram_residency::{
     ErrorCode, MockConfig, ModelRef, RefusalReason, SealedSet, SealedShard, SetId, ShardSource, ShardSpec, VramError,
-    VramManager, check_set,
+    VramManager,
 };
 
 fn seal(rig: &Rig, spec: ShardSpec, bytes: usize) -> SealedShard {
@@ -28,7 +28,7 @@ type Parts<'a> = Vec<(&'a VramManager, &'a SealedShard)>;
 /// Asserts that the set is refused for a reason that says `words`.
 #[track_caller]
 fn assert_refused(parts: &Parts<'_>, words: &str) {
-    match check_set(parts) {
+    match SealedSet::check(parts) {
         Err(VramError::InvalidParams { field: "set", problem }) => assert!(problem.contains(words), "{problem}"),
         other => panic!("{other:?}"),
     }
@@ -49,7 +49,7 @@ fn whole_sets_on_one_device_and_on_several_are_whole() {
             })
             .collect();
         let parts: Parts<'_> = held.iter().map(|(rig, shard)| (&*rigs[*rig].manager, shard)).collect();
-        let found = check_set(&parts).unwrap();
+        let found = SealedSet::check(&parts).unwrap();
         assert_eq!((found.set, found.model_ref), (set, Some(version("m-v1"))));
         let names: Vec<String> = (0..6).map(|index| format!("part-{index}")).collect();
         assert_eq!(found.parts.iter().map(|part| part.as_str()).collect::<Vec<_>>(), names);
@@ -80,7 +80,7 @@ fn a_set_reads_no_bytes_so_a_changed_part_is_found_by_its_own_check() {
     let b = seal(&rig, spec("b").part(set, 1, 2), 5000);
     rig.flip(&b, 4999);
     let digests = rig.digests();
-    check_set(&[(&*rig.manager, &a), (&*rig.manager, &b)]).unwrap();
+    SealedSet::check(&[(&*rig.manager, &a), (&*rig.manager, &b)]).unwrap();
     assert_eq!(rig.digests(), digests, "no kernel ran");
     assert_error!(rig.manager.execute(&b, |_| ()), VramError::IntegrityFailure { .. });
     rig.manager.execute(&a, |_| ()).unwrap();
@@ -107,8 +107,8 @@ fn parts_that_do_not_belong_together_are_refused() {
     let one_of_two = part("one-of-two", set, 1, 2, Some("v1"));
     let alone = seal(&rig, spec("alone"), 300);
     let with = |middle| -> Parts<'_> { vec![(manager, &zero), (manager, middle), (manager, &two)] };
-    check_set(&with(&one)).unwrap();
-    check_set(&with(&one_again)).unwrap();
+    SealedSet::check(&with(&one)).unwrap();
+    SealedSet::check(&with(&one_again)).unwrap();
     assert_refused(&vec![], "empty");
     assert_refused(&with(&zero), "twice");
     assert_refused(&with(&one_foreign), "another set");
@@ -134,10 +134,10 @@ fn parts_that_are_not_live_or_not_here_are_refused() {
     let zero = seal(&rig, spec("zero").part(set, 0, 2), 300);
     let one = seal(&rig, spec("one").part(set, 1, 2), 300);
     let elsewhere = seal(&there, spec("one").part(set, 1, 2), 300);
-    check_set(&[(&*rig.manager, &zero), (&*rig.manager, &one)]).unwrap();
-    check_set(&[(&*rig.manager, &zero), (&*there.manager, &elsewhere)]).unwrap();
+    SealedSet::check(&[(&*rig.manager, &zero), (&*rig.manager, &one)]).unwrap();
+    SealedSet::check(&[(&*rig.manager, &zero), (&*there.manager, &elsewhere)]).unwrap();
     // With the wrong manager.
-    let refused = check_set(&[(&*rig.manager, &zero), (&*rig.manager, &elsewhere)]);
+    let refused = SealedSet::check(&[(&*rig.manager, &zero), (&*rig.manager, &elsewhere)]);
     assert_error!(refused, VramError::SealRefused { reason: RefusalReason::ClaimsOtherDevice });
     // Forged: every byte of the part changed in turn.
     let bytes = one.to_bytes();
@@ -148,7 +148,7 @@ fn parts_that_are_not_live_or_not_here_are_refused() {
         if let Ok(forged) = SealedShard::from_bytes(&forged) {
             opened += 1;
             assert_error!(
-                check_set(&[(&*rig.manager, &zero), (&*rig.manager, &forged)]),
+                SealedSet::check(&[(&*rig.manager, &zero), (&*rig.manager, &forged)]),
                 VramError::SealRefused { .. }
             );
         }
@@ -156,14 +156,17 @@ fn parts_that_are_not_live_or_not_here_are_refused() {
     assert!(opened > 100, "{opened}");
     // Stale: sealed anew, then released.
     let renewed = rig.manager.reseal(&one).unwrap();
-    assert_error!(check_set(&[(&*rig.manager, &zero), (&*rig.manager, &one)]), VramError::StaleHandle { .. });
-    check_set(&[(&*rig.manager, &zero), (&*rig.manager, &renewed)]).unwrap();
+    assert_error!(SealedSet::check(&[(&*rig.manager, &zero), (&*rig.manager, &one)]), VramError::StaleHandle { .. });
+    SealedSet::check(&[(&*rig.manager, &zero), (&*rig.manager, &renewed)]).unwrap();
     rig.manager.release(&renewed).unwrap();
-    assert_error!(check_set(&[(&*rig.manager, &zero), (&*rig.manager, &renewed)]), VramError::StaleHandle { .. });
+    assert_error!(
+        SealedSet::check(&[(&*rig.manager, &zero), (&*rig.manager, &renewed)]),
+        VramError::StaleHandle { .. }
+    );
     // Released by a shutdown.
     let one = seal(&rig, spec("one").part(set, 1, 2), 300);
     rig.manager.shutdown(Duration::ZERO).unwrap();
-    assert_error!(check_set(&[(&*rig.manager, &zero), (&*rig.manager, &one)]), VramError::StaleHandle { .. });
+    assert_error!(SealedSet::check(&[(&*rig.manager, &zero), (&*rig.manager, &one)]), VramError::StaleHandle { .. });
 }
 
 #[test]
@@ -240,7 +243,7 @@ fn adopted_parts_belong_to_sets_too() {
     let zero = seal(&rig, spec("zero").part(set, 0, 2), 300);
     let (one, _) = adopt(&rig.manager, spec("one").part(set, 1, 2), &arena, &[arena.region(1, 4000)]);
     let one = one.unwrap();
-    let found = check_set(&[(&*rig.manager, &zero), (&*rig.manager, one.shard())]).unwrap();
+    let found = SealedSet::check(&[(&*rig.manager, &zero), (&*rig.manager, one.shard())]).unwrap();
     assert_eq!(found.bytes, 4300);
     let alone = Arc::new(Arena::new(5000, 1));
     let (stranger, _) = adopt(&rig.manager, spec("stranger"), &alone, &[alone.region(1, 4000)]);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vram_residency::{
-    AuditEvent, EventKind, ExecuteOptions, MemorySink, SealedShard, Severity, ShardSource, VerificationFailure,
-    VramError, check_set,
+    AuditEvent, EventKind, ExecuteOptions, MemorySink, SealedSet, SealedShard, Severity, ShardSource,
+    VerificationFailure, VramError,
 };
 
 use crate::support::{self, Rig, assert_contiguous, noise, small, spec};
@@ -64,7 +64,7 @@ fn forged_seals_are_limited_counted_and_not_named_in_every_state() {
         |rig, seal| rig.manager.release(seal).is_err(),
         |rig, seal| rig.manager.reseal(seal).is_err(),
         |rig, seal| rig.manager.open_seal(&seal.to_bytes()).is_err(),
-        |rig, seal| check_set(&[(&*rig.manager, seal)]).is_err(),
+        |rig, seal| SealedSet::check(&[(&*rig.manager, seal)]).is_err(),
     ];
     let stopped = |rig: &Rig| assert!(rig.manager.shutdown(Duration::ZERO).unwrap().drained);
     let states: [fn(&Rig); 2] = [|_| {}, stopped];

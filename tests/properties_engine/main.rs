@@ -18,7 +18,7 @@ use proptest::test_runner::FileFailurePersistence;
 use support::{Arena, Dice, Rig, adopt, image, name, noise, offset, regions, scatter, small, spec, vouching};
 use vram_residency::{
     ExecuteOptions, Fault, ManagerState, MockCall, MockConfig, ModelRef, OnIntegrityFailure, Purpose, Scratch,
-    SealedShard, SetId, ShardSource, VramError, check_set, digest_bytes,
+    SealedSet, SealedShard, SetId, ShardSource, VramError, digest_bytes,
 };
 
 /// A thousand cases; what failed once is tried again first (`proptest-regressions/properties_engine.txt`).
@@ -218,7 +218,7 @@ proptest! {
             let whole = in_order
                 && (all(|wrong| wrong > 3) || all(|wrong| wrong == 1) || (count == 1 && all(|wrong| wrong == 2)));
             let parts: Vec<_> = shards.iter().map(|shard| (&*rig.manager, shard)).collect();
-            let found = check_set(&parts);
+            let found = SealedSet::check(&parts);
             prop_assert_eq!(found.is_ok(), whole, "{:?} of {}: {:?}", given, count, found);
             if let Ok(found) = found {
                 prop_assert_eq!(found.bytes, 10 * u64::from(count));

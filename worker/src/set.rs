@@ -2,7 +2,7 @@
 //!
 //! Owns [`seal`]: how parts are named, numbered and bound together, whether they were cut from one file or are files.
 
-use vram_residency::{SealedShard, SetId, ShardId, ShardSpec, VramError, VramManager, check_set};
+use vram_residency::{SealedSet, SealedShard, SetId, ShardId, ShardSpec, VramError, VramManager};
 
 use crate::exit::Failure;
 use crate::signals::Signals;
@@ -24,7 +24,7 @@ pub(crate) fn seal(
         let spec = ShardSpec::new(ShardId::new(format!("{prefix}.part-{index}"))?).part(set, index, of);
         shards.push(seal_part(at, spec)?);
     }
-    check_set(&shards.iter().map(|shard| (manager, shard)).collect::<Vec<_>>())?;
+    SealedSet::check(&shards.iter().map(|shard| (manager, shard)).collect::<Vec<_>>())?;
     Ok(shards)
 }
 

@@ -1,7 +1,7 @@
 //! Sets: a model of several shards.
 
 use cucumber::{given, then, when};
-use vram_residency::{ModelRef, SealedShard, SetId, ShardSource, VramManager, check_set};
+use vram_residency::{ModelRef, SealedSet, SealedShard, SetId, ShardSource, VramManager};
 
 use crate::making::{noise, spec};
 use crate::world::World;
@@ -54,7 +54,7 @@ fn check(world: &mut World, names: &str, holder: impl for<'w> Fn(&'w World, &str
     let digests = world.device().digests();
     let parts: Vec<(&VramManager, &SealedShard)> =
         names.iter().map(|name| (holder(world, name), world.seal_of(name))).collect();
-    let checked = check_set(&parts);
+    let checked = SealedSet::check(&parts);
     let bytes: u64 = parts.iter().map(|(_, seal)| seal.byte_len()).sum();
     world.assert_digests_since(digests, 0, "the check reads no VRAM");
     if let Some(found) = world.note(checked) {
