@@ -34,10 +34,15 @@ def row(name, path, old, new, **tests):
                {target: [names] if isinstance(names, str) else names for target, names in tests.items()})
 
 
-EXECUTION_ENDED = "        self.core.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration });\n"
-UNPIN = """        match self.stream.filter(|_| !self.waited) {
+UNPIN = """        let Some(record) = self.record.take() else { return };
+        match self.stream.filter(|_| !self.waited) {
             Some(stream) => self.core.reap_later(record, stream),
             None => drop(record),
+        }
+"""
+LATE = """        let told = self.record.as_ref().map(|record| (record.id.clone(), self.started.elapsed()));
+""" + UNPIN + """        if let Some((shard, duration)) = told.filter(|_| std::mem::take(&mut self.open)) {
+            self.core.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration });
         }
 """
 RESERVE = """        self.used
@@ -89,7 +94,7 @@ ROWS = [
     row("salt-ignored", "src/digest/tree.rs", "if !params.salt().is_empty() {", "if params.salt().len() > TreeParams::MAX_SALT {",
         lib="edges_of_every_block_size_equal_the_reference"),
     # Executions.
-    row("refusal-executes", "src/execution/scope.rs", "core.permit()?;\n        let mut records", "let mut records",
+    row("refusal-executes", "src/execution/scope.rs", "core.permit()?;\n        let verify_after", "let verify_after",
         states="an_integrity_failure_stops_all_but_evidence_and_release"),
     Row("stopped-during-check",
         (Patch("src/execution/scope.rs", "        core.permit()?;\n        for record in &records {\n", "        for record in &records {\n"),
@@ -99,15 +104,20 @@ ROWS = [
     row("failed-during-check", "src/execution/scope.rs", "            record.intact()?;\n", "            let _ = record.intact();\n",
         half_way="no_work_begins_on_a_shard_that_another_call_just_found_changed"),
     row("stopped-at-finish", "src/execution/scope.rs",
-        "if let state @ ManagerState::Stopped(_) = self.core.state.get() {",
-        "if let state @ ManagerState::Stopped(crate::error::StopReason::Shutdown) = self.core.state.get() {",
+        "state @ ManagerState::Stopped(_) => Err(",
+        "state @ ManagerState::Stopped(crate::error::StopReason::Shutdown) => Err(",
         states="results_in_flight_are_discarded_when_another_shard_fails"),
-    row("failed-at-finish", "src/execution/scope.rs", "self.record.as_ref().map_or(Ok(()), |record| record.intact())?;",
-        "let _ = self.record.as_ref().map_or(Ok(()), |record| record.intact());",
+    row("failed-at-finish", "src/execution/scope.rs", "_ => self.record.as_ref().map_or(Ok(()), |record| record.intact()),",
+        "_ => Ok(()),",
         executions="a_result_over_a_shard_that_was_found_changed_is_discarded_though_the_manager_goes_on"),
-    row("bracket-skipped", "src/execution/scope.rs", "bracket: options.bracket.then_some(coverage)",
-        "bracket: options.bracket.then_some(coverage).filter(|_| false)",
+    row("bracket-skipped", "src/execution/scope.rs", "(closing == Closing::Renew || scope.verify_after);", "(closing == Closing::Renew);",
         executions="a_bracket_discards_the_result_of_work_over_bytes_that_changed"),
+    row("renewal-not-checked", "src/execution/scope.rs", "(closing == Closing::Renew || scope.verify_after);", "scope.verify_after;",
+        executions="a_change_at_any_step_holds_back_that_step_and_all_behind_it"),
+    row("less-than-the-policy-demands", "src/policy.rs", "Some(false) if self.verify_after => Err(", "Some(false) if false => Err(",
+        executions="a_policy_that_demands_it_checks_after_the_work_and_takes_no_less"),
+    row("shared-before-the-stream", "src/verify.rs", "after.filter(|event| !event.has_passed().unwrap_or(false))", "after.filter(|_| false)",
+        executions="a_write_that_the_engine_has_queued_is_seen_by_the_check"),
     row("read-leaves-image", "src/execution.rs", "end.is_none_or(|end| end > bytes)", "end.is_none_or(|end| end > bytes.saturating_add(1))",
         adoption="reads_cross_virtual_padding_and_see_zeros_there"),
     row("pin-not-taken", "src/residents.rs",
@@ -125,10 +135,10 @@ ROWS = [
         states="by_choice_only_the_shard_is_out_of_service"),
     row("residue-not-counted", "src/capacity.rs", "self.ledger.residue.fetch_add(self.bytes, Ordering::AcqRel);",
         "self.ledger.residue.fetch_add(0, Ordering::AcqRel);", lib="quarantined_bytes_stay_used"),
-    row("event-after-unpin", "src/execution/scope.rs", EXECUTION_ENDED + UNPIN, UNPIN + EXECUTION_ENDED,
+    row("event-after-unpin", "src/execution/scope.rs", "        self.tell_finished(outcome);\n" + UNPIN, LATE,
         executions="a_shard_is_not_let_go_before_the_trail_says_that_its_execution_ended"),
     row("event-dropped", "src/execution/scope.rs",
-        "core.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;", "",
+        "core.announce_execute(&record.id)?;\n            scopes.push", "scopes.push",
         audit="every_step_of_an_ordinary_life_leaves_its_event_once"),
     row("trail-failure-ignored", "src/audit/trail.rs", "(_, Some(Err(source))) => return Err(VramError::AuditUnavailable { event, source }),",
         "(_, Some(Err(_))) => return Ok(()),", audit="a_required_trail_that_fails_permits_nothing_and_hinders_no_protection"),
@@ -146,7 +156,7 @@ ROWS = [
         {"lib": ["messages_survive_the_round_trip"]}),
     row("half-signed", "src/keys.rs", ".chain_update(message)", ".chain_update(message.get(..64).unwrap_or(message))",
         lib="every_flipped_bit_every_cut_and_every_extension_is_refused"),
-    row("readable-secret-accepted", "src/keys/file.rs", "SecretFileMode::Strict => (0o077,", "SecretFileMode::Strict => (0o022,",
+    row("readable-secret-accepted", "src/keys/file.rs", "(0o077, \"can be used", "(0o022, \"can be used",
         lib="files_are_judged"),
     # Memory.
     row("headroom-ignored", "src/capacity.rs", "let limit = self.total.saturating_sub(self.headroom);", "let limit = self.total;",

@@ -315,11 +315,7 @@ impl Opened<'_> {
                 Ok(0) => return Err(self.changed(&format!("ended {} bytes early", self.unread))),
                 Ok(bytes) => bytes,
                 Err(error) => {
-                    return Err(load_error(
-                        self.input.name(),
-                        &format!("it cannot be read: {}; check the disk and the file system", message(&error)),
-                        Some(error),
-                    ));
+                    return Err(unreadable(self.input.name(), error));
                 }
             };
             filled = filled.saturating_add(bytes);
@@ -345,11 +341,7 @@ impl Opened<'_> {
             Ok(0) => {}
             Ok(_) => return Err(self.changed("has more bytes than that")),
             Err(error) => {
-                return Err(load_error(
-                    self.input.name(),
-                    &format!("it cannot be read: {}; check the disk and the file system", message(&error)),
-                    Some(error),
-                ));
+                return Err(unreadable(self.input.name(), error));
             }
         }
         if let Input::File { file, name, modified } = &self.input {
@@ -374,6 +366,14 @@ impl Opened<'_> {
         );
         load_error(self.input.name(), &problem, None)
     }
+}
+
+fn unreadable(name: &str, error: io::Error) -> VramError {
+    let remedy = match error.kind() {
+        io::ErrorKind::OutOfMemory => "raise the memory limit of this process",
+        _ => "check the disk and the file system",
+    };
+    load_error(name, &format!("it cannot be read: {}; {remedy}", message(&error)), Some(error))
 }
 
 fn load_error(name: &str, problem: &str, source: Option<io::Error>) -> VramError {

@@ -61,22 +61,24 @@ proptest! {
     }
 
     #[test]
-    fn a_policy_names_exactly_what_is_laxer_than_production(rows in any::<[bool; 4]>(), audit in 0..3_usize, first in any::<bool>()) {
+    fn a_policy_names_exactly_what_is_laxer_than_production(rows in any::<[bool; 5]>(), audit in 0..3_usize, first in any::<bool>()) {
         let requirement = [AuditRequirement::BestEffort, AuditRequirement::Accepted, AuditRequirement::Durable][audit];
-        let [device, digest, secret, environment] = rows;
+        let [device, digest, secret, environment, after] = rows;
         let base = if first { Policy::production() } else { Policy::development() };
         let policy = base
             .require_real_device(device)
             .require_expected_digest(digest)
             .require_stored_secret(secret)
             .require_audit(requirement)
-            .require_clean_environment(environment);
+            .require_clean_environment(environment)
+            .require_verify_after(after);
         let words = [
             (device, "mock"),
             (digest, "measured"),
             (secret, "secret"),
             (requirement == AuditRequirement::Durable, "durably"),
             (environment, "preload"),
+            (after, "after the work"),
         ];
         let relaxed = policy.relaxed();
         let wanted: Vec<&str> = words.iter().filter(|(kept, _)| !kept).map(|(_, word)| *word).collect();

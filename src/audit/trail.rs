@@ -92,20 +92,26 @@ impl AuditTrail {
     /// Announces a permissive step, which may only be taken on `Ok`: `AUDIT_UNAVAILABLE` when the sinks did not take the event
     /// as the policy requires, or the manager stopped before they did.
     pub(crate) fn require(&self, kind: EventKind) -> Result<(), VramError> {
+        self.announce(kind).0
+    }
+
+    /// As [`require`](Self::require); says, too, whether the event is in the trail or on its way there, permitted or not.
+    pub(crate) fn announce(&self, kind: EventKind) -> (Result<(), VramError>, bool) {
         if self.requirement == AuditRequirement::BestEffort {
             self.emit(kind);
-            return Ok(());
+            return (Ok(()), true);
         }
         let event = kind.name();
         let problem = match (self.requirement, self.queue.ask(kind)) {
             (AuditRequirement::Accepted, Some(Ok(Some(_))))
-            | (AuditRequirement::Durable, Some(Ok(Some(Ack::Durable)))) => return Ok(()),
-            (_, Some(Err(source))) => return Err(VramError::AuditUnavailable { event, source }),
+            | (AuditRequirement::Durable, Some(Ok(Some(Ack::Durable)))) => return (Ok(()), true),
+            (_, Some(Err(source))) => return (Err(VramError::AuditUnavailable { event, source }), false),
             (_, Some(Ok(None))) => "there is no audit sink",
             (_, Some(Ok(Some(_)))) => "no audit sink took it durably",
             (_, None) => "the audit sinks had not taken it when the manager stopped, or they are too far behind",
         };
-        Err(VramError::AuditUnavailable { event, source: AuditError { problem: problem.to_owned(), source: None } })
+        let source = AuditError { problem: problem.to_owned(), source: None };
+        (Err(VramError::AuditUnavailable { event, source }), true)
     }
 
     /// Leaves the event of a call that came to nothing, or counts it where calls of its kind come faster than 32 at once and 10 a

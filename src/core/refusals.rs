@@ -1,8 +1,10 @@
 //! What must be in the trail before a step, and what the trail says of calls that came to nothing: a seal's name only where this manager made the seal, and each kind of
 //! event no faster than its limit.
 
+use std::time::Duration;
+
 use super::{Core, ManagerState};
-use crate::audit::{EventKind, Operation, VerificationFailure};
+use crate::audit::{EventKind, ExecuteOutcome, Operation, VerificationFailure};
 use crate::digest::Digest;
 use crate::error::{BadRange, StopReason, VramError};
 use crate::names::ShardId;
@@ -23,6 +25,20 @@ impl Core {
             state @ ManagerState::Stopped(_) => Err(VramError::ManagerStopped { state }),
             _ => taken,
         }
+    }
+
+    /// Announces that an execute begins; one that does not after all ends in the trail, too.
+    pub(crate) fn announce_execute(&self, shard: &ShardId) -> Result<(), VramError> {
+        let (taken, told) = self.trail.announce(EventKind::ExecuteStarted { shard: shard.clone() });
+        let begun = match self.state.get() {
+            state @ ManagerState::Stopped(_) => Err(VramError::ManagerStopped { state }),
+            _ => taken,
+        };
+        if told && begun.is_err() {
+            let (shard, outcome, duration) = (shard.clone(), ExecuteOutcome::Abandoned, Duration::ZERO);
+            self.trail.note(EventKind::ExecuteFinished { shard, outcome, duration }); // its shard is still pinned
+        }
+        begun
     }
 
     /// Puts a failed call into the trail, unless an event of another kind has said it: of a seal that was refused, of bytes that

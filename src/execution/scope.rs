@@ -97,7 +97,7 @@ impl Scope {
         }
         let mut scopes = Vec::with_capacity(records.len());
         for (record, verification) in records.into_iter().zip(verifications) {
-            core.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
+            core.announce_execute(&record.id)?;
             scopes.push(Self {
                 core: Arc::clone(core),
                 held: options.max_hold.and_then(|most| core.watch(&record.id, most)),
@@ -139,7 +139,7 @@ impl Scope {
     /// Begins the next execute over what the last check found good.
     fn open_next(&mut self) -> Result<(), VramError> {
         let Some(record) = &self.record else { return Ok(()) };
-        self.core.require(EventKind::ExecuteStarted { shard: record.id.clone() })?;
+        self.core.announce_execute(&record.id)?;
         self.held = self.max_hold.and_then(|most| self.core.watch(&record.id, most));
         (self.started, self.waited, self.open) = (Instant::now(), false, true);
         Ok(())

@@ -141,11 +141,13 @@ impl Failure {
 const fn mend(kind: io::ErrorKind) -> &'static str {
     use io::ErrorKind::{
         FileTooLarge, NotFound, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+        WouldBlock,
     };
     match kind {
         StorageFull | QuotaExceeded | FileTooLarge => "make room there, then run again",
         NotFound | PermissionDenied | ReadOnlyFilesystem => "see that it is there and may be written, then run again",
-        OutOfMemory => "raise the memory limit of this process, then run again",
+        // What a thread that cannot be started is told, too.
+        OutOfMemory | WouldBlock => "raise the memory limit of this process, or its number of threads, then run again",
         _ => "mend that, then run again",
     }
 }

@@ -110,7 +110,8 @@ mod tests {
                 let list = help.split_once("Exit codes:\n").unwrap().1;
                 let starts = |code: &str| list.lines().any(|line| line.starts_with(&format!("  {code} ")));
                 assert!(codes.iter().all(|(code, _)| starts(code)), "{columns}: {list}");
-                let meanings: Vec<_> = list.lines().map(|line| line.get(7..).unwrap()).collect();
+                let indent = 4 + codes.iter().map(|(code, _)| code.len()).max().unwrap();
+                let meanings: Vec<_> = list.lines().map(|line| line.get(indent..).unwrap()).collect();
                 assert!(
                     meanings.iter().all(|text| !text.starts_with(' ') && !text.ends_with(' ')),
                     "{columns}: {list}"
