@@ -47,7 +47,7 @@ Feature: Command line
     And the table gives "executes done" as "4 of 4"
     And the table gives "VRAM used before" as "0 bytes"
     And the table gives "VRAM used after release" as "0 bytes"
-    And standard output says "Every byte was verified before each of 4 executes."
+    And standard output says "Every byte was verified before and after each of 4 executes."
     And standard output says "The shard was wiped and released: 0 bytes in use, as before."
     And nothing is left
 

@@ -222,7 +222,7 @@ fn closing(report: &Report, device: &Device, complete: bool) -> String {
     let plural = if report.executed == 1 { "execute" } else { "executes" };
     // Writing to a string cannot fail.
     let _ = if complete {
-        write!(text, "Every byte was verified before each of {} {plural}.", report.executed)
+        write!(text, "Every byte was verified before and after each of {} {plural}.", report.executed)
     } else {
         write!(text, "Not everything was done: {} of {} executes count.", report.executed, report.executes)
     };
