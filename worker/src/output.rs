@@ -1,6 +1,6 @@
 //! Standard output, and what a terminal may be sent.
 //!
-//! Owns [`write`], the one way in which anything reaches standard output, and [`styled`], the one answer to whether a stream takes
+//! Owns [`write()`], the one way in which anything reaches standard output, and [`styled`], the one answer to whether a stream takes
 //! escape codes. Promises that an output which was closed, is full or has lost its reader is noticed.
 
 use std::env;
