@@ -40,8 +40,9 @@ pub(crate) enum Command {
     Run(RunOptions),
     /// Print the digest of files, as `fsverity digest` does
     ///
-    /// With `--layout tensors` it is the digest of the image under which `run` seals a safetensors file, of which --expect wants the
-    /// digest of the file all the same; of a model's index, the digests of the files that it names.
+    /// With `--layout tensors` it is the digest of the image under which `run` seals a safetensors file, and behind it that of its
+    /// layout (names, types, shapes, places); of a model's index, those of the files that it names. --expect wants the digest of the
+    /// file all the same.
     Digest(DigestOptions),
 }
 
@@ -113,9 +114,6 @@ pub(crate) struct DigestOptions {
     /// The bytes of the file as they are, or the tensors of a safetensors file
     #[arg(long, value_enum, default_value_t = Layout::File)]
     pub(crate) layout: Layout,
-    /// Print the digest of the layout too (what lies where in the image, of which name, type and shape), behind that of the image
-    #[arg(long)]
-    pub(crate) with_layout: bool,
 }
 
 /// How a file becomes an image.

@@ -50,13 +50,15 @@ fn each_file(path: &Path, options: &DigestOptions, params: &TreeParams) -> Resul
     one(path)
 }
 
-/// The digest of the image, and that of its layout where it is asked for.
+/// The digest of the image, and of an image of tensors that of its layout.
 fn of_file(path: &Path, options: &DigestOptions, params: &TreeParams) -> Result<String, Failure> {
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let source = open(path, options.layout)?;
     let found = digest_source(source, params, threads)?;
-    let layout = options.with_layout.then(|| format!(" layout:{}", hex::encode(found.layout.digest())));
-    Ok(format!("{}{}", found.digest, layout.unwrap_or_default()))
+    Ok(match options.layout {
+        Layout::File => found.digest.to_string(),
+        Layout::Tensors => format!("{} layout:{}", found.digest, hex::encode(found.layout.digest())),
+    })
 }
 
 /// Opens a file in a layout.

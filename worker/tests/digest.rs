@@ -78,7 +78,8 @@ fn tensors_are_digested_as_they_are_sealed() {
     assert_eq!(printed.code, Some(0), "{}", printed.stderr);
     let sealed = worker(["run", path, "--json"]).json();
     let digest = sealed["shard"]["digest"].as_str().unwrap();
-    assert_eq!(printed.text(), format!("{digest} {path}\n"));
+    let layout = sealed["shard"]["layout_digest"].as_str().unwrap();
+    assert_eq!(printed.text(), format!("{digest} layout:{layout} {path}\n"));
     // The image of the tensors: the second one starts at the next block.
     let data = &model()[model().len() - 32..];
     let image = [&data[..16], &[0; 4080], &data[16..]].concat();

@@ -224,7 +224,7 @@ fn the_layout_digest_is_told_by_both_commands() {
     let (honest, renamed) = (files.with("honest.safetensors", &honest), files.with("renamed.safetensors", &renamed));
     let layout = |path: &Path| {
         let path = path.to_str().unwrap();
-        let printed = worker(["digest", "--layout", "tensors", "--with-layout", path]);
+        let printed = worker(["digest", "--layout", "tensors", path]);
         let text = printed.text().strip_suffix(&format!(" {path}\n")).unwrap().to_owned();
         text.split_once(" layout:").unwrap().1.to_owned()
     };

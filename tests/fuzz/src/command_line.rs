@@ -62,9 +62,6 @@ fn spell(command: &Command) -> Vec<String> {
                 option("block-size", &digest.block_size);
                 digest.salt.as_ref().inspect(|salt| option("salt", salt));
                 operands.extend(digest.files.iter().map(|file| path(file)));
-                if digest.with_layout {
-                    words.push("--with-layout".to_owned());
-                }
                 words.insert(1, "digest".to_owned());
             }
         }
