@@ -80,7 +80,11 @@ fn foreign_library() -> Option<String> {
     libraries(&String::from_utf8_lossy(&maps)).into_iter().filter(|library| *library != program).find_map(|library| {
         // The loader's file may have been replaced since, as an update does; its place is what only root may write.
         let path = library.strip_suffix(" (deleted)").unwrap_or(library);
-        let problem = only_roots(Path::new(path)).err()?;
+        let problem = match only_roots(Path::new(path)) {
+            // The kernel told a real path: who made links of it since did so to look like another place.
+            Ok(real) if real != Path::new(path) => format!("its place is now a link to {}", named(&real)),
+            judged => judged.err()?,
+        };
         Some(format!(
             "the library {} is mapped into this process, but {problem}; install it where only root may write, or stop loading it \
              (LD_LIBRARY_PATH may have named it)",

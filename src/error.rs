@@ -134,8 +134,10 @@ pub enum VramError {
         /// Why.
         reason: RefusalReason,
     },
-    /// The resident bytes, or the record, are not what was sealed. Nothing was executed.
-    #[error("the sealed bytes of shard {shard} have changed{}; nothing was executed: release it and load the model again",
+    /// The resident bytes, or the record, are not what was sealed. Nothing was executed since that was found, and no result of work
+    /// since the last good check counts.
+    #[error("the sealed bytes of shard {shard} have changed{}; nothing is executed any more, and no result since the last good check \
+            counts: release it and load the model again, on a new manager if this one has stopped",
             place(first_bad.as_ref()))]
     IntegrityFailure {
         /// The shard.
@@ -181,8 +183,8 @@ pub enum VramError {
     Device(#[from] DriverError),
     /// A kernel did not prove that it ran over everything; its result was not used.
     #[error(
-        "the device did not prove that its {operation} ran; nothing was executed: the device or its driver is faulty, take it \
-         out of service"
+        "the device did not prove that its {operation} ran, and no result since the last good check counts: the device or its driver is faulty, \
+         take it out of service"
     )]
     DeviceUntrusted {
         /// The kernel.

@@ -88,7 +88,7 @@ impl VramManager {
         self.core.seal(&spec, source)
     }
 
-    /// Checks the seal and digests the shard in VRAM, as an execute would. Also answers after the manager stopped. Blocks;
+    /// Checks the seal and digests the shard in VRAM, as an execute would, whatever the seal's age. Also answers after the manager stopped. Blocks;
     /// O(bytes) on the device.
     ///
     /// # Errors
@@ -136,7 +136,8 @@ impl VramManager {
     /// Verifies the shard and opens the scope in which its bytes may be used. Blocks until the check is done.
     ///
     /// # Errors
-    /// As [`verify_sealed`](Self::verify_sealed), and `MANAGER_STOPPED`, `AUDIT_UNAVAILABLE`.
+    /// As [`verify_sealed`](Self::verify_sealed), also of a seal that is older than its [`max_age`](ShardSpec::max_age), and
+    /// `MANAGER_STOPPED`, `AUDIT_UNAVAILABLE`, `POLICY_VIOLATION` (less is asked for than the policy demands).
     pub fn begin(&self, shard: &SealedShard, options: ExecuteOptions) -> Result<Execution<'_>, VramError> {
         Execution::begin(&self.core, shard, &options)
     }

@@ -65,7 +65,13 @@ fn errors() -> Vec<Row> {
             Code::SealVerificationFailed,
             Category::Integrity,
             None,
-            &["model-a", "bytes 4096 to 4196", "layer.0", "nothing was executed"],
+            &[
+                "model-a",
+                "bytes 4096 to 4196",
+                "layer.0",
+                "nothing is executed any more",
+                "no result since the last good check counts",
+            ],
         ),
         (
             VramError::IntegrityFailure { shard: shard(), first_bad: Some(plain) },

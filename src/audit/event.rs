@@ -101,6 +101,8 @@ pub enum EventKind {
         /// The outward code of the refusal.
         #[serde(serialize_with = "text::code")]
         code: ErrorCode,
+        /// Calls before this one that came to nothing in the same way and had no event of their own.
+        suppressed: u64,
     },
     /// An image was sealed.
     #[non_exhaustive]
@@ -291,6 +293,8 @@ pub enum EventKind {
         rule: &'static str,
         /// What broke it.
         problem: String,
+        /// Violations before this one that had no event of their own.
+        suppressed: u64,
     },
     /// The manager takes no new work; what runs may finish.
     #[non_exhaustive]

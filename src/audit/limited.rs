@@ -26,7 +26,9 @@ impl EventKind {
             | Self::SealVerificationFailed { suppressed, .. }
             | Self::ExecuteRefused { suppressed, .. }
             | Self::VramSealFailed { suppressed, .. }
-            | Self::OperationFailed { suppressed, .. } => Some(suppressed),
+            | Self::OperationFailed { suppressed, .. }
+            | Self::PolicyViolation { suppressed, .. }
+            | Self::VramAllocationFailed { suppressed, .. } => Some(suppressed),
             _ => None,
         }
     }

@@ -131,14 +131,15 @@ impl State {
         self.events.len() < most
     }
 
-    fn push(&mut self, kind: EventKind, place: Place) -> Queued {
+    /// Queues an event if there is a place for it; what is left of `place` is foreign, and is dropped when nothing is locked.
+    fn push(&mut self, kind: EventKind, place: &mut Place) -> Queued {
         self.sequence = self.sequence.saturating_add(1);
         if !self.has_room(&kind) || self.over {
             self.lost = self.lost.saturating_add(1);
             return if self.lost == 1 { Queued::LostFirst } else { Queued::Lost };
         }
         let event = self.envelope.seal(self.sequence, kind);
-        self.events.push_back(Waiting { event, place });
+        self.events.push_back(Waiting { event, place: std::mem::replace(place, Place(None)) });
         self.queued = self.sequence;
         Queued::As(self.sequence)
     }
@@ -176,19 +177,19 @@ impl Queue {
 
     /// Queues an event.
     pub(super) fn push(&self, kind: EventKind) -> Queued {
-        let place = Place::here();
-        let queued = self.lock().push(kind, place);
+        let mut place = Place::here();
+        let queued = self.lock().push(kind, &mut place);
         self.come.notify_all();
         queued
     }
 
     /// Queues an event of a limited kind, or counts it.
     pub(super) fn push_limited(&self, kind: EventKind) -> Queued {
-        let place = Place::here();
+        let mut place = Place::here();
         let mut state = self.lock();
         let has_room = state.has_room(&kind) && !state.over;
         let queued = match state.limits.pass(kind, has_room) {
-            Some(kind) => state.push(kind, place),
+            Some(kind) => state.push(kind, &mut place),
             None => return Queued::Counted,
         };
         drop(state);
@@ -201,7 +202,7 @@ impl Queue {
         let mut state = self.lock();
         for kind in state.limits.held() {
             if state.has_room(&kind) {
-                state.push(kind, Place(None));
+                state.push(kind, &mut Place(None));
             } else {
                 // It stays counted.
                 let _counted = state.limits.pass(kind, false);
@@ -227,13 +228,16 @@ impl Queue {
         drop(self.wait(self.lock(), until, |state| state.seen >= state.queued));
     }
 
-    /// Queues an event and waits for what came of it: `None` when the caller was told to go on without an answer.
+    /// Queues an event and waits for what came of it: `None` when there is no answer, because the manager stopped.
     pub(super) fn ask(&self, kind: EventKind) -> Option<Taken> {
-        let place = Place::here();
+        let mut place = Place::here();
         let mut state = self.lock();
-        let Queued::As(number) = state.push(kind, place) else { return None };
-        state.answers.insert(number, None);
+        let Queued::As(number) = state.push(kind, &mut place) else { return None };
         self.come.notify_all();
+        if state.told_to_go_on > 0 {
+            return None; // nothing is permitted any more, whoever asks
+        }
+        state.answers.insert(number, None);
         let answered = |state: &State| state.answers.get(&number).is_none_or(Option::is_some);
         let mut state = self.wait(state, None, answered);
         state.answers.remove(&number).flatten()
@@ -285,7 +289,7 @@ impl Queue {
                     return None;
                 }
                 for kind in held {
-                    state.push(kind, Place(None));
+                    state.push(kind, &mut Place(None));
                 }
                 continue;
             }

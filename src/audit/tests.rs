@@ -59,7 +59,13 @@ fn samples() -> Vec<EventKind> {
             relaxed: vec!["audit".to_owned()],
         },
         EventKind::VramAllocated { shard: shard(), bytes },
-        EventKind::VramAllocationFailed { shard: shard(), bytes, available: 1, code: ErrorCode::VramOom },
+        EventKind::VramAllocationFailed {
+            shard: shard(),
+            bytes,
+            available: 1,
+            code: ErrorCode::VramOom,
+            suppressed: 0,
+        },
         EventKind::VramSealed {
             shard: shard(),
             digest,
@@ -94,7 +100,7 @@ fn samples() -> Vec<EventKind> {
         EventKind::ShardQuarantined { shard: shard(), bytes, cause: QuarantineCause::Residue },
         EventKind::VramWiped { shard: shard(), bytes, proven: true, duration },
         EventKind::VramDeallocated { shard: shard(), bytes },
-        EventKind::PolicyViolation { rule: "device", problem: "it is the mock".to_owned() },
+        EventKind::PolicyViolation { rule: "device", problem: "it is the mock".to_owned(), suppressed: 0 },
         EventKind::ManagerStopped { reason: StopReason::IntegrityFailure },
         EventKind::ManagerStopped { reason: StopReason::Shutdown },
         EventKind::ExecuteOverheld { shard: shard(), limit: duration, duration },
@@ -458,7 +464,7 @@ fn foreign_text_is_bounded_wherever_it_occurs() {
     // covers: AUD-6
     let long = || "é=\n".repeat(100_000);
     for kind in [
-        EventKind::PolicyViolation { rule: "device", problem: long() },
+        EventKind::PolicyViolation { rule: "device", problem: long(), suppressed: 0 },
         EventKind::ManagerStarted {
             device_name: long(),
             device_ordinal: 0,

@@ -293,7 +293,7 @@ impl VramManagerBuilder {
         // Loading and starting a driver loads more libraries.
         let admitted = self.policy.admit_device(info.kind).and_then(|()| self.policy.check_environment());
         if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
-            trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
+            trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone(), suppressed: 0 });
         }
         admitted?;
         let prepared = (|| {
@@ -313,7 +313,7 @@ impl VramManagerBuilder {
         let failed = |error: &VramError| {
             trail.emit(match error {
                 VramError::PolicyViolation { rule, problem } => {
-                    EventKind::PolicyViolation { rule, problem: problem.clone() }
+                    EventKind::PolicyViolation { rule, problem: problem.clone(), suppressed: 0 }
                 }
                 _ => EventKind::ManagerNotStarted { code: error.code() },
             });

@@ -260,7 +260,7 @@ impl Core {
             _ => self.ledger.available(),
         };
         let (shard, code) = (id.clone(), error.code());
-        self.trail.emit(EventKind::VramAllocationFailed { shard, bytes: needed, available, code });
+        self.trail.refused(EventKind::VramAllocationFailed { shard, bytes: needed, available, code, suppressed: 0 });
         self.report_violation(error);
     }
 
@@ -329,7 +329,8 @@ impl Core {
 
     /// Puts it into the trail that a model is not the expected one.
     pub(crate) fn not_expected(&self, spec: &ShardSpec, mismatch: Mismatch) -> VramError {
-        self.trail.emit(EventKind::SealVerificationFailed {
+        // Nothing of it was ever sealed: whoever gives the wrong model again and again must not fill the trail.
+        self.trail.refused(EventKind::SealVerificationFailed {
             shard: spec.id.clone(),
             reason: match mismatch.wanted.of {
                 DigestKind::FsVerity | DigestKind::Image => VerificationFailure::NotExpected,
@@ -347,7 +348,7 @@ impl Core {
     /// Puts a policy violation into the trail; other errors pass.
     pub(crate) fn report_violation(&self, error: &VramError) {
         if let VramError::PolicyViolation { rule, problem } = error {
-            self.trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
+            self.trail.refused(EventKind::PolicyViolation { rule, problem: problem.clone(), suppressed: 0 });
         }
     }
 }

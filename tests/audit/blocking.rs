@@ -177,6 +177,29 @@ fn who_waits_for_a_sink_lets_go_of_its_shard_when_the_manager_stops() {
 }
 
 #[test]
+fn a_renewal_ends_too_when_the_manager_stops_while_a_sink_blocks_its_last_step() {
+    // covers: AUD-5 SCR-3 VER-15
+    let Blocked { config, sink, manager, shards } = blocked(AuditRequirement::Durable);
+    let run = manager.begin(&shards[0], ExecuteOptions::default()).unwrap();
+    sink.at("execute_finished");
+    within(SOON, || {
+        thread::scope(|scope| {
+            // It stops while the end of the step is being told, before the beginning of the next is asked for.
+            let renewed = scope.spawn(move || run.renew().map(drop));
+            until("the sink blocks", || sink.met.load(Ordering::SeqCst) > 0);
+            manager.shutdown(Duration::from_millis(50)).unwrap();
+            let error = renewed.join().unwrap().unwrap_err();
+            assert!(matches!(error, VramError::ManagerStopped { .. }), "{error}");
+        });
+        manager.shutdown(Duration::ZERO).unwrap();
+        assert_eq!(config.stats().live_bytes, 0);
+    });
+    sink.let_go();
+    drop(manager);
+    assert_clean(&config.stats());
+}
+
+#[test]
 fn what_may_not_be_done_without_its_event_is_not_done_while_a_sink_blocks() {
     // covers: AUD-5
     let Blocked { sink, manager, shards, .. } = blocked(AuditRequirement::Accepted);

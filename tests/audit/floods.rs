@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vram_residency::{
-    AuditEvent, EventKind, ExecuteOptions, MemorySink, SealedSet, SealedShard, Severity, ShardSource,
-    VerificationFailure, VramError,
+    AuditEvent, EventKind, ExecuteOptions, Expectation, MemorySink, Policy, Purpose, SealedSet, SealedShard, Severity,
+    ShardSource, VerificationFailure, VramError,
 };
 
 use crate::support::{self, Rig, assert_contiguous, noise, small, spec};
@@ -22,7 +22,9 @@ fn tally(events: &[AuditEvent]) -> HashMap<&'static str, (u64, u64)> {
         | EventKind::SealVerificationFailed { suppressed, .. }
         | EventKind::ExecuteRefused { suppressed, .. }
         | EventKind::VramSealFailed { suppressed, .. }
-        | EventKind::OperationFailed { suppressed, .. } = &event.kind
+        | EventKind::OperationFailed { suppressed, .. }
+        | EventKind::PolicyViolation { suppressed, .. }
+        | EventKind::VramAllocationFailed { suppressed, .. } = &event.kind
         {
             let (said, calls) = tally.entry(event.kind.name()).or_default();
             (*said, *calls) = (*said + 1, *calls + 1 + suppressed);
@@ -97,6 +99,37 @@ fn authentic_seals_on_a_stopped_manager_are_limited_too() {
     }
     let (_, events) = rig.close();
     assert_rare(&events, &[("execute_refused", MANY), ("vram_seal_failed", MANY), ("operation_failed", MANY)]);
+}
+
+#[test]
+fn what_is_not_expected_not_allowed_or_too_large_is_limited_too() {
+    // covers: AUD-1 DIG-6
+    let policy = Policy::development().require_verify_after(true);
+    let rig = Rig::with(small(), |builder| builder.policy(policy));
+    let shard = rig.seal("one", &noise(100, 1));
+    let wrong = Expectation::Sha256([7; 32]);
+    for _ in 0..MANY {
+        let sealed = rig.manager.seal_model(spec("wrong").expect(wrong.clone()), ShardSource::bytes(&[1; 10]));
+        assert!(matches!(sealed, Err(VramError::DigestMismatch { .. })));
+        let less = rig.manager.begin(&shard, ExecuteOptions::default().verify_after(false));
+        assert!(matches!(less, Err(VramError::PolicyViolation { .. })));
+        assert!(matches!(rig.manager.allocate_scratch(Purpose::KvCache, 1 << 40), Err(VramError::OutOfMemory { .. })));
+    }
+    rig.flip(&shard, 5);
+    assert!(rig.manager.execute(&shard, |_| ()).is_err());
+    let (_, events) = rig.close();
+    let found = |event: &&AuditEvent| {
+        let name = event.kind.name();
+        event.kind.shard() == Some(shard.id()) && ["seal_verification_failed", "shard_quarantined"].contains(&name)
+    };
+    assert_eq!(events.iter().filter(found).count(), 2, "what is found first is always said");
+    let others: Vec<_> = events.iter().filter(|event| !found(event)).cloned().collect();
+    let tally = tally(&others);
+    for name in ["seal_verification_failed", "policy_violation", "vram_allocation_failed"] {
+        assert!(tally[name].0 < 300 && tally[name].1 == MANY, "{name}: {:?}", tally[name]);
+    }
+    let critical = others.iter().filter(|event| event.severity == Severity::Critical).count();
+    assert!(critical < 600, "{critical}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use vram_residency::{DigestKind, Expectation, LayoutKind, ShardId, TreeParams, V
 use crate::cli::RunOptions;
 use crate::digest;
 use crate::exit::Failure;
+use crate::signals::Signals;
 
 mod list;
 
@@ -30,7 +31,7 @@ pub(crate) enum Expectations {
 
 impl Expectations {
     /// Judges the options.
-    pub(crate) fn given(options: &RunOptions) -> Result<Self, Failure> {
+    pub(crate) fn given(options: &RunOptions, signals: &Signals) -> Result<Self, Failure> {
         let params = TreeParams::new(options.expect_block_size.unwrap_or(TreeParams::default().block_size()), &[])?;
         if let Some(digest) = &options.expect {
             return Ok(Self::One(Expectation::FsVerityWith { digest: digest.parse()?, params }));
@@ -38,8 +39,9 @@ impl Expectations {
         if let Some(digest) = &options.expect_sha256 {
             return Ok(Self::One(Expectation::Sha256(sha256(digest)?)));
         }
-        match &options.expect_file {
-            Some(path) => Ok(Self::Listed(List::read(path, &params)?)),
+        match options.expect_file.clone() {
+            // It may be a pipe in which nothing comes.
+            Some(path) => Ok(Self::Listed(signals.during(move || List::read(&path, &params))??)),
             None => Ok(Self::None),
         }
     }

@@ -29,6 +29,13 @@ const MAX_INDEX_BYTES: u64 = 100_000_000;
 const SHOWN_CHARS: usize = 160;
 const SHOWN_FILES: usize = 5;
 
+/// How many files that are left out are looked for, and how long the numbers in their names may be.
+const MOST_LEFT_OUT: usize = 1000;
+const MOST_DIGITS: usize = 20;
+
+/// What an index may take in memory for each of its bytes once it is understood, at most.
+const MEMORY_PER_BYTE: usize = 32;
+
 /// Whether a path is that of an index, by its name: `*.index.json`, `*.index.VARIANT.json`, or `index.json`.
 pub(crate) fn is_index(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -128,7 +135,8 @@ impl Files {
                 Some(expected) => spec.expect(expected.clone()),
                 None => spec,
             };
-            let shard = manager.seal_model(spec, digest::open(&file.path, layout)?)?;
+            let sealed = manager.seal_model(spec, digest::open(&file.path, layout)?);
+            let shard = sealed.map_err(|error| unexpected(error, &format!("it is the file {}", quoted(&file.name))))?;
             if shard.layout_digest() == file.layout.digest() { Ok(shard) } else { Err(set::changed(&shard)) }
         })
     }
@@ -149,11 +157,19 @@ fn read(
         return Err(bad(index, &format!("it is {bytes} bytes long, too long for an index of model files")));
     }
     let mut json = Vec::new();
-    usize::try_from(bytes).ok().and_then(|bytes| json.try_reserve_exact(bytes).ok()).ok_or_else(|| {
-        bad(index, &format!("it takes {bytes} bytes of memory, more than there are; give this process more memory"))
-    })?;
+    // What it is understood into is reserved, too, and given back: the maps themselves could only end the process.
+    let mut understood = Vec::<u8>::new();
+    usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| json.try_reserve_exact(*bytes).is_ok())
+        .and_then(|bytes| bytes.checked_mul(MEMORY_PER_BYTE))
+        .and_then(|bytes| understood.try_reserve_exact(bytes).ok())
+        .ok_or_else(|| {
+            bad(index, &format!("its {bytes} bytes take more memory than there is; give this process more memory"))
+        })?;
+    drop(understood);
     file.read_to_end(&mut json).map_err(own_words)?;
-    file.finish()?;
+    file.finish().map_err(|error| unexpected(error, "it is the index itself"))?;
     let WeightMap { files, twice } =
         serde_json::from_slice::<Index>(&json).map(|index| index.weight_map).map_err(|error| {
             let error = shown(&error.to_string());
@@ -240,11 +256,15 @@ fn left_out<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     for ((prefix, count, behind), numbers) in counted {
         let Ok(files) = count.parse::<u32>() else { continue };
         let width = numbers.first().map_or(0, |number| number.len());
+        if width > MOST_DIGITS || missing.len() >= MOST_LEFT_OUT {
+            continue;
+        }
         // Some count from 0.
         let first = u32::from(!numbers.iter().any(|number| number.parse() == Ok(0)));
         let all = (first..files.saturating_add(first)).map(|number| format!("{number:0width$}"));
         // An index that is far from complete is told by its first gaps.
-        let gaps = all.filter(|number| !numbers.contains(number.as_str())).take(1000);
+        let more = MOST_LEFT_OUT.saturating_sub(missing.len());
+        let gaps = all.filter(|number| !numbers.contains(number.as_str())).take(more);
         missing.extend(gaps.map(|number| format!("{prefix}-{number}-of-{count}.{behind}")));
     }
     missing
@@ -304,6 +324,14 @@ fn own_words(error: io::Error) -> Failure {
     }
 }
 
+/// Says of a digest that is not the expected one whose it is.
+fn unexpected(error: VramError, whose: &str) -> Failure {
+    match error {
+        VramError::DigestMismatch { .. } => Failure::Unexpected { error, hint: whose.to_owned() },
+        error => error.into(),
+    }
+}
+
 /// Foreign text: escaped; of a long one the end, which says more of a path.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", shown(text))
@@ -339,6 +367,8 @@ mod tests {
             assert!(missing(complete).is_empty(), "{complete:?}");
         }
         assert_eq!(missing(&["m-1-of-4294967295.s"]).len(), 1000);
+        assert_eq!(missing(&["a-1-of-4294967295.s", "b-1-of-4294967295.s"]).len(), 1000, "in all");
+        assert!(missing(&[&format!("m-{}1-of-3.s", "0".repeat(70_000))]).is_empty());
     }
 
     #[test]

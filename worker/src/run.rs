@@ -57,7 +57,7 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
     if let Some(part_bytes) = options.part_bytes {
         split::judge(part_bytes, &params)?;
     }
-    let expectations = Expectations::given(options)?;
+    let expectations = Expectations::given(options, signals)?;
     let wanted = Wanted { options, params: &params, expectations: &expectations, signals };
     let model = match &options.model {
         Some(path) => Model::from_file(path, &wanted),

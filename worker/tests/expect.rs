@@ -182,6 +182,8 @@ fn a_list_that_cannot_be_is_refused_before_anything_is_read() {
         (format!("{plain}  m.safetensors\nsha512:{plain} m\n"), "at line 2"),
         (format!("sha256:{plain}0 m.safetensors\n"), "no list of digests at line 1"),
         (format!("{plain}  x/m.safetensors\n{other}  y/m.safetensors\n"), "several digests"),
+        (format!("SHA256 (m.safetensors) = {plain}0\n"), "no list of digests at line 1"),
+        (format!("{plain}  m.safetensors\n{} m.safetensors\n", digest(&path, &[])), "of one kind"),
     ] {
         let given = files.with("list", list.as_bytes());
         refused(&path, &["--expect-file", given.to_str().unwrap()], 2, &["list of digests", part]);
@@ -192,8 +194,30 @@ fn a_list_that_cannot_be_is_refused_before_anything_is_read() {
         format!("{plain}  m.safetensors\n{plain} *./m.safetensors\n{other}  y/m.safetensors\n").as_bytes(),
     );
     runs(&path, &["--expect-file", files.path("list").to_str().unwrap()]);
+    files.with("list", format!("SHA256 (./m.safetensors) = {plain}\n").as_bytes());
+    runs(&path, &["--expect-file", files.path("list").to_str().unwrap()]);
     let absent = files.path("absent");
     refused(&path, &["--expect-file", absent.to_str().unwrap()], 2, &["cannot be read", "check the path"]);
+}
+
+#[test]
+fn a_link_to_another_listed_file_has_the_digest_of_its_own_name() {
+    // covers: DIG-6
+    let files = Files::new();
+    let [honest, renamed] = twins();
+    let (honest, renamed) = (files.with("h.safetensors", &honest), files.with("r.safetensors", &renamed));
+    let list = format!("{}  h.safetensors\n{}  r.safetensors\n", sha256(&honest), sha256(&renamed));
+    let list = files.with("list", list.as_bytes());
+    let given = ["--expect-file", list.to_str().unwrap()];
+    let elsewhere = files.path("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    let link = elsewhere.join("h.safetensors");
+    std::os::unix::fs::symlink(&renamed, &link).unwrap();
+    refused(&link, &given, 3, &["not the expected model"]);
+    // The honest twin.
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&honest, &link).unwrap();
+    runs(&link, &given);
 }
 
 #[test]

@@ -297,26 +297,32 @@ fn a_header_that_memory_does_not_suffice_for_is_an_error() {
 }
 
 #[test]
-fn a_signal_is_answered_while_a_large_header_is_read() {
+fn a_signal_is_answered_while_a_large_header_or_an_empty_pipe_is_read() {
     // covers: SCR-1
     let files = Files::new();
     let path = files.with("large.safetensors", &large_header(60_000_000));
-    let child = command(["run", "--device", "mock", "--json", path.to_str().unwrap()]).spawn().unwrap();
-    // Until it listens.
-    let caught = |pid| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
-        u64::from_str_radix(&mask, 16).unwrap() & (1 << (15 - 1)) != 0
-    };
-    while !caught(child.id()) {
-        std::thread::sleep(Duration::from_millis(1));
+    let small = files.with("tiny.safetensors", &model());
+    let pipe = files.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (path, small, pipe) = (path.to_str().unwrap(), small.to_str().unwrap(), pipe.to_str().unwrap());
+    for model in [&[path][..], &[small, "--expect-file", pipe]] {
+        let child = command([&["run", "--device", "mock", "--json"], model].concat()).spawn().unwrap();
+        // Until it listens.
+        let caught = |pid| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+            u64::from_str_radix(&mask, 16).unwrap() & (1 << (15 - 1)) != 0
+        };
+        while !caught(child.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        let began = Instant::now();
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let ended = end(child);
+        let took = began.elapsed();
+        assert_eq!(ended.code, Some(143), "{}", ended.stderr);
+        assert!(took < Duration::from_secs(1), "{took:?}");
+        assert_eq!(ended.json()["error"]["code"], "INTERRUPTED");
     }
-    std::thread::sleep(Duration::from_millis(50));
-    let began = Instant::now();
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-    let ended = end(child);
-    let took = began.elapsed();
-    assert_eq!(ended.code, Some(143), "{}", ended.stderr);
-    assert!(took < Duration::from_secs(1), "{took:?}");
-    assert_eq!(ended.json()["error"]["code"], "INTERRUPTED");
 }

@@ -27,7 +27,7 @@ impl VramManagerBuilder {
         let VramError::PolicyViolation { rule, problem } = error else { return };
         let Ok(identity) = self.identity(self.device.kind(), DeviceUuid::from_bytes([0; 16]), 0) else { return };
         if let Ok(trail) = self.trail(&identity, &Clock::system(), &Telemetry::new(&identity)) {
-            trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone() });
+            trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone(), suppressed: 0 });
         }
     }
 

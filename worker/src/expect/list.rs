@@ -1,7 +1,7 @@
 //! Lists of digests, as `sha256sum` and `fsverity digest` print them.
 //!
-//! Owns [`List`]. An entry speaks of the file that its path, from the list's own folder, leads to; where none does, of a file of
-//! its name. Refuses a line that is of neither tool, and two digests of one file.
+//! Owns [`List`]. An entry speaks of the file at its path from the list's own folder; where no entry is of that place, of a file of its
+//! name. Names are not followed where they are links: a link to another listed file has its own name, and is judged by that. Refuses a line that is of neither tool, and two digests of one file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -52,7 +52,9 @@ impl List {
             if entries.get(&name).is_some_and(|other| *other != expectation) {
                 return Err(refuse(
                     path,
-                    &format!("has another digest of {name:?} at line {number}; keep the right one"),
+                    &format!(
+                        "has two digests of {name:?}, the second at line {number}; keep the right one, of one kind"
+                    ),
                 ));
             }
             entries.insert(name, expectation);
@@ -66,7 +68,11 @@ impl List {
     /// The entries that speak of a file.
     fn matching(&self, file: &Path) -> Vec<(&PathBuf, &Expectation)> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        let real = |path: &Path| path.canonicalize().ok();
+        // The folder as it is, however it is reached, and the name in it.
+        let real = |path: &Path| {
+            let folder = Some(path.parent()?).filter(|folder| !folder.as_os_str().is_empty());
+            Some(folder.unwrap_or(Path::new(".")).canonicalize().ok()?.join(path.file_name()?))
+        };
         let at = real(file);
         let leads_there = |name: &Path| at.is_some() && real(&folder.join(name)) == at;
         let there: Vec<_> = self.entries.iter().filter(|(name, _)| leads_there(name)).collect();
@@ -80,7 +86,12 @@ impl List {
     pub(super) fn of_file(&self, file: &Path) -> Result<Expectation, Failure> {
         let matching = self.matching(file);
         let Some((_, expectation)) = matching.first() else {
-            return Err(refuse(&self.path, &format!("does not name {file:?}; give the list of this model's files")));
+            return Err(refuse(
+                &self.path,
+                &format!(
+                    "does not name {file:?}; give the list of this model's files, its index among them if it has one"
+                ),
+            ));
         };
         if matching.iter().any(|(_, other)| other != expectation) {
             let problem =
@@ -99,8 +110,9 @@ impl List {
         }
         match self.entries.keys().find(|name| !named.contains(name)) {
             Some(surplus) => {
-                let problem =
-                    format!("names {surplus:?}, which is no file of the model; leave it out, or complete the model");
+                let problem = format!(
+                    "names {surplus:?}, which is no file of the model; list the index and the files that it names, and no others"
+                );
                 Err(refuse(&self.path, &problem))
             }
             None => Ok(()),
@@ -116,6 +128,14 @@ fn entry(line: &[u8], params: &TreeParams) -> Option<(PathBuf, Expectation)> {
         let digest = std::str::from_utf8(digest).ok()?.parse().ok()?;
         let expectation = Expectation::FsVerityWith { digest, params: params.clone() };
         return Some((plain(name.strip_prefix(b" ")?.to_vec())?, expectation));
+    }
+    // `sha256sum --tag`
+    if let Some(tagged) = line.strip_prefix(b"SHA256 (") {
+        let at = tagged.windows(4).rposition(|window| window == b") = ")?;
+        let (name, digits) = (tagged.get(..at)?, tagged.get(at.saturating_add(4)..)?);
+        let mut digest = [0; 32];
+        hex::decode_to_slice(digits, &mut digest).ok()?;
+        return Some((plain(name.to_vec())?, Expectation::Sha256(digest)));
     }
     let (line, escaped) = line.strip_prefix(b"\\").map_or((line, false), |line| (line, true));
     let (digits, name) = line.split_at_checked(64)?;
