@@ -125,6 +125,7 @@ fn output_is_all(world: &mut World, step: &Step) {
 
 #[then(expr = "standard output says {string}")]
 fn output_says(world: &mut World, said: String) {
+    let said = world.shell.expand(&said);
     assert!(world.shell.ended().stdout.contains(&said), "{said:?} in {}", world.shell.ended().stdout);
 }
 
