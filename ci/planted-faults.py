@@ -91,7 +91,7 @@ ROWS = [
         lying_device="every_bit_of_a_result_that_arrives_changed_is_refused"),
     row("known-answers-not-asked", "src/device.rs", "device.answer_known_questions()?;",
         "let _ = Self::answer_known_questions;", lying_device="a_device_that_answers_known_questions_wrongly_gets_no_manager"),
-    row("salt-ignored", "src/digest/tree.rs", "if !params.salt().is_empty() {", "if params.salt().len() > TreeParams::MAX_SALT {",
+    row("salt-ignored", "src/digest/blocks.rs", "if !params.salt().is_empty() {", "if params.salt().len() > TreeParams::MAX_SALT {",
         lib="edges_of_every_block_size_equal_the_reference"),
     # Executions.
     row("refusal-executes", "src/execution/scope.rs", "core.permit()?;\n        let verify_after", "let verify_after",

@@ -5,19 +5,14 @@
 
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
-use std::thread;
 
+use super::pool::{PARALLEL_BYTES, beside, default_threads};
 use super::tree::{TreeDigest, TreeHasher};
 use super::{Digest, TreeParams};
 use crate::erase::{ErasedBuffer, NoHostMemory};
 
 /// Bytes of each of the two buffers.
 const BUFFER_BYTES: usize = 8 << 20;
-
-/// The threads that hashing uses unless told otherwise: the cores that this process may use.
-fn default_threads() -> NonZeroUsize {
-    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-}
 
 /// The digest of bytes in memory: what `fsverity digest` prints for a file of these bytes. O(bytes), on all cores where
 /// the bytes are many.
@@ -85,7 +80,7 @@ pub(crate) fn hash_stream<E: From<NoHostMemory>>(
     let mut filled = fill(&mut front)?;
     while filled > 0 {
         let full = front.get(..filled).unwrap_or(&front);
-        if threads.get() == 1 {
+        if threads.get() == 1 || filled < PARALLEL_BYTES {
             hasher.update(full);
             filled = fill(&mut front)?;
             continue;
@@ -93,14 +88,7 @@ pub(crate) fn hash_stream<E: From<NoHostMemory>>(
         if back.is_empty() {
             back = ErasedBuffer::new(bytes)?;
         }
-        let (started, next) = thread::scope(|scope| {
-            let started = thread::Builder::new().spawn_scoped(scope, || hasher.update(full)).is_ok();
-            (started, fill(&mut back))
-        });
-        if !started {
-            hasher.update(full);
-        }
-        filled = next?;
+        filled = beside(threads, || hasher.update(full), || fill(&mut back))?;
         std::mem::swap(&mut front, &mut back);
     }
     Ok(hasher.finish())

@@ -53,7 +53,7 @@ fn tree(params: &TreeParams, threads: NonZeroUsize, chunks: &[&[u8]]) -> TreeDig
 }
 
 /// Bytes without a pattern, from a seed.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {

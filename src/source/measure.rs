@@ -5,17 +5,14 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::thread;
 
 use sha2::{Digest as _, Sha256};
 
 use super::Opened;
 use crate::digest::layout::LayoutKind;
+use crate::digest::pool::{PARALLEL_BYTES, beside};
 use crate::digest::{Digest, TreeHasher, TreeParams};
 use crate::expectation::{DigestKind, Expectation, Mismatch, Wanted, judge_layout};
-
-/// Fewer bytes than this are hashed on the calling thread.
-const PARALLEL_BYTES: usize = 1 << 20;
 
 /// The hashes of one pass, and what they are to be.
 pub(crate) struct Measure {
@@ -102,24 +99,12 @@ impl Measure {
     /// Takes the next bytes of the image; those at `places` are the next of the source.
     pub(crate) fn update(&mut self, bytes: &[u8], places: &[Range<usize>]) {
         let Self { file, image, threads, .. } = self;
-        let Some((file, _)) = file else {
-            if let Some(image) = image {
-                image.update(bytes);
-            }
-            return;
-        };
-        let mut apart = false;
-        if let Some(image) = image {
-            thread::scope(|scope| {
-                if threads.get() > 1 && bytes.len() >= PARALLEL_BYTES {
-                    let work = || file.update_all(bytes, places);
-                    apart = thread::Builder::new().spawn_scoped(scope, work).is_ok();
-                }
-                image.update(bytes);
-            });
-        }
-        if !apart {
-            file.update_all(bytes, places);
+        let threads = if bytes.len() < PARALLEL_BYTES { NonZeroUsize::MIN } else { *threads };
+        match (file, image) {
+            (Some((file, _)), Some(image)) => beside(threads, || file.update_all(bytes, places), || image.update(bytes)),
+            (Some((file, _)), None) => file.update_all(bytes, places),
+            (None, Some(image)) => image.update(bytes),
+            (None, None) => {}
         }
     }
 
