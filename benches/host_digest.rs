@@ -42,7 +42,8 @@ fn consume(value: impl Sized) {
 
 /// The tree by `sha2` alone. The descriptor is left out, which is to the library's disadvantage.
 fn plain_tree(block: usize, image: &[u8]) -> Vec<[u8; 32]> {
-    let hash = |data: &[u8]| Sha256::new().chain_update(data).chain_update(vec![0; block - data.len()]).finalize().into();
+    let hash =
+        |data: &[u8]| Sha256::new().chain_update(data).chain_update(vec![0; block - data.len()]).finalize().into();
     let mut level: Vec<[u8; 32]> = image.chunks(block).map(hash).collect();
     while level.len() > 1 {
         level = level.as_flattened().chunks(block).map(hash).collect();

@@ -25,9 +25,8 @@ const SHARE_BYTES: usize = 256 << 10;
 const SHARE_BLOCKS: usize = 16;
 
 /// The state that SHA-256 begins with: FIPS 180-4, 5.3.3.
-const START: [u32; 8] = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-];
+const START: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// Bytes of a chunk of SHA-256.
 const CHUNK_BYTES: usize = 64;

@@ -7,7 +7,10 @@
 //!
 //! Sources: FIPS 180-4; Intel's "Processing Multiple Buffers in Parallel" and "Intel SHA Extensions".
 
-#![allow(unsafe_code, reason = "instructions that not every processor has are unsafe to call, and vectors to load and to store")]
+#![allow(
+    unsafe_code,
+    reason = "instructions that not every processor has are unsafe to call, and vectors to load and to store"
+)]
 
 #[cfg(target_arch = "x86_64")]
 use std::{array, slice::ChunksExact};
@@ -51,11 +54,7 @@ impl Lanes {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn all() -> Self {
         use std::arch::is_x86_feature_detected as has;
-        Self {
-            avx512: has!("avx512f") && has!("avx512bw"),
-            sha: has!("sha") && has!("avx"),
-            avx2: has!("avx2"),
-        }
+        Self { avx512: has!("avx512f") && has!("avx512bw"), sha: has!("sha") && has!("avx"), avx2: has!("avx2") }
     }
 
     #[cfg(not(target_arch = "x86_64"))]

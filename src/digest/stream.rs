@@ -11,8 +11,8 @@ use super::tree::{TreeDigest, TreeHasher};
 use super::{Digest, TreeParams};
 use crate::erase::{ErasedBuffer, NoHostMemory};
 
-/// Bytes of each of the two buffers.
-const BUFFER_BYTES: usize = 8 << 20;
+/// Bytes of each of the two buffers: few enough that what was read is still in the cache when it is hashed.
+const BUFFER_BYTES: usize = 2 << 20;
 
 /// The digest of bytes in memory: what `fsverity digest` prints for a file of these bytes. O(bytes), on all cores where
 /// the bytes are many.
@@ -30,7 +30,7 @@ pub fn digest_bytes(params: &TreeParams, bytes: &[u8]) -> Digest {
 }
 
 /// The digest of everything that a reader yields, and how many bytes these were. O(bytes), hashed on up to `threads` threads
-/// while the next bytes are read; two buffers of 8 MiB are held and wiped afterwards.
+/// while the next bytes are read; two buffers of 2 MiB are held and wiped afterwards.
 ///
 /// # Errors
 /// The first error of the reader, other than `Interrupted`; `OutOfMemory` when the host has no memory for the buffers.

@@ -106,7 +106,7 @@ pub struct SourceDigest {
 }
 
 /// Reads a source once and digests its image on up to `threads` threads: the digest that a shard sealed from the same bytes
-/// will have. Empty sources are allowed, as they are by `fsverity digest`. O(bytes); two buffers of at most 8 MiB are held,
+/// will have. Empty sources are allowed, as they are by `fsverity digest`. O(bytes); two buffers of at most 2 MiB are held,
 /// and wiped afterwards.
 ///
 /// # Errors

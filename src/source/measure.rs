@@ -101,7 +101,9 @@ impl Measure {
         let Self { file, image, threads, .. } = self;
         let threads = if bytes.len() < PARALLEL_BYTES { NonZeroUsize::MIN } else { *threads };
         match (file, image) {
-            (Some((file, _)), Some(image)) => beside(threads, || file.update_all(bytes, places), || image.update(bytes)),
+            (Some((file, _)), Some(image)) => {
+                beside(threads, || file.update_all(bytes, places), || image.update(bytes))
+            }
             (Some((file, _)), None) => file.update_all(bytes, places),
             (None, Some(image)) => image.update(bytes),
             (None, None) => {}
