@@ -3,7 +3,7 @@
 //! Owns all hashing of blocks. Promises the hashes that `sha2` computes, whichever instructions the processor has: AVX-512 hashes
 //! sixteen blocks at a time, AVX2 eight, the SHA extensions four or two, each with its chain of rounds interleaved with the others';
 //! what is left over, and every block on other processors, is hashed by `sha2`. Refuses instructions that were not detected: a
-//! [`Lanes`] that has them is made in [`Lanes::detected`] alone.
+//! [`Lanes`] that has them is made from [`Lanes::all`] alone.
 //!
 //! Sources: FIPS 180-4; Intel's "Processing Multiple Buffers in Parallel" and "Intel SHA Extensions".
 
@@ -72,24 +72,23 @@ impl Lanes {
         Self { avx512: all.avx512 && !(all.sha && has_halved_vectors()), ..all }
     }
 
-    /// One kind of instructions by its name, if this processor has it.
+    /// Each kind of instructions by itself, as far as this processor has it.
     #[cfg(test)]
-    pub(super) fn only(name: &str) -> Option<Self> {
-        let Self { avx512, sha, avx2 } = Self::all();
-        let (only, there) = match name {
-            "portable" => (Self::default(), true),
-            "avx2" => (Self { avx2, ..Self::default() }, avx2),
-            "sha" => (Self { sha, ..Self::default() }, sha),
-            "avx512" => (Self { avx512, ..Self::default() }, avx512),
-            _ => return None,
-        };
-        there.then_some(only)
+    pub(super) fn each() -> [(&'static str, Option<Self>); 4] {
+        let (none, Self { avx512, sha, avx2 }) = (Self::default(), Self::all());
+        [
+            ("sha2 alone", Some(none)),
+            ("AVX2", avx2.then_some(Self { avx2, ..none })),
+            ("SHA extensions", sha.then_some(Self { sha, ..none })),
+            ("AVX-512", avx512.then_some(Self { avx512, ..none })),
+        ]
     }
 
     /// Hashes the blocks into as many hashes.
     pub(super) fn hash(self, shape: &Shape, data: &[Chunk], out: &mut [Hash]) {
         let mut blocks = data.chunks_exact(shape.chunks);
-        let mut out = out.get_mut(..blocks.len()).unwrap_or_default();
+        let count = blocks.len().min(out.len());
+        let mut out = out.get_mut(..count).unwrap_or_default();
         #[cfg(target_arch = "x86_64")]
         {
             if self.avx512 {
