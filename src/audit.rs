@@ -7,20 +7,20 @@
 
 mod courier;
 mod event;
+mod fields;
 mod limited;
 mod memory;
 mod queue;
 mod text;
 mod tracing;
 mod trail;
-mod words;
 
 pub use self::event::{AuditEvent, EventKind};
+pub use self::fields::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure};
 pub use self::memory::MemorySink;
 pub use self::tracing::TracingSink;
 pub use self::trail::AuditRequirement;
 pub(crate) use self::trail::{AuditTrail, PATIENCE, PATIENCE_AT_THE_END};
-pub use self::words::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure};
 
 /// A sink did not take an event.
 #[derive(Debug, thiserror::Error)]

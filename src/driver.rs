@@ -8,14 +8,13 @@
 pub(crate) mod cuda;
 #[cfg(feature = "mock")]
 pub(crate) mod mock;
-mod uuid;
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use crate::ffi::host::HostBuffer;
-pub use uuid::DeviceUuid;
+use crate::types::DeviceUuid;
 
 /// What sort of device a manager runs on. It is signed into every seal and named in every event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -126,7 +125,7 @@ pub(crate) enum MemoryKind {
     Managed,
 }
 
-/// A driver's answers about one allocation. Judged in `device/region.rs`, not here.
+/// A driver's answers about one allocation. Judged in `memory/region.rs`, not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Residency {
     /// Where the memory lies.

@@ -9,12 +9,12 @@ use crate::audit::AuditError;
 use crate::digest::Digest;
 use crate::driver::{DriverError, DriverErrorKind};
 use crate::erase::NoHostMemory;
-use crate::expectation::DigestKind;
-use crate::names::ShardId;
+use crate::id::ShardId;
+use crate::spec::DigestKind;
 
-mod words;
+mod codes;
 
-pub use words::{ErrorCategory, ErrorCode, RefusalReason, StopReason};
+pub use codes::{ErrorCategory, ErrorCode, RefusalReason, StopReason};
 
 /// The first stretch of an image whose hash is not the sealed one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl std::fmt::Display for BadRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "bytes {} to {}", self.offset, self.offset.saturating_add(self.bytes))?;
         match &self.tensor {
-            Some(tensor) => write!(f, " (tensor {})", crate::names::quote(tensor)),
+            Some(tensor) => write!(f, " (tensor {})", crate::id::quote(tensor)),
             None => Ok(()),
         }
     }
@@ -213,7 +213,7 @@ pub enum VramError {
     /// The audit trail did not accept an event that the policy requires.
     #[error(
         "the audit trail did not accept the event {event}; nothing was done: {}; mend the sink, then try again",
-        crate::names::shown(&source.problem)
+        crate::id::shown(&source.problem)
     )]
     AuditUnavailable {
         /// The event.
@@ -226,7 +226,7 @@ pub enum VramError {
     #[error("the manager permits no new work: {state}; build a new manager")]
     ManagerStopped {
         /// What state it is in, and why.
-        state: crate::core::ManagerState,
+        state: crate::manager::shared::ManagerState,
     },
     /// A defect of this crate or of the platform.
     #[error("internal error: {what}; report it, with the audit trail")]

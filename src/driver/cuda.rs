@@ -24,7 +24,6 @@ pub(crate) use library::DriverLibrary;
 pub(crate) use open::open_stand_in;
 pub(crate) use open::{Wanted, open};
 
-use crate::aside::aside;
 use crate::driver::{
     Access, DeviceInfo, DevicePtr, DigestJob, Driver, DriverError, DriverErrorKind, EventId, HostBuffer, MemoryInfo,
     Residency, Span, StreamId,
@@ -32,6 +31,7 @@ use crate::driver::{
 use crate::ffi::cuda::{
     AnyStream, Context, Event, INVALID_HANDLE, INVALID_VALUE, Kernels, Mapping, Pinned, Stream, Unmapped, failure,
 };
+use crate::panics::aside;
 use books::Books;
 
 /// One CUDA device.

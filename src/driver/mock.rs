@@ -13,11 +13,12 @@ pub use config::{MockConfig, MockStats};
 pub use fault::{Fault, FaultOrder, MockCall, ResidencyLie};
 
 use crate::driver::{
-    Access, DeviceInfo, DeviceKind, DevicePtr, DeviceUuid, DigestJob, Driver, DriverError, EventId, HostBuffer,
-    MemoryInfo, Residency, Span, StreamId,
+    Access, DeviceInfo, DeviceKind, DevicePtr, DigestJob, Driver, DriverError, EventId, HostBuffer, MemoryInfo,
+    Residency, Span, StreamId,
 };
 use crate::error::VramError;
 use crate::ffi::mock::MockDevice;
+use crate::types::DeviceUuid;
 
 /// One device of a mock machine.
 #[derive(Debug)]

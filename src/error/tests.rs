@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::ManagerState;
+use crate::manager::shared::ManagerState;
 
 const OPERATION: &str = "cuMemCreate";
 

@@ -2,8 +2,9 @@
 
 use super::VramManager;
 use crate::audit::{EventKind, Operation};
-use crate::driver::{DeviceKind, DeviceUuid};
+use crate::driver::DeviceKind;
 use crate::error::{StopReason, VramError};
+use crate::types::DeviceUuid;
 
 /// What `enforce_vram_only_policy` found. Plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::Opened;
 use crate::digest::layout::LayoutKind;
 use crate::digest::{Digest, TreeHasher, TreeParams};
-use crate::expectation::{DigestKind, Expectation, Mismatch, Wanted, judge_layout};
+use crate::spec::{DigestKind, Expectation, Mismatch, Wanted, judge_layout};
 
 /// Fewer bytes than this are hashed on the calling thread.
 const PARALLEL_BYTES: usize = 1 << 20;

@@ -3,13 +3,14 @@
 
 use super::life::{find, manager_telling, seal, weights};
 use super::*;
-use crate::adopt::RawRegion;
 use crate::audit::{EventKind, MemorySink, QuarantineCause};
-use crate::core::ManagerState;
 use crate::error::{StopReason, VramError};
-use crate::execution::{ExecuteOptions, RawStream};
-use crate::manager::{ShardSpec, VramManager};
-use crate::names::ShardId;
+use crate::id::ShardId;
+use crate::manager::VramManager;
+use crate::manager::adopt::RawRegion;
+use crate::manager::execution::{ExecuteOptions, RawStream};
+use crate::manager::shared::ManagerState;
+use crate::spec::ShardSpec;
 
 /// Reading; reading and writing: what a mapping allows.
 const READ: u32 = 1;
