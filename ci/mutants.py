@@ -48,6 +48,9 @@ STAGES = {
     "src/capacity.rs": (("lib:capacity",), DEVICE),
     "src/manager/set.rs": (("sets",),),
     "src/manager/adopt.rs": (("adoption",),),
+    "src/types/raw.rs": (("lib:manager",), ("adoption",)),
+    "src/spec/options.rs": (RECORDS, ("audit", "adoption", "half_way"), ("acceptance_flips",)),
+    "src/types/digest.rs": (("lib:digest",), ("sources",)),
     "src/digest": (("lib:digest",), ("lib:source",), ("sources", "adoption"), ("fsverity_parity",)),
 }
 

@@ -180,7 +180,7 @@ ROWS = [
         read_only="every_wipe_makes_the_memory_writable_first"),
     row("switch-not-looked-behind", "src/manager/seal.rs", "if again == sealed {", "if again.image_bytes == sealed.image_bytes {",
         read_only="bytes_that_change_with_the_switch_are_never_signed"),
-    row("adopted-off-by-one", "src/manager/adopt.rs", "Ok(Span { ptr: DevicePtr(self.ptr), bytes: self.bytes })",
+    row("adopted-off-by-one", "src/types/raw.rs", "Ok(Span { ptr: DevicePtr(self.ptr), bytes: self.bytes })",
         "Ok(Span { ptr: DevicePtr(self.ptr), bytes: self.bytes.saturating_sub(1).max(1) })",
         adoption="exactly_the_regions_are_wiped_and_only_where_the_owner_allows_it"),
     row("adopted-twice", "src/shards.rs", "table.refuse_overlap(&adopted)?;", "let _ = table.refuse_overlap(&adopted);",

@@ -15,23 +15,14 @@ mod text;
 mod tracing;
 mod trail;
 
+use crate::error::AuditError;
+
 pub use self::event::{AuditEvent, EventKind};
 pub use self::fields::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure};
 pub use self::memory::MemorySink;
 pub use self::tracing::TracingSink;
 pub use self::trail::AuditRequirement;
 pub(crate) use self::trail::{AuditTrail, PATIENCE, PATIENCE_AT_THE_END};
-
-/// A sink did not take an event.
-#[derive(Debug, thiserror::Error)]
-#[error("{problem}")]
-pub struct AuditError {
-    /// What went wrong.
-    pub problem: String,
-    /// The error beneath, if there was one.
-    #[source]
-    pub source: Option<std::io::Error>,
-}
 
 /// What a sink did with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,10 +6,10 @@ use std::num::NonZeroUsize;
 use crate::capacity::Ledger;
 use crate::digest::layout::{Layout, TensorInfo};
 use crate::digest::{TreeParams, digest_from_table, first_difference};
-use crate::driver::{DevicePtr, Span};
 use crate::error::VramError;
 use crate::memory::{CheckSizes, ImageMap};
 use crate::source::{ShardSource, digest_source, safetensors};
+use crate::types::{DevicePtr, Span};
 
 /// What sizes and offsets are tried.
 const EDGES: [u64; 20] = [

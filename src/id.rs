@@ -1,42 +1,27 @@
 //! Names that travel into seals, events and file names.
 //!
 //! Owns [`ShardId`], [`WorkerId`], [`ModelRef`] and [`SetId`]. A value of one of these types is valid by construction: 1 to
-//! 256 bytes of `[A-Za-z0-9._-]`, no leading dot, no `..`. Refused input is quoted bounded and escaped, never echoed raw.
+//! 256 bytes of `[A-Za-z0-9._-]`, no leading dot, no `..`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::VramError;
+use crate::text::quote;
 
 /// The longest name, in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 256;
 
-/// How many characters of a refused name a message quotes.
-const QUOTED_CHARS: usize = 40;
-
-/// Quotes foreign text for a message: control characters escaped, at most 40 characters.
-pub(crate) fn quote(text: &str) -> String {
-    let mut quoted: String = text.chars().take(QUOTED_CHARS).flat_map(char::escape_default).collect();
-    if text.chars().nth(QUOTED_CHARS).is_some() {
-        quoted.push('…');
-    }
-    format!("\"{quoted}\"")
+/// What a caller gave is no such value. A [`VramError`](crate::VramError) of `INVALID_PARAMS` for those above.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    /// What it was to be.
+    pub(crate) field: &'static str,
+    /// What is wrong with it, and what is allowed.
+    pub(crate) problem: String,
 }
 
-/// How many characters of another's message are shown.
-const SHOWN_CHARS: usize = 200;
-
-/// Another's message for one of ours: it may quote foreign text. Control characters escaped, at most 200 characters.
-pub(crate) fn shown(message: &str) -> String {
-    let mut shown: String = message.chars().take(SHOWN_CHARS).flat_map(char::escape_debug).collect();
-    if message.chars().nth(SHOWN_CHARS).is_some() {
-        shown.push('…');
-    }
-    shown
-}
-
-fn check(field: &'static str, text: &str) -> Result<(), VramError> {
+fn check(field: &'static str, text: &str) -> Result<(), Invalid> {
     let problem = if text.is_empty() {
         "is empty; give 1 to 256 characters of A-Z a-z 0-9 . _ -".to_owned()
     } else if text.len() > MAX_NAME_BYTES {
@@ -50,7 +35,7 @@ fn check(field: &'static str, text: &str) -> Result<(), VramError> {
     } else {
         return Ok(());
     };
-    Err(VramError::InvalidParams { field, problem })
+    Err(Invalid { field, problem })
 }
 
 macro_rules! name {
@@ -62,14 +47,8 @@ macro_rules! name {
 
         impl $name {
             /// Checks the text and takes it as a name.
-            ///
-            /// # Errors
-            /// `INVALID_PARAMS` when the text is empty, longer than 256 bytes, starts with a dot, contains `..`, or has a
-            /// character outside `[A-Za-z0-9._-]`.
-            pub fn new(text: impl Into<String>) -> Result<Self, VramError> {
-                let text = text.into();
-                check($field, &text)?;
-                Ok(Self(text))
+            pub(crate) fn parse(text: String) -> Result<Self, Invalid> {
+                check($field, &text).map(|()| Self(text))
             }
 
             /// The name as text.
@@ -82,22 +61,6 @@ macro_rules! name {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(&self.0)
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = VramError;
-
-            fn from_str(text: &str) -> Result<Self, VramError> {
-                Self::new(text)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = VramError;
-
-            fn try_from(text: String) -> Result<Self, VramError> {
-                Self::new(text)
             }
         }
 
@@ -140,7 +103,7 @@ impl ShardId {
     }
 
     /// Whether a shard may have this name: one that an event gave to working memory it may not.
-    pub(crate) fn check_for_shard(&self) -> Result<(), VramError> {
+    pub(crate) fn check_for_shard(&self) -> Result<(), Invalid> {
         check("shard id", &self.0)
     }
 }
@@ -150,17 +113,6 @@ impl ShardId {
 pub struct SetId([u8; 16]);
 
 impl SetId {
-    /// Draws a fresh id from the operating system's random source.
-    ///
-    /// # Errors
-    /// `INTERNAL` when the operating system gives no randomness.
-    pub fn random() -> Result<Self, VramError> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes)
-            .map_err(|_| VramError::Internal { what: "the operating system gave no randomness" })?;
-        Ok(Self(bytes))
-    }
-
     /// Takes 16 bytes chosen elsewhere, so that several processes can name one set.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
@@ -197,15 +149,6 @@ mod tests {
             assert!(message.contains("shard id"), "{message}");
             assert!(message.len() < 400 && !message.contains('\n') && !message.contains('\0'), "{message:?}");
         }
-    }
-
-    #[test]
-    fn quoting_is_bounded_and_escaped() {
-        // covers: VAL-1 AUD-6
-        let hostile = "\u{1b}[31m\n".repeat(1000);
-        let quoted = quote(&hostile);
-        assert!(quoted.len() < 400 && quoted.is_ascii() == quoted.replace('…', "").eq(&quoted), "{quoted}");
-        assert!(!quoted.contains('\n') && !quoted.contains('\u{1b}'));
     }
 
     #[test]

@@ -55,36 +55,37 @@ pub(crate) mod shards;
 pub(crate) mod source;
 pub(crate) mod spec;
 pub(crate) mod sync;
+pub(crate) mod text;
 pub(crate) mod types;
 
 pub use audit::{
-    Ack, AuditError, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, Operation,
-    QuarantineCause, Severity, TracingSink, VerificationFailure,
+    Ack, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, Operation, QuarantineCause,
+    Severity, TracingSink, VerificationFailure,
 };
 pub use digest::layout::{Layout, LayoutKind, TensorInfo};
-pub use digest::{Digest, TreeParams, digest_bytes, digest_reader};
+pub use digest::{TreeParams, digest_bytes, digest_reader};
 #[cfg(feature = "mock")]
 pub use driver::mock::{Fault, FaultOrder, MockCall, MockConfig, MockStats, ResidencyLie};
-pub use driver::{DeviceKind, DriverError, DriverErrorKind, MemoryInfo};
-pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, VramError};
+pub use error::{AuditError, BadRange, ErrorCategory, ErrorCode, ManagerState, RefusalReason, StopReason, VramError};
 pub use id::{ModelRef, SetId, ShardId, WorkerId};
 pub use keys::{SecretFileMode, WorkerSecret};
-pub use manager::adopt::{AdoptError, Adopted, RawRegion};
-pub use manager::execution::{
-    ExecuteOptions, Execution, OwnedExecution, RawDevicePtr, RawStream, Verified, VerifiedRegion,
-};
+pub use manager::adopt::{AdoptError, Adopted};
+pub use manager::execution::{Execution, OwnedExecution, Verified, VerifiedRegion};
 pub use manager::scratch::{Purpose, Scratch};
 pub use manager::set::SealedSet;
-pub use manager::shared::{ManagerState, OnIntegrityFailure, WipeReport};
-pub use manager::verify::{Check, Verification};
+pub use manager::shared::{OnIntegrityFailure, WipeReport};
+pub use manager::verify::Verification;
 pub use manager::{DeviceSelector, Posture, ShutdownReport, VramManager, VramManagerBuilder};
 #[cfg(feature = "mock")]
 pub use manager::{MockControls, MockStream};
 pub use policy::Policy;
 pub use seal::SealedShard;
 pub use source::{ImageReader, ShardSource, SourceDigest, digest_source};
-pub use spec::{DigestKind, Expectation, ShardSpec};
-pub use types::{DeviceUuid, Origin, SealedDevice};
+pub use spec::{Check, ExecuteOptions, Expectation, ShardSpec};
+pub use types::{
+    DeviceKind, DeviceUuid, Digest, DigestKind, DriverError, DriverErrorKind, MemoryInfo, Origin, RawDevicePtr,
+    RawRegion, RawStream, SealedDevice,
+};
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::audit::{EventKind, Operation};
-use crate::digest::{Digest, TreeDigest, TreeParams};
-use crate::driver::{DeviceKind, MemoryInfo};
-use crate::error::{RefusalReason, VramError};
-use crate::manager::adopt::{AdoptError, Adopted, RawRegion};
-use crate::manager::execution::{ExecuteOptions, Execution, OwnedExecution, Verified};
+use crate::digest::{TreeDigest, TreeParams};
+use crate::error::{ManagerState, RefusalReason, VramError};
+use crate::manager::adopt::{AdoptError, Adopted};
+use crate::manager::execution::{Execution, OwnedExecution, Verified};
 use crate::manager::scratch::{Purpose, Scratch};
-use crate::manager::shared::{Core, ManagerState};
-use crate::manager::verify::{Check, Verification};
+use crate::manager::shared::Core;
+use crate::manager::verify::Verification;
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
-use crate::spec::ShardSpec;
-use crate::types::DeviceUuid;
+use crate::spec::{Check, ExecuteOptions, ShardSpec};
+use crate::types::{DeviceKind, DeviceUuid, Digest, MemoryInfo, RawRegion};
 
 pub(crate) mod adopt;
 mod builder;

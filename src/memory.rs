@@ -8,10 +8,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use crate::digest::TreeParams;
-use crate::driver::{Access, DeviceInfo, Driver, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
+use crate::driver::Driver;
 use crate::error::VramError;
 use crate::panics::aside;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::types::{Access, DeviceInfo, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
 
 mod check;
 mod event;

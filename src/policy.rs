@@ -4,12 +4,11 @@
 //! is shown: devices, files and environment are read by those who own them.
 
 use crate::audit::AuditRequirement;
-use crate::driver::DeviceKind;
 use crate::environment;
 use crate::error::VramError;
 use crate::keys::SecretOrigin;
 use crate::panics::aside;
-use crate::types::Origin;
+use crate::types::{DeviceKind, Origin};
 
 /// What a manager demands of its surroundings.
 ///

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::driver::Span;
 use crate::error::VramError;
 use crate::id::ShardId;
 use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::types::Span;
 
 mod record;
 mod spans;

@@ -14,8 +14,8 @@ use std::time::SystemTime;
 use crate::digest::TreeParams;
 use crate::digest::layout::Layout;
 use crate::error::VramError;
-use crate::id::shown;
 use crate::panics::{caught, dispose};
+use crate::text::shown;
 
 mod file;
 mod foreign;

@@ -1,4 +1,6 @@
-//! What the caller says of a shard before it is sealed.
+//! What the caller says of a shard before it is sealed, and of a check before it is made.
+//!
+//! Owns [`ShardSpec`], [`Expectation`] and [`ExecuteOptions`]: requests, judged by those who carry them out.
 
 use std::time::Duration;
 
@@ -8,9 +10,11 @@ use crate::seal::SetPart;
 use crate::types::Origin;
 
 mod expectation;
+mod options;
 
-pub use expectation::{DigestKind, Expectation};
+pub use expectation::Expectation;
 pub(crate) use expectation::{Mismatch, Wanted, judge_layout};
+pub use options::{Check, ExecuteOptions};
 
 /// A shard to be: its name, and what is known and wanted of it.
 ///

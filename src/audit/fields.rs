@@ -1,4 +1,4 @@
-//! The words of events: how loud, why kept, what did not verify, how work ended, what was called.
+//! The values of fields of events: how loud, why kept, what did not verify, how work ended, what was called.
 
 use serde::Serialize;
 

@@ -8,8 +8,9 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::limited::Limits;
-use super::{Ack, AuditError, AuditEvent, EventKind, Severity};
+use super::{Ack, AuditEvent, EventKind, Severity};
 use crate::clock::Clock;
+use crate::error::AuditError;
 use crate::panics::{caught, dispose};
 use crate::sync::thread::ThreadId;
 use crate::sync::{Condvar, Mutex, MutexGuard, thread};

@@ -8,13 +8,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Clock;
-use crate::digest::Digest;
-use crate::driver::DeviceKind;
 use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason, VramError};
 use crate::id::{ShardId, WorkerId};
 use crate::metrics::Telemetry;
 use crate::metrics::tests::Remembered;
-use crate::types::{DeviceUuid, Identity, Origin};
+use crate::types::{DeviceKind, DeviceUuid, Digest, Identity, Origin};
 
 fn shard() -> ShardId {
     ShardId::new("llama-8b").unwrap()

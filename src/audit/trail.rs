@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::courier;
 use super::queue::{Envelope, Queue, Queued};
-use super::{Ack, AuditError, AuditSink, EventKind, TracingSink};
+use super::{Ack, AuditSink, EventKind, TracingSink};
 use crate::clock::Clock;
-use crate::error::VramError;
+use crate::error::{AuditError, VramError};
 use crate::metrics::Telemetry;
 use crate::panics::aside;
 use crate::types::Identity;

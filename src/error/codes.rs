@@ -1,4 +1,4 @@
-//! The words of errors: codes, who has to act, why a seal was refused, why a manager stopped.
+//! What errors name: codes, who has to act, why a seal was refused, what a manager permits and why it stopped.
 
 /// The stable outward code of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,5 +152,26 @@ impl StopReason {
 impl std::fmt::Display for StopReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What a manager permits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ManagerState {
+    /// Everything.
+    Ready,
+    /// No new work; what runs may finish.
+    Draining,
+    /// No work, and results in flight are discarded. Final.
+    Stopped(StopReason),
+}
+
+impl std::fmt::Display for ManagerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ready => f.write_str("ready"),
+            Self::Draining => f.write_str("draining"),
+            Self::Stopped(reason) => write!(f, "stopped after {reason}"),
+        }
     }
 }

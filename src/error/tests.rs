@@ -1,5 +1,5 @@
 use super::*;
-use crate::manager::shared::ManagerState;
+use crate::error::ManagerState;
 
 const OPERATION: &str = "cuMemCreate";
 

@@ -1,6 +1,6 @@
 //! Adoption: memory that an engine allocated, sealed and verified where it lies.
 //!
-//! Owns [`RawRegion`], [`Adopted`] and [`AdoptError`]. The record co-owns the engine's value until release, so the memory
+//! Owns [`Adopted`] and [`AdoptError`]. The record co-owns the engine's value until release, so the memory
 //! cannot go while it is under seal. What is promised is weaker than for memory of our own: the engine may write to its memory
 //! at any time (the next check finds it), other processes may have been given it, and it is wiped only where the caller allows.
 
@@ -9,89 +9,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::digest::layout::Layout;
-use crate::driver::{Access, DevicePtr, Span};
 use crate::error::VramError;
 use crate::manager::shared::Core;
 use crate::memory::{ImageMap, ShardMemory};
 use crate::seal::SealedShard;
-use crate::spec::{DigestKind, Expectation, ShardSpec, Wanted, judge_layout};
+use crate::spec::{Expectation, ShardSpec, Wanted, judge_layout};
+use crate::types::{Access, DigestKind, RawRegion, Span};
 
-mod described;
-
-use described::Tensor;
-
-/// A stretch of device memory that an engine allocated. On the mock it is a stretch of host memory. It is only read, unless it is
-/// [`writable`](Self::writable) or adopted with [`ShardSpec::wipe_adopted`].
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RawRegion {
-    ptr: u64,
-    bytes: u64,
-    element_bytes: u64,
-    writable: bool,
-    tensor: Option<Tensor>,
-}
-
-impl RawRegion {
-    /// `bytes` bytes from the device address `ptr` on.
-    #[must_use]
-    pub const fn new(ptr: u64, bytes: u64) -> Self {
-        Self { ptr, bytes, element_bytes: 1, writable: false, tensor: None }
-    }
-
-    /// The size of one element, in bytes: address and length must be multiples of it.
-    #[must_use]
-    pub const fn element_bytes(mut self, bytes: u64) -> Self {
-        self.element_bytes = bytes;
-        self
-    }
-
-    /// Says that the region may be written, where it is adopted under the promise that
-    /// [`VramManager::adopt`](crate::VramManager::adopt) asks for that. Only the mock makes use of it: its test controls change
-    /// an engine's memory only where that was allowed.
-    #[must_use]
-    pub const fn writable(mut self) -> Self {
-        self.writable = true;
-        self
-    }
-
-    /// What it is in the model: name, type in the spelling of safetensors (`F32`), and elements along each dimension. Regions that
-    /// are all described, in the order of the file, have the layout of the file; others have one that only knows their lengths.
-    #[must_use]
-    pub fn tensor(mut self, name: &str, dtype: &str, shape: &[u64]) -> Self {
-        self.tensor = Some(Tensor { name: name.to_owned(), dtype: dtype.to_owned(), shape: shape.to_vec() });
-        self
-    }
-
-    /// Its length in bytes.
-    #[must_use]
-    pub const fn byte_len(&self) -> u64 {
-        self.bytes
-    }
-
-    fn span(&self) -> Result<Span, &'static str> {
-        if self.ptr == 0 {
-            return Err("is null");
-        }
-        if self.bytes == 0 {
-            return Err("is empty");
-        }
-        if self.ptr.checked_add(self.bytes).is_none() {
-            return Err("wraps around the address space");
-        }
-        match (self.ptr.checked_rem(self.element_bytes), self.bytes.checked_rem(self.element_bytes)) {
-            (Some(0), Some(0)) => Ok(Span { ptr: DevicePtr(self.ptr), bytes: self.bytes }),
-            (None, _) => Err("has elements of 0 bytes"),
-            (Some(0), _) => Err("is not a whole number of elements long"),
-            _ => Err("is misaligned for its element type"),
-        }
-    }
-}
-
-impl std::fmt::Debug for RawRegion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RawRegion").field("bytes", &self.bytes).finish_non_exhaustive()
-    }
-}
+mod layout;
 
 /// An engine's value whose memory is under seal. Dropping it leaves the shard live and the memory allocated: the record owns
 /// the value too, until the shard is released.
@@ -194,7 +119,7 @@ impl Core {
         let spans = judge(regions)?;
         let lengths: Vec<u64> = spans.iter().map(|span| span.bytes).collect();
         let params = self.device.params();
-        let layout = described::layout(params, regions)?;
+        let layout = layout::of(params, regions)?;
         let vouched = self.vouched_for(spec, &layout)?;
         let image =
             ImageMap::new(params, &spans).ok_or(VramError::Internal { what: "adopted regions form no image" })?;
@@ -237,9 +162,9 @@ impl Core {
 }
 
 /// The driver's word that it does not know the memory, as the caller's mistake.
-fn foreign(error: crate::driver::DriverError) -> VramError {
+fn foreign(error: crate::types::DriverError) -> VramError {
     match error.kind {
-        crate::driver::DriverErrorKind::InvalidValue => VramError::InvalidParams {
+        crate::types::DriverErrorKind::InvalidValue => VramError::InvalidParams {
             field: "regions",
             problem: "are not memory of this device that nobody else has adopted; give memory that the engine allocated on it, once"
                 .to_owned(),
@@ -288,6 +213,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::DevicePtr;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(1000))]

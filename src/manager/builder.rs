@@ -11,7 +11,7 @@ use crate::audit::{AuditSink, AuditTrail, EventKind, TracingSink};
 use crate::capacity::{Ledger, default_headroom};
 use crate::clock::Clock;
 use crate::digest::TreeParams;
-use crate::driver::{DeviceKind, Driver};
+use crate::driver::Driver;
 use crate::error::VramError;
 use crate::id::WorkerId;
 use crate::keys::{SealKey, WorkerSecret};
@@ -19,7 +19,7 @@ use crate::manager::shared::{Core, CoreParts, OnIntegrityFailure};
 use crate::memory::{DEFAULT_STAGING_BYTES, Device};
 use crate::metrics::Telemetry;
 use crate::policy::Policy;
-use crate::types::{DeviceUuid, Identity};
+use crate::types::{DeviceKind, DeviceUuid, Identity};
 
 #[cfg(feature = "cuda")]
 use crate::driver::cuda::{DriverLibrary, Wanted as Cuda};

@@ -1,117 +1,26 @@
 //! Executions: the scope in which verified bytes may be used.
 //!
-//! Owns [`Execution`], [`Verified`] and [`ExecuteOptions`]. An execution exists only after a check that began after its call found
+//! Owns [`Execution`] and [`Verified`]. An execution exists only after a check that began after its call found
 //! every byte as sealed; while it exists the shard cannot be released; its result counts only if `finish` says so.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::digest::layout::{Layout, TensorInfo};
-use crate::driver::{DevicePtr, StreamId};
 use crate::error::VramError;
 use crate::id::ShardId;
 use crate::manager::VramManager;
 use crate::manager::shared::Core;
-use crate::manager::verify::{Check, Verification};
+use crate::manager::verify::Verification;
 use crate::seal::SealedShard;
 use crate::shards::Pinned;
+use crate::spec::ExecuteOptions;
+use crate::types::RawDevicePtr;
 
 mod scope;
 
 use scope::Scope;
-
-/// How an execution is checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use]
-pub struct ExecuteOptions {
-    check: Option<Check>,
-    verify_after: Option<bool>,
-    max_hold: Option<Duration>,
-    stream: Option<StreamId>,
-}
-
-/// A stream of an engine, as the driver's `CUstream` holds it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RawStream(u64);
-
-impl RawStream {
-    /// Takes the handle.
-    #[must_use]
-    pub const fn new(handle: u64) -> Self {
-        Self(handle)
-    }
-
-    /// The handle, for the driver.
-    pub(crate) const fn id(self) -> StreamId {
-        StreamId(self.0)
-    }
-}
-
-impl std::fmt::Debug for RawStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RawStream(..)")
-    }
-}
-
-impl ExecuteOptions {
-    /// What one check looks at, and how strongly; the manager's own choice when not set.
-    pub const fn check(mut self, check: Check) -> Self {
-        self.check = Some(check);
-        self
-    }
-
-    /// Whether `finish` verifies once more, after the work, before the result counts; a mismatch discards it. As the policy
-    /// demands when not set; asking for less than it demands is a policy violation. `renew` always verifies.
-    pub const fn verify_after(mut self, verify_after: bool) -> Self {
-        self.verify_after = Some(verify_after);
-        self
-    }
-
-    /// The longest that the guard should be held. A guard that is held longer is reported once, as `execute_overheld`, by the
-    /// first call that notices; nothing is taken from it.
-    pub const fn max_hold(mut self, most: Duration) -> Self {
-        self.max_hold = Some(most);
-        self
-    }
-
-    /// The stream on which the engine works: the check runs after what it already holds, and the end of the execution waits
-    /// for what it holds then.
-    ///
-    /// # Safety
-    /// The stream belongs to the manager's device and lives until the execution has ended; after a guard was dropped without
-    /// `finish`, until the manager has been dropped.
-    /// It is not `CU_STREAM_PER_THREAD`: that handle is another stream on every thread, and this crate waits on threads of its choice.
-    #[allow(unsafe_code, reason = "whether a foreign stream lives only its engine knows")]
-    pub const unsafe fn on_stream(mut self, stream: RawStream) -> Self {
-        self.stream = Some(stream.id());
-        self
-    }
-}
-
-/// An address in device memory, for an engine of any CUDA binding.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct RawDevicePtr(u64);
-
-impl RawDevicePtr {
-    /// An address of the driver's.
-    pub(crate) const fn of(ptr: DevicePtr) -> Self {
-        Self(ptr.0)
-    }
-
-    /// The address as the driver's `CUdeviceptr` holds it.
-    #[must_use]
-    pub const fn as_u64(self) -> u64 {
-        self.0
-    }
-}
-
-impl std::fmt::Debug for RawDevicePtr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RawDevicePtr(..)")
-    }
-}
 
 /// One piece of a verified image: a tensor, or the whole image where no tensors are known.
 #[derive(Clone, Copy, Debug)]

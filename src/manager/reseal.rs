@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::error::VramError;
 use crate::manager::shared::Core;
-use crate::manager::verify::Check;
 use crate::seal::{SealMessage, SealedShard};
 use crate::shards::{Absent, Record, Resident};
+use crate::spec::Check;
 use crate::sync::Mutex;
 
 impl Core {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use crate::audit::Operation;
 use crate::error::VramError;
 use crate::id::ShardId;
-use crate::manager::execution::{RawDevicePtr, RawStream};
 use crate::manager::shared::Core;
 use crate::memory::ScratchMemory;
+use crate::types::{RawDevicePtr, RawStream};
 
 /// What working memory is for. It appears in events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,8 +88,8 @@ impl Scratch {
 
     /// Its address, for the mock's make-believe engine.
     #[cfg(feature = "mock")]
-    pub(crate) const fn address(&self) -> crate::driver::DevicePtr {
-        crate::driver::DevicePtr(self.ptr.as_u64())
+    pub(crate) const fn address(&self) -> crate::types::DevicePtr {
+        crate::types::DevicePtr(self.ptr.as_u64())
     }
 
     /// Names a stream whose work uses the memory: the wipe waits for it.

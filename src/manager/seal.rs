@@ -7,7 +7,6 @@ use crate::audit::{EventKind, VerificationFailure};
 use crate::capacity::Reservation;
 use crate::digest::layout::Layout;
 use crate::digest::{TreeDigest, first_difference};
-use crate::driver::{DriverError, DriverErrorKind};
 use crate::error::{BadRange, VramError};
 use crate::id::ShardId;
 use crate::manager::shared::{Core, WipeReport};
@@ -17,9 +16,9 @@ use crate::panics::aside;
 use crate::seal::{SealMessage, SealedShard};
 use crate::shards::{Claim, Record, Resident};
 use crate::source::{Measure, Opened, ShardSource};
-use crate::spec::ShardSpec;
-use crate::spec::{DigestKind, Mismatch, Wanted};
+use crate::spec::{Mismatch, ShardSpec, Wanted};
 use crate::sync::Mutex;
+use crate::types::{DigestKind, DriverError, DriverErrorKind};
 
 /// Memory on its way to becoming a shard. Dropped before that, also by a panic, it is wiped and given back; an engine's memory
 /// goes back to the engine as it is.

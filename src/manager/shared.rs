@@ -13,9 +13,7 @@ use std::time::{Duration, Instant};
 use crate::audit::{AuditTrail, EventKind, QuarantineCause, VerificationFailure};
 use crate::capacity::{Ledger, Quarantined, Reservation};
 use crate::clock::Clock;
-use crate::digest::Digest;
-use crate::driver::DriverError;
-use crate::error::{BadRange, StopReason, VramError};
+use crate::error::{BadRange, ManagerState, StopReason, VramError};
 use crate::id::ShardId;
 use crate::keys::SealKey;
 use crate::memory::{Device, DeviceFailure, Owners, Retired, ScratchMemory, ShardMemory, Unretired};
@@ -23,7 +21,7 @@ use crate::metrics::{Gauges, Telemetry};
 use crate::policy::Policy;
 use crate::shards::{Record, Resident, Residents};
 use crate::sync::Mutex;
-use crate::types::Identity;
+use crate::types::{Digest, DriverError, Identity};
 
 mod pins;
 mod reports;
@@ -33,7 +31,6 @@ mod state;
 pub(crate) use pins::Held;
 use pins::{Reapable, Watch};
 use scratch::Working;
-pub use state::ManagerState;
 pub(crate) use state::StateCell;
 
 /// What an integrity failure does besides quarantining the shard.

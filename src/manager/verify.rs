@@ -1,13 +1,13 @@
 //! The check: seal, record, VRAM, in this order.
 //!
-//! Owns [`Verification`], [`Check`] and the order of the check. A seal proves that this manager made the handle; the record
+//! Owns [`Verification`] and the order of the check. A seal proves that this manager made the handle; the record
 //! says what must be resident; VRAM is digested and compared with the record, never with what was presented. A call may share
 //! the result of a check that began after it, and of no other: nothing else is ever reused.
 
 use std::time::{Duration, Instant};
 
 use crate::audit::{EventKind, VerificationFailure};
-use crate::digest::{Digest, TreeDigest, first_difference};
+use crate::digest::{TreeDigest, first_difference};
 use crate::error::{BadRange, RefusalReason, VramError};
 use crate::id::ShardId;
 use crate::manager::shared::Core;
@@ -15,25 +15,8 @@ use crate::memory::{DigestFailure, Event};
 use crate::metrics::Outcome;
 use crate::seal::SealedShard;
 use crate::shards::{Absent, Pinned, Record, Resident};
-
-/// What one check looks at, and how strongly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Check {
-    /// All bytes, by the SHA-256 tree.
-    #[default]
-    Digest,
-}
-
-impl Check {
-    /// The word used in events: `digest`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Digest => "digest",
-        }
-    }
-}
+use crate::spec::Check;
+use crate::types::Digest;
 
 /// What a successful check found. Plain data: holding one permits nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]

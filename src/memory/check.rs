@@ -7,8 +7,9 @@
 use super::region::Region;
 use super::{Device, DeviceFailure, Stream};
 use crate::digest::{TreeDigest, TreeParams, digest_from_table};
-use crate::driver::{DevicePtr, DigestJob, HostBuffer, LaunchResult, Span};
+use crate::driver::HostBuffer;
 use crate::error::VramError;
+use crate::types::{DevicePtr, DigestJob, LaunchResult, Span};
 
 /// Written over results, tables and scratch before each launch.
 pub(super) const POISON: u8 = 0xEE;

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::Device;
-use crate::driver::{Driver, DriverError, EventId, StreamId};
+use crate::driver::Driver;
 use crate::panics::aside;
+use crate::types::{DriverError, EventId, StreamId};
 
 /// An event behind what a stream held when it was recorded; destroyed when dropped.
 #[derive(Debug)]

@@ -4,7 +4,7 @@
 //! is virtual, so an offset of the image is either a byte of a region or a zero that lies nowhere.
 
 use crate::digest::TreeParams;
-use crate::driver::{DevicePtr, Span};
+use crate::types::{DevicePtr, Span};
 
 /// Regions with their places in the image.
 #[derive(Clone, Debug, PartialEq, Eq)]

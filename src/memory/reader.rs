@@ -7,8 +7,9 @@ use std::sync::PoisonError;
 
 use super::image::{ImageMap, Piece};
 use super::{Device, DeviceFailure, Stream};
-use crate::driver::{DriverError, HostBuffer, Span};
+use crate::driver::HostBuffer;
 use crate::sync::Mutex;
+use crate::types::{DriverError, Span};
 
 /// The most that one copy brings back.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -86,7 +87,7 @@ impl Device {
     fn copy_out(
         &self,
         reader: &mut Reader,
-        from: crate::driver::DevicePtr,
+        from: crate::types::DevicePtr,
         piece: &mut [u8],
     ) -> Result<(), DeviceFailure> {
         self.driver.copy_to_host(reader.stream.id, &mut reader.buffer, 0, from, piece.len())?;

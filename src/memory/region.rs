@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use crate::driver::{Access, Driver, DriverError, DriverErrorKind, MemoryKind, Residency, Span};
+use crate::driver::Driver;
 use crate::error::VramError;
 use crate::panics::aside;
+use crate::types::{Access, DriverError, DriverErrorKind, MemoryKind, Residency, Span};
 
 /// One owned allocation.
 #[derive(Debug)]
@@ -184,7 +185,7 @@ fn judge(answer: &Residency, span: Span, ordinal: u32, allocator: Allocator) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::DevicePtr;
+    use crate::types::DevicePtr;
 
     const SPAN: Span = Span { ptr: DevicePtr(4096), bytes: 8192 };
     const GOOD: Residency = Residency {

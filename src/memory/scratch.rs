@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::region::{Region, Unallocated};
 use super::shard::{Retired, Unretired};
 use super::{Device, DeviceFailure, Stream};
-use crate::driver::{DevicePtr, DriverError, HostBuffer, LaunchResult, Span, StreamId};
+use crate::driver::HostBuffer;
 use crate::panics::aside;
+use crate::types::{DevicePtr, DriverError, LaunchResult, Span, StreamId};
 
 /// Working memory of an engine.
 #[derive(Debug)]

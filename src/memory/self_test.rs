@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{CheckSizes, Device, DeviceFailure, Owners, ShardMemory};
 use crate::digest::{TreeHasher, TreeParams};
-use crate::driver::LaunchResult;
 use crate::error::VramError;
+use crate::types::LaunchResult;
 
 /// Blocks that the image has beyond one full subtree, so that there are two levels above the leaves …
 const BLOCKS_BEYOND: u64 = 2;

@@ -12,9 +12,10 @@ use super::image::ImageMap;
 use super::region::{Protection, Region, Unallocated};
 use super::{Device, DeviceFailure, Stream};
 use crate::digest::TreeDigest;
-use crate::driver::{DevicePtr, DriverError, EventId, HostBuffer, LaunchResult, Span};
+use crate::driver::HostBuffer;
 use crate::error::VramError;
 use crate::panics::{aside, dispose};
+use crate::types::{DevicePtr, DriverError, EventId, LaunchResult, Span};
 
 /// Whose memory the image lies in.
 enum Holding {

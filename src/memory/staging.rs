@@ -8,11 +8,12 @@ use std::sync::PoisonError;
 
 use super::shard::ShardMemory;
 use super::{Device, DeviceFailure};
-use crate::driver::{DriverError, HostBuffer};
+use crate::driver::HostBuffer;
 use crate::error::VramError;
 use crate::panics::aside;
 use crate::source::{Measure, Opened};
 use crate::sync::Mutex;
+use crate::types::DriverError;
 
 /// Each of the two buffers, unless the caller chooses.
 pub(crate) const DEFAULT_STAGING_BYTES: usize = 16 << 20;

@@ -5,7 +5,8 @@
 
 use super::check::POISON;
 use super::{Device, DeviceFailure, Stream};
-use crate::driver::{DevicePtr, HostBuffer, LaunchResult, Span};
+use crate::driver::HostBuffer;
+use crate::types::{DevicePtr, LaunchResult, Span};
 
 const PROOF: &str = "zero proof";
 

@@ -4,9 +4,8 @@ use std::sync::{Arc, Mutex};
 use metrics::{Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder};
 
 use super::*;
-use crate::driver::DeviceKind;
 use crate::id::WorkerId;
-use crate::types::DeviceUuid;
+use crate::types::{DeviceKind, DeviceUuid};
 
 /// A recorder that remembers every series, for `metrics::with_local_recorder`.
 #[derive(Clone, Default)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::driver::{DevicePtr, Span};
+use crate::types::{DevicePtr, Span};
 
 /// Where the images of all slots lie: first byte and slot, to length. They overlap each other as little as memory does.
 #[derive(Debug, Default)]

@@ -4,10 +4,10 @@ use std::sync::OnceLock;
 
 use super::*;
 use crate::digest::layout::Layout;
-use crate::digest::{Digest, TreeDigest, TreeParams};
-use crate::driver::DevicePtr;
+use crate::digest::{TreeDigest, TreeParams};
 use crate::memory::ImageMap;
 use crate::sync::atomic::Ordering;
+use crate::types::{DevicePtr, Digest};
 
 fn id(text: &str) -> ShardId {
     ShardId::new(text).unwrap()

@@ -16,7 +16,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
 use crate::digest::layout::TensorInfo;
 use crate::error::VramError;
-use crate::id::{quote, shown};
+use crate::text::{quote, shown};
 
 mod entry;
 

@@ -1,11 +1,12 @@
 //! What someone vouched for.
 //!
-//! Owns [`Expectation`] and [`DigestKind`]. Promises that an expectation speaks of everything that an engine reads: bytes, names,
+//! Owns [`Expectation`]. Promises that an expectation speaks of everything that an engine reads: bytes, names,
 //! types, shapes and order. The digest of an image alone is none: tensors that were renamed into each other have the same image.
 
-use crate::digest::{Digest, TreeParams};
+use crate::digest::TreeParams;
 use crate::error::VramError;
 use crate::id::ShardId;
+use crate::types::{Digest, DigestKind};
 
 /// What someone vouched for of a model: the digest of its file as publishers give it, or of its image and of what lies where in it.
 ///
@@ -37,42 +38,6 @@ pub enum Expectation {
         /// The digest of its layout: see [`Layout::digest`](crate::Layout::digest).
         layout: [u8; 32],
     },
-}
-
-/// What a digest was of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DigestKind {
-    /// A file, by fs-verity.
-    FsVerity,
-    /// A file, by plain SHA-256.
-    Sha256,
-    /// An image, by fs-verity.
-    Image,
-    /// What lies where in an image, by plain SHA-256.
-    Layout,
-}
-
-impl DigestKind {
-    /// The words of messages.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::FsVerity => "the file, by fs-verity",
-            Self::Sha256 => "the file, by plain SHA-256",
-            Self::Image => "the image, by fs-verity",
-            Self::Layout => "the layout",
-        }
-    }
-
-    /// A digest of this kind as its tools print it: only fs-verity's begin with the algorithm.
-    #[must_use]
-    pub fn spell(self, digest: &Digest) -> String {
-        match self {
-            Self::FsVerity | Self::Image => digest.to_string(),
-            Self::Sha256 | Self::Layout => hex::encode(digest.as_bytes()),
-        }
-    }
 }
 
 /// A digest that something must have.

@@ -7,9 +7,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::driver::DeviceKind;
 use crate::id::WorkerId;
-use crate::types::DeviceUuid;
+use crate::types::{DeviceKind, DeviceUuid};
 
 /// The device that holds a sealed shard, as the seal states it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

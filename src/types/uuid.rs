@@ -3,12 +3,11 @@
 //! Owns [`DeviceUuid`] and how it is written and read.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::VramError;
-use crate::id::quote;
+use crate::id::Invalid;
+use crate::text::quote;
 
 /// The 16 bytes by which a driver tells devices (and MIG instances) apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,18 +25,10 @@ impl DeviceUuid {
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }
-}
 
-impl FromStr for DeviceUuid {
-    type Err = VramError;
-
-    /// Takes `GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx`, or the same with `MIG-`, as `nvidia-smi -L` prints them: in whole, not
-    /// abbreviated. What is behind the prefix tells devices and instances apart.
-    ///
-    /// # Errors
-    /// `INVALID_PARAMS`, with what to give.
-    fn from_str(text: &str) -> Result<Self, VramError> {
-        let refused = || VramError::InvalidParams {
+    /// Reads what `nvidia-smi -L` prints.
+    pub(crate) fn parse(text: &str) -> Result<Self, Invalid> {
+        let refused = || Invalid {
             field: "device UUID",
             problem: format!(
                 "{} is not one; give GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx or MIG-…, in whole, as nvidia-smi -L prints it",

@@ -9,15 +9,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::ExecuteOptions;
 use crate::audit::{EventKind, ExecuteOutcome};
-use crate::driver::StreamId;
-use crate::error::{RefusalReason, VramError};
-use crate::manager::shared::{Core, Held, ManagerState};
-use crate::manager::verify::{Check, Verification};
+use crate::error::{ManagerState, RefusalReason, VramError};
+use crate::manager::shared::{Core, Held};
+use crate::manager::verify::Verification;
 use crate::memory::Event;
 use crate::seal::SealedShard;
 use crate::shards::Pinned;
+use crate::spec::{Check, ExecuteOptions};
+use crate::types::StreamId;
 
 /// One verified shard in use.
 pub(super) struct Scope {

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use crate::audit::EventKind;
-use crate::driver::{DriverError, StreamId};
 use crate::error::VramError;
 use crate::id::ShardId;
 use crate::memory::{Device, Event};
 use crate::panics::aside;
 use crate::shards::Pinned;
+use crate::types::{DriverError, StreamId};
 
 /// How long a shutdown waits before it looks for work that has ended.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use super::{Core, ManagerState};
+use super::Core;
 use crate::audit::{EventKind, ExecuteOutcome, Operation, VerificationFailure};
-use crate::digest::Digest;
-use crate::error::{BadRange, StopReason, VramError};
+use crate::error::{BadRange, ManagerState, StopReason, VramError};
 use crate::id::ShardId;
 use crate::seal::SealedShard;
 use crate::shards::Record;
+use crate::types::Digest;
 
 /// Whether a presented seal was refused with an event of its own.
 const fn is_refusal(error: &VramError) -> bool {

@@ -7,12 +7,12 @@ use std::time::Instant;
 use super::{Core, Residue, ResidueMemory};
 use crate::audit::EventKind;
 use crate::capacity::Reservation;
-use crate::driver::StreamId;
 use crate::error::VramError;
 use crate::id::ShardId;
 use crate::memory::{ScratchMemory, Unallocated, Unretired};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::types::StreamId;
 
 /// Working memory by key.
 #[derive(Debug, Default)]

@@ -1,30 +1,7 @@
-//! The manager's state: one word, changed forward only.
+//! The manager's state in one byte, changed forward only.
 
-use std::fmt;
-
-use crate::error::StopReason;
+use crate::error::{ManagerState, StopReason};
 use crate::sync::atomic::{AtomicU8, Ordering};
-
-/// What a manager permits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ManagerState {
-    /// Everything.
-    Ready,
-    /// No new work; what runs may finish.
-    Draining,
-    /// No work, and results in flight are discarded. Final.
-    Stopped(StopReason),
-}
-
-impl fmt::Display for ManagerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ready => f.write_str("ready"),
-            Self::Draining => f.write_str("draining"),
-            Self::Stopped(reason) => write!(f, "stopped after {reason}"),
-        }
-    }
-}
 
 impl ManagerState {
     const ALL: [Self; 7] = [

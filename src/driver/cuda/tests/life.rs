@@ -4,16 +4,15 @@
 use super::*;
 use crate::audit::{AuditSink, MemorySink};
 use crate::digest::digest_bytes;
-use crate::error::{StopReason, VramError};
+use crate::error::{ManagerState, StopReason, VramError};
 use crate::id::{ShardId, WorkerId};
 use crate::keys::WorkerSecret;
 use crate::manager::VramManager;
-use crate::manager::adopt::RawRegion;
-use crate::manager::shared::ManagerState;
 use crate::policy::Policy;
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
 use crate::spec::ShardSpec;
+use crate::types::RawRegion;
 
 fn manager(fake: &Fake) -> Result<VramManager, VramError> {
     manager_telling(fake, Arc::new(MemorySink::default()))

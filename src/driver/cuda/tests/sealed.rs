@@ -4,13 +4,11 @@
 use super::life::{find, manager_telling, seal, weights};
 use super::*;
 use crate::audit::{EventKind, MemorySink, QuarantineCause};
-use crate::error::{StopReason, VramError};
+use crate::error::{ManagerState, StopReason, VramError};
 use crate::id::ShardId;
 use crate::manager::VramManager;
-use crate::manager::adopt::RawRegion;
-use crate::manager::execution::{ExecuteOptions, RawStream};
-use crate::manager::shared::ManagerState;
-use crate::spec::ShardSpec;
+use crate::spec::{ExecuteOptions, ShardSpec};
+use crate::types::{RawRegion, RawStream};
 
 /// Reading; reading and writing: what a mapping allows.
 const READ: u32 = 1;

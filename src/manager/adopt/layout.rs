@@ -1,6 +1,4 @@
-//! What an engine says of its regions.
-//!
-//! Owns [`Tensor`] and the layout of adopted regions. Promises that regions that carry names, types and shapes have the layout of
+//! The layout of adopted regions, from what their engine says of them. Promises that regions that carry names, types and shapes have the layout of
 //! the file that they came from, and that others have a layout of their own, which is never taken for one of these.
 
 use std::collections::HashSet;
@@ -10,22 +8,14 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::{Error, StrDeserializer};
 
-use super::RawRegion;
 use crate::digest::TreeParams;
 use crate::digest::layout::{Layout, TensorInfo};
 use crate::error::VramError;
-use crate::id::quote;
-
-/// A region's part in the model.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Tensor {
-    pub(super) name: String,
-    pub(super) dtype: String,
-    pub(super) shape: Vec<u64>,
-}
+use crate::text::quote;
+use crate::types::RawRegion;
 
 /// The layout of regions in this order: all of them described, or none.
-pub(super) fn layout(params: &TreeParams, regions: &[RawRegion]) -> Result<Layout, VramError> {
+pub(super) fn of(params: &TreeParams, regions: &[RawRegion]) -> Result<Layout, VramError> {
     let refuse = |problem: String| VramError::InvalidParams { field: "regions", problem };
     if regions.iter().all(|region| region.tensor.is_none()) {
         return Layout::of_regions(params, &regions.iter().map(RawRegion::byte_len).collect::<Vec<_>>());
@@ -37,7 +27,7 @@ pub(super) fn layout(params: &TreeParams, regions: &[RawRegion]) -> Result<Layou
                 "are not all described: number {at} has no name, type and shape; give them for all, or for none"
             ))
         })?;
-        let (name, bytes) = (quote(&tensor.name), region.bytes);
+        let (name, bytes) = (quote(&tensor.name), region.byte_len());
         if !names.insert(tensor.name.as_str()) {
             return Err(refuse(format!("name tensor {name} twice; give each its own name")));
         }
