@@ -67,7 +67,7 @@ impl Digest {
         let mut bytes = [0; 32];
         text.strip_prefix(PREFIX)
             .and_then(|digits| hex::decode_to_slice(digits, &mut bytes).ok())
-            .ok_or_else(|| bad("does not decode".to_owned()))?; // not after all of that
+            .ok_or_else(|| bad("does not decode".to_owned()))?; // never: every character was looked at
         Ok(Self(bytes))
     }
 
