@@ -20,6 +20,7 @@ pub use uuid::DeviceUuid;
 /// What sort of device a manager runs on. It is signed into every seal and named in every event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum DeviceKind {
     /// A CUDA GPU.
     Cuda,

@@ -89,7 +89,7 @@ pub use scratch::{Purpose, Scratch};
 pub use seal::SealedShard;
 pub use set::SealedSet;
 pub use source::{ImageReader, ShardSource, SourceDigest, digest_source};
-pub use verify::{Check, Verification};
+pub use verify::{Check, VerifyReport};
 
 /// The README's example compiles.
 #[cfg(doctest)]

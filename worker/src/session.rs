@@ -67,14 +67,14 @@ impl Session {
             released = released.and(self.manager.release(shard).map(drop));
         }
         // Also wipes what could not be released just now.
-        let ended = self.manager.shutdown(DRAIN).map(drop);
+        self.manager.shutdown(DRAIN);
         let used = self.manager.used_vram();
         let left = if used == self.used_before {
             Ok(())
         } else {
             Err(VramError::Internal { what: "device memory is still in use after everything was released" })
         };
-        (used, released.and(ended).and(left))
+        (used, released.and(left))
     }
 }
 
