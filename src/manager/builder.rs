@@ -124,8 +124,8 @@ impl DeviceSelector {
             Self::Auto => OpenDevice::cuda(Cuda::First, library),
             #[cfg(feature = "mock")]
             Self::AutoOrMock => OpenDevice::cuda(Cuda::First, library).or_else(|error| {
-                // What the policy forbids is no missing device.
-                if matches!(error, VramError::PolicyViolation { .. }) {
+                // What the policy forbids is no missing device; who names a library does not mean the mock.
+                if matches!(error, VramError::PolicyViolation { .. }) || library.told.is_some() {
                     return Err(error);
                 }
                 crate::aside::aside(|| {

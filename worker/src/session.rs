@@ -97,7 +97,8 @@ impl Wishes<'_> {
     #[cfg(feature = "mock")]
     fn build_on_any(&self) -> Result<VramManager, VramError> {
         match self.build(Device::Auto) {
-            Err(error @ VramError::DeviceUnavailable { .. }) => {
+            // Who names a library does not mean the mock.
+            Err(error @ VramError::DeviceUnavailable { .. }) if self.options.driver_library.is_none() => {
                 let _nobody_listens = writeln!(io::stderr(), "warning: {error}; going on with the mock");
                 self.build(Device::Mock)
             }
