@@ -1,84 +1,160 @@
 Feature: Execution
-  Work runs over verified bytes only, and its shard stays while it runs.
+  Work runs over verified bytes only. Its shard stays while it runs, and its result counts only if it ends well.
 
-  @VER-1 @VER-12
-  Scenario: Work reads the weights that were sealed
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    When I execute part-0
-    Then the work ran
-    And it read the weights llama
+  @VER-1 @VER-12 @AUD-1
+  Scenario: Work reads the sealed bytes and none beyond them
+    Given the shard llama is sealed
+    When I read 100 bytes at 69900 of llama
+    Then it read bytes 69900 to 70000 of llama
     And the trail has, in this order: seal_verified, execute_started, execute_finished
-
-  @VER-1
-  Scenario: Work reads any range within the image
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    When I read 100 bytes at 69900 of part-0
-    Then it succeeds
-    And it read bytes 69900 to 70000 of llama
-
-  @VER-1 @ERR-2
-  Scenario: A range that leaves the image is refused
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    When I read 100 bytes at 69901 of part-0
+    When I read 100 bytes at 69901 of llama
     Then it fails with INVALID_PARAMS
     And the message contains "69901"
     And the manager is ready
 
   @VER-3
   Scenario: A shard is not released while it executes
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    And an execution of part-0 is held open
-    When I release part-0
+    Given the shard llama is sealed
+    When I begin an execution of llama
+    And I release llama
     Then it fails with SHARD_BUSY
     And trying again may help
     And used VRAM is as before
-    When I go on
-    And the held execution finishes
-    Then it succeeds
-    When I release part-0
-    Then it succeeds
-    And used VRAM is zero
+    When the execution finishes
+    And I release llama
+    Then used VRAM is zero
 
   @VER-5
   Scenario: A result in flight is discarded when another shard fails
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    And the shard part-1 is sealed from llama
-    And an execution of part-1 is held open
-    When bit 0 of byte 0 of part-0 flips in VRAM
-    And I verify part-0
-    Then it fails with SEAL_VERIFICATION_FAILED
-    When I go on
-    And the held execution finishes
+    Given the shard llama is sealed
+    And the shard gemma is sealed
+    When I begin an execution of gemma
+    And bit 0 of byte 0 of llama flips in VRAM
+    And I verify llama
+    Then it is an integrity failure of llama that covers byte 0
+    When the execution finishes
     Then it fails with MANAGER_STOPPED
+    And the executions ended as: discarded
+
+  @VER-12 @AUD-1 @VER-3
+  Scenario: An execution that is dropped is over, and the trail says so
+    Given the shard llama is sealed
+    When I begin an execution of llama
+    And the execution is dropped
+    Then the executions ended as: abandoned
+    When I release llama
+    Then used VRAM is zero
+
+  @VER-6 @VER-15
+  Scenario: A result that is checked afterwards counts if nothing changed
+    Given the shard llama is sealed
+    When I begin an execution of llama that is checked afterwards
+    And the execution finishes
+    Then it succeeds
+    And the executions ended as: finished
+
+  @VER-6 @VER-15 @VER-5
+  Scenario: A result that is checked afterwards is discarded if the bytes changed meanwhile
+    Given the shard llama is sealed
+    When I begin an execution of llama that is checked afterwards
+    And bit 3 of byte 40000 of llama flips in VRAM
+    And the execution finishes
+    Then it is an integrity failure of llama that covers byte 40000
+    And the executions ended as: discarded
+    And the manager has stopped for integrity
+
+  @VER-6
+  Scenario: Without a check afterwards only the next check finds the change
+    Given the shard llama is sealed
+    When I begin an execution of llama
+    And bit 3 of byte 40000 of llama flips in VRAM
+    And the execution finishes
+    Then it succeeds
+    When I execute llama
+    Then it is an integrity failure of llama that covers byte 40000
+
+  @VER-12 @SCR-3
+  Scenario: An execution travels between threads and keeps its manager
+    Given the shard llama is sealed
+    When I begin an execution of llama
+    And I let go of the manager
+    And the execution travels to another thread and reads llama there
+    And the execution finishes
+    Then the device has nothing left and freed nothing unwiped
+
+  @VER-7 @VER-5
+  Scenario Outline: When one of a batch has changed none begins and none stays in use
+    Given a manager that quarantines only the shard
+    And the shard llama is sealed
+    And the shard gemma is sealed
+    When I execute the batch llama, gemma
+    Then the executions ended as: finished, finished
+    When bit 3 of byte 69999 of <changed> flips in VRAM
+    And I execute the batch llama, gemma
+    Then it is an integrity failure of <changed> that covers byte 69999
+    And the trail has 0 times execute_started
+    When I release llama
+    And I release gemma
+    Then used VRAM is zero
+
+    Examples:
+      | changed |
+      | llama   |
+      | gemma   |
 
   @VER-12 @AUD-1
-  Scenario: An execution that is dropped is over, and the trail says so
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    When I drop an execution of part-0 without finishing it
-    Then it succeeds
-    And the trail has, in this order: seal_verified, execute_started, execute_finished
-    When I release part-0
+  Scenario: An execution that is held too long is reported once
+    Given the shard llama is sealed
+    When I begin an execution of llama for at most 20 ms
+    And I wait 50 ms
+    And I verify llama
+    And I verify llama
+    Then it was reported 1 time that an execution of llama is held too long
+    When the execution finishes
+    # Nothing was taken from it: its result counts.
     Then it succeeds
 
-  @SCR-3
-  Scenario: Work that panics takes nothing with it
-    Given a manager
-    And weights llama of 70000 bytes
-    And the shard part-0 is sealed from llama
-    When I execute part-0 with work that panics
-    And I execute part-0
-    Then the work ran
-    When I release part-0
+  # On a GPU it costs the context: see the device suite.
+  @DEV-5 @mock
+  Scenario: A stray write to a sealed shard is stopped by the device
+    Given the shard llama is sealed
+    And an engine's stream
+    When the engine tries to write 1 byte at 4999 of llama
+    Then it fails with CUDA_ERROR
+    And the message contains "read_only"
+    When I execute llama
+    Then the work read the weights of llama
+
+  @VER-10 @DEV-5 @writable
+  Scenario: The check sees what the engine's stream has still to write
+    Given a device that cannot map memory read-only
+    And the shard llama is sealed
+    And an engine's stream
+    When the engine enqueues a write of 1 byte at 4999 of llama
+    And I begin an execution of llama on the engine's stream
+    Then it is an integrity failure of llama that covers byte 4999
+    And the engine has 0 operations to do
+
+  @VER-6 @VER-10 @writable
+  Scenario: A check afterwards sees what the engine wrote during the work
+    Given a device that cannot map memory read-only
+    And the shard llama is sealed
+    And an engine's stream
+    When I begin an execution of llama on the engine's stream that is checked afterwards
+    And the engine enqueues a write of 1 byte at 4999 of llama
+    And the execution finishes
+    Then it is an integrity failure of llama that covers byte 4999
+    And the executions ended as: discarded
+
+  @VER-10 @VER-3 @late @writable
+  Scenario: A dropped execution keeps its shard until the engine's queue has run
+    Given a device that cannot map memory read-only
+    And the shard llama is sealed
+    And an engine's stream
+    When I begin an execution of llama on the engine's stream
+    And the engine enqueues a write of 5000 bytes at 0 of llama
+    And the execution is dropped
+    Then the engine has 1 operation to do
+    When I release llama as soon as the engine is done
     Then used VRAM is zero
+    And the engine has 0 operations to do

@@ -11,12 +11,9 @@ mod choice;
 mod device;
 mod engine;
 mod faults;
-mod holding;
-mod making;
-mod process;
+mod setup;
 mod shell;
 mod steps;
-mod threads;
 mod world;
 
 use std::path::{Path, PathBuf};

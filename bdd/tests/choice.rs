@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use cucumber::gherkin::{Feature, Rule, Scenario};
 use vram_residency_rig::{Kind, Machine};
 
-use crate::process;
+use crate::shell;
 
 /// What a scenario's tag asks of the device, and the reason that is given where the device does not have it.
 const NEEDS: &[(&str, Need, &str)] = &[
@@ -37,8 +37,8 @@ pub(crate) struct Choice {
     worker: bool,
 }
 
-/// Scenarios that are not run, by reason.
-static LEFT_OUT: Mutex<BTreeMap<&'static str, Vec<String>>> = Mutex::new(BTreeMap::new());
+/// Scenarios that are not run, by reason, each with the number of its examples.
+static LEFT_OUT: Mutex<BTreeMap<&'static str, BTreeMap<String, usize>>> = Mutex::new(BTreeMap::new());
 
 impl Choice {
     pub(crate) fn from_env() -> Self {
@@ -53,7 +53,7 @@ impl Choice {
             // No worker knows it.
             Kind::StandIn => false,
             // The one that cargo would build may have no kernels.
-            Kind::Cuda(_) => process::given().is_some(),
+            Kind::Cuda(_) => shell::given().is_some(),
         };
         Self { kind, second, worker }
     }
@@ -83,7 +83,8 @@ impl Choice {
             let (_, need, reason) = need.unwrap_or_else(|| panic!("{}: no such tag: @{tag}", scenario.name));
             if !self.has(*need) {
                 let mut left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
-                left_out.entry(reason).or_default().push(format!("{}: {}", feature.name, scenario.name));
+                let named = format!("{}: {}", feature.name, scenario.name);
+                *left_out.entry(reason).or_default().entry(named).or_default() += 1;
                 return false;
             }
         }
@@ -91,25 +92,12 @@ impl Choice {
     }
 }
 
-/// Prints what was not run, and gives how many scenarios that are.
-pub(crate) fn report_left_out() -> usize {
+/// Prints what was not run.
+pub(crate) fn report_left_out() {
     let left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut sum = 0;
     for (reason, names) in &*left_out {
-        println!("not run on this device: {}, because {reason}:", names.len());
-        sum += names.len();
-        let mut counted: Vec<(&String, usize)> = Vec::new();
-        for name in names {
-            match counted.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, times)) => *times += 1,
-                None => counted.push((name, 1)),
-            }
-        }
-        for (name, times) in counted {
-            let examples = if times > 1 { format!(" ({times} examples)") } else { String::new() };
-            println!("  {name}{examples}");
-        }
+        println!("not run on this device, because {reason}:");
+        names.iter().for_each(|(name, examples)| println!("  {name} ({examples})"));
     }
-    println!("not run on this device: {sum} in all");
-    sum
+    println!("not run on this device: {} in all", left_out.values().flat_map(BTreeMap::values).sum::<usize>());
 }

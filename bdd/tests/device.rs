@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vram_residency::{MockCall, MockConfig, MockStats};
 use vram_residency_rig::{Kind, Machine, StandIn};
 
-use crate::making::{Setup, builder};
+use crate::setup::Setup;
 
 /// Bytes of a mock or a stand-in whose size no scenario chose.
 const MOCK_BYTES: u64 = 8 << 20;
@@ -29,8 +29,6 @@ pub(crate) struct Device {
 pub(crate) struct Left {
     /// The device died: nothing on it can be destroyed any more.
     pub(crate) dead: bool,
-    /// It was told not to wipe, for good.
-    pub(crate) unwipeable: bool,
     /// All memory was allocated whole; what was not never held weights.
     pub(crate) allocated: bool,
 }
@@ -99,11 +97,6 @@ impl Device {
         self.machine.live_bytes()
     }
 
-    /// A manager was made, when all managers before it used so many bytes: it takes nothing for itself.
-    pub(crate) fn note_manager(&self, used: u64) {
-        assert!(self.live_bytes().is_none_or(|live| live == used), "a manager took memory of the device for itself");
-    }
-
     /// A GPU's driver says no more than how much is free: at least what the ledger says is taken.
     #[track_caller]
     pub(crate) fn assert_taken(&self, used: u64) {
@@ -126,19 +119,9 @@ impl Device {
         self.count(|stats| stats.runs(MockCall::Digest), "ran vram_verity_leaves")
     }
 
-    /// Proofs of zeros that were made.
-    pub(crate) fn zero_proofs(&self) -> Option<u64> {
-        self.count(|stats| stats.runs(MockCall::CountNonzero), "ran vram_count_nonzero")
-    }
-
     /// Operations that were enqueued and have not run.
     pub(crate) fn pending(&self) -> Option<u64> {
         self.count(|stats| stats.pending_operations, "work")
-    }
-
-    /// Stretches of an engine's memory that the mock knows of. Other drivers know their own memory.
-    pub(crate) fn foreign(&self) -> Option<u64> {
-        self.stats().map(|stats| stats.live_foreign)
     }
 
     /// Nothing that was staged was freed unwiped.
@@ -158,15 +141,13 @@ impl Device {
     /// What must hold when all managers are gone.
     #[track_caller]
     pub(crate) fn assert_left(&self, scenario: &str, left: &Left) {
-        if !(left.dead || left.unwipeable) && left.allocated {
+        if !left.dead && left.allocated {
             self.machine.assert_clean();
         }
         if let Some(stats) = self.stats() {
             assert_eq!(stats.live_foreign, 0, "{scenario}: the device still knows an engine's memory");
-            if !left.unwipeable {
-                assert_eq!((stats.live_bytes, stats.live_allocations), (0, 0), "{scenario}: device memory is left");
-            }
             if !left.dead {
+                assert_eq!((stats.live_bytes, stats.live_allocations), (0, 0), "{scenario}: device memory is left");
                 assert_eq!((stats.live_streams, stats.live_events), (0, 0), "{scenario}: streams or events are left");
             }
             assert_eq!(stats.live_host_buffers, 0, "{scenario}: host buffers are left");
@@ -174,10 +155,8 @@ impl Device {
         } else if let Some(stand_in) = self.stand_in() {
             assert_eq!(stand_in.get("violations"), 0, "{scenario}: the driver was misused");
             assert_eq!(stand_in.get("unmet"), 0, "{scenario}: the device was told to misbehave and did not");
-            if !left.unwipeable {
-                assert_eq!(self.live_bytes(), Some(0), "{scenario}: device memory is left");
-            }
             if !left.dead {
+                assert_eq!(self.live_bytes(), Some(0), "{scenario}: device memory is left");
                 let left = (stand_in.get("streams"), stand_in.get("events"), stand_in.get("pinned"));
                 assert_eq!(left, (0, 0, 0), "{scenario}: streams, events or host buffers are left");
             }
@@ -205,7 +184,7 @@ impl Anchor {
     pub(crate) fn describe(&self) -> String {
         let Self(device) = self;
         let selector = device.machine.selector_of(first());
-        let manager = builder(selector, device.unit, &Setup::default()).build().unwrap();
+        let manager = Setup::default().build(selector, device.unit, None).unwrap();
         let kind = device.machine.kind().as_str();
         format!("{kind} ({}, {})", manager.device_name(), manager.device_uuid())
     }

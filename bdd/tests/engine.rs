@@ -7,7 +7,9 @@
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use vram_residency::{AdoptError, Adopted, ExecuteOptions, RawRegion, RawStream, Scratch, ShardSpec, VramManager};
+use vram_residency::{
+    AdoptError, Adopted, ExecuteOptions, RawRegion, RawStream, Scratch, ShardSpec, VerifiedRegion, VramManager,
+};
 use vram_residency_rig::{EngineStream, Machine, Memory};
 
 /// Bytes between the regions, which no shard covers. Odd, so that regions lie at any alignment.
@@ -58,21 +60,12 @@ impl Arena {
         panic!("the regions have no byte {byte}")
     }
 
-    pub(crate) fn address(&self, at: usize) -> u64 {
-        self.memory.address(at)
-    }
-
     pub(crate) fn region(&self, at: usize, length: usize) -> RawRegion {
         self.memory.region(at, length)
     }
 
     pub(crate) fn regions(&self) -> Vec<RawRegion> {
         self.places.iter().map(|(at, length)| self.region(*at, *length)).collect()
-    }
-
-    /// Bytes of all regions.
-    pub(crate) fn region_bytes(&self) -> u64 {
-        self.places.iter().map(|(_, length)| *length as u64).sum()
     }
 
     /// The image that the regions stand for: each but the last padded with zeros to a block.
@@ -174,12 +167,6 @@ impl Stream {
         // SAFETY: the stream is of the manager's own device; the world keeps it until every guard has ended.
         unsafe { ExecuteOptions::default().on_stream(self.raw) }
     }
-
-    /// Names this stream as one that uses the memory.
-    pub(crate) fn uses(&self, scratch: &mut Scratch) {
-        // SAFETY: the stream is of the memory's own device; the world lets go of it after all working memory.
-        unsafe { scratch.used_on(self.raw) };
-    }
 }
 
 impl Drop for Stream {
@@ -189,6 +176,12 @@ impl Drop for Stream {
             thread.join().expect("the engine's thread");
         }
     }
+}
+
+/// Where a shard's region lies.
+pub(crate) fn address(region: &VerifiedRegion<'_>) -> u64 {
+    // SAFETY: the address is used behind the library's back on purpose, and only while the shard is resident.
+    unsafe { region.device_ptr() }.as_u64()
 }
 
 /// Where working memory lies.
