@@ -15,21 +15,6 @@ Feature: Adopted engine memory
     When I release llama
     Then used VRAM is zero
 
-  @RES-9 @VAL-2
-  Scenario Outline: Unusable regions are refused and the owner comes back
-    Given a manager
-    And an engine candle that holds llama in regions of 4000, 1000 bytes
-    When I adopt regions of candle that are <unusable>
-    Then it fails with INVALID_PARAMS
-    And the message contains "regions <problem>"
-    And candle has its memory back, untouched
-
-    Examples:
-      | unusable                | problem                       |
-      | none                    | are none                      |
-      | null                    | are unusable: number 0 is null |
-      | overlapping by one byte | overlap: numbers 0 and 1      |
-
   @RES-9 @SEAL-9 @SEAL-1
   Scenario: An engine's memory is sealed only if it is what somebody vouched for
     Given a manager whose policy requires expected digests

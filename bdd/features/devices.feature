@@ -27,9 +27,3 @@ Feature: Devices
   Scenario: The mock is never chosen by itself
     When I build a manager on the best device there is
     Then it is no mock
-
-  @ERR-2
-  Scenario: A device that is not there is named
-    When I build a manager on a device that is not there
-    Then it fails with DEVICE_UNAVAILABLE
-    And the message contains "device 9"

@@ -62,21 +62,6 @@ Feature: Release and shutdown
     Then it fails with VRAM_OOM
     And the error says that 8 units were needed and 0 available
 
-  @SCR-2 @faults
-  Scenario: Residue beyond the limit of the quarantine stops the manager
-    Given a manager with a quarantine limit of one and a half shards
-    And the shard llama is sealed
-    And the shard gemma is sealed
-    And the device will skip a fill
-    When I release llama
-    Then it fails with CUDA_ERROR
-    And the manager is ready
-    When the device will skip a fill
-    And I release gemma
-    Then it fails with CUDA_ERROR
-    And the manager has stopped for an-untrusted-device
-    And manager_stopped is a critical event
-
   @SCR-3
   Scenario: A shutdown drains, wipes and reports
     Given the shard llama is sealed

@@ -1,16 +1,12 @@
 Feature: Seals
   A seal is a capability that leaves the process. What comes back is believed only if this manager signed it, in time and whole.
 
-  @SEAL-3
-  Scenario: A seal that comes back as bytes still serves
+  @SEAL-2 @SEAL-3 @SEAL-4 @ERR-4
+  Scenario Outline: A seal with a flipped bit is refused and stops nobody
     Given the shard llama is sealed
     When the seal of llama comes back as it is
     And I execute llama
     Then the work read the weights of llama
-
-  @SEAL-2 @SEAL-4 @ERR-4
-  Scenario Outline: A seal with a flipped bit is refused and stops nobody
-    Given the shard llama is sealed
     When the seal of llama comes back with bit <bit> of byte <from_end> from the end flipped
     And I execute llama
     Then the seal is refused as forged

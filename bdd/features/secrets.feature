@@ -33,19 +33,6 @@ Feature: Secrets
       | 31    | 600         | the file            | is 31 bytes long; 32 to 4096 are allowed |
       | 4097  | 600         | the file            | is longer than 4096 bytes                |
 
-  @KEY-1 @KEY-3
-  Scenario Outline: A service takes the credential that it was given, and no other
-    Given a secret file of 64 bytes with the permissions <permissions>
-    When a process that was given <what> takes the credential <name>
-    Then the process says "<said>" and shows neither the secret nor its place
-
-    Examples:
-      | permissions | what       | name          | said                                |
-      | 440         | its folder | secret.key    | taken                               |
-      | 440         | its folder | ../secret.key | has a credential name that cannot be |
-      | 460         | its folder | secret.key    | can be written by group or others   |
-      | 440         | no folder  | secret.key    | CREDENTIALS_DIRECTORY is not set    |
-
   @KEY-1
   Scenario: A random secret does not serve where a stored one is demanded
     Given a secret file of 64 bytes with the permissions 600

@@ -93,15 +93,6 @@ Feature: Verification
     When I release llama
     Then it succeeds
 
-  @VER-1 @CON-1
-  Scenario: A check that began before the call does not serve it
-    Given a manager that quarantines only the shard
-    And weights llama of 900000 bytes
-    And the shard llama is sealed
-    When llama is executed while an older check of it is under way, and bit 5 of byte 0 flips between the two
-    Then it is an integrity failure of llama that covers byte 0
-    And the work did not run
-
   @VER-11 @faults
   Scenario Outline: A digest that does not prove itself is not believed
     Given the shard llama is sealed
@@ -137,3 +128,16 @@ Feature: Verification
       | digest   |
       | readback |
       | wait     |
+
+  @CON-1 @VER-5 @AUD-1
+  Scenario: A change is seen by all threads that check at once, and stops the manager once
+    Given the shard llama is sealed
+    And the shard gemma is sealed
+    When 8 threads verify llama at once
+    Then all of them succeed
+    When bit 3 of byte 40000 of llama flips in VRAM
+    And 8 threads verify llama at once
+    Then all of them fail with SEAL_VERIFICATION_FAILED
+    And the trail has 1 time shard_quarantined
+    And the trail has 1 time manager_stopped
+    And gemma still verifies

@@ -41,9 +41,6 @@ fn report(choice: Choice) -> PathBuf {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    if let Some(ended) = steps::take_credential() {
-        return ended;
-    }
     let choice = Choice::from_env();
     let anchor = device::Anchor::new();
     let device = anchor.describe();

@@ -14,7 +14,6 @@ const NEEDS: &[(&str, Need, &str)] = &[
     ("faults", Need::Orders, "a GPU does not fail or lie to order"),
     ("capacity", Need::Orders, "a GPU's size cannot be chosen"),
     ("writable", Need::Orders, "whether a GPU maps memory read-only cannot be chosen"),
-    ("late", Need::Orders, "a GPU runs what is enqueued as soon as it can"),
     ("two-devices", Need::TwoDevices, "there is no second device"),
     ("worker", Need::Worker, "no vram-worker is given that can use it"),
 ];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vram_residency::{MockCall, MockConfig, MockStats};
+use vram_residency::{MockConfig, MockStats};
 use vram_residency_rig::{Kind, Machine, StandIn};
 
 use crate::setup::Setup;
@@ -112,11 +112,6 @@ impl Device {
             let free = gpu.raw.memory_info().0;
             assert!(free + SLACK >= self.free, "{free} bytes are free, {} were", self.free);
         }
-    }
-
-    /// Digests that were taken.
-    pub(crate) fn digests(&self) -> Option<u64> {
-        self.count(|stats| stats.runs(MockCall::Digest), "ran vram_verity_leaves")
     }
 
     /// Operations that were enqueued and have not run.

@@ -8,7 +8,4 @@ mod outcome;
 mod release;
 mod seals;
 mod secrets;
-mod threads;
 mod trail;
-
-pub(crate) use secrets::take_credential;

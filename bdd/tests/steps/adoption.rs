@@ -1,7 +1,7 @@
 //! An engine's memory under seal.
 
 use cucumber::{given, then, when};
-use vram_residency::{Expectation, Layout, RawRegion, ShardSpec, digest_bytes};
+use vram_residency::{Expectation, Layout, RawRegion, digest_bytes};
 
 use crate::engine::{Arena, Engine};
 use crate::setup::spec;
@@ -15,14 +15,21 @@ fn an_engine(world: &mut World, name: String, weights: String, lengths: String) 
     world.engines.insert(name, engine);
 }
 
-/// Adopts, and keeps what came of it on the engine's side.
-fn adopt(world: &mut World, engine: &str, spec: ShardSpec, name: &str, regions: &[RawRegion]) {
+#[when(regex = r"^I adopt the memory of (\S+) as ([^\s,]+)(, to be wiped)?(?:, expecting the digest of (\S+))?$")]
+fn adopt_all(world: &mut World, engine: String, name: String, wiped: String, expected: String) {
+    let regions = world.engine(&engine).arena.regions();
+    let mut spec = spec(&name).wipe_adopted(!wiped.is_empty());
+    if !expected.is_empty() {
+        let lengths: Vec<u64> = regions.iter().map(RawRegion::byte_len).collect();
+        let layout = Layout::of_regions(world.manager().tree_params(), &lengths).unwrap().digest();
+        spec = spec.expect(Expectation::Image { digest: world.digest_of(&expected), layout });
+    }
     world.before_call();
     let manager = world.manager().clone();
     let adopted_before = manager.adopted_vram();
-    let asked = world.engine(engine);
+    let asked = world.engine(&engine);
     asked.returned = None;
-    let handed_over = asked.hand_over(&manager, spec, regions);
+    let handed_over = asked.hand_over(&manager, spec, &regions);
     assert_eq!(asked.before, asked.arena.bytes(), "sealing writes nothing");
     let outcome = match handed_over {
         Ok(adopted) => {
@@ -40,33 +47,8 @@ fn adopt(world: &mut World, engine: &str, spec: ShardSpec, name: &str, regions: 
         }
     };
     if let Some(seal) = world.note(outcome) {
-        world.seals.insert(name.to_owned(), seal);
+        world.seals.insert(name, seal);
     }
-}
-
-#[when(regex = r"^I adopt the memory of (\S+) as ([^\s,]+)(, to be wiped)?(?:, expecting the digest of (\S+))?$")]
-fn adopt_all(world: &mut World, engine: String, name: String, wiped: String, expected: String) {
-    let regions = world.engine(&engine).arena.regions();
-    let mut spec = spec(&name).wipe_adopted(!wiped.is_empty());
-    if !expected.is_empty() {
-        let lengths: Vec<u64> = regions.iter().map(RawRegion::byte_len).collect();
-        let layout = Layout::of_regions(world.manager().tree_params(), &lengths).unwrap().digest();
-        spec = spec.expect(Expectation::Image { digest: world.digest_of(&expected), layout });
-    }
-    adopt(world, &engine, spec, &name, &regions);
-}
-
-#[when(expr = "I adopt regions of {word} that are {}")]
-fn adopt_unusable(world: &mut World, engine: String, how: String) {
-    let arena = world.engine(&engine).arena.clone();
-    let (at, length) = arena.places[0];
-    let regions = match how.as_str() {
-        "none" => vec![],
-        "null" => vec![RawRegion::new(0, 100)],
-        "overlapping by one byte" => vec![arena.region(at, length), arena.region(at + length - 1, 10)],
-        other => panic!("no such regions: {other}"),
-    };
-    adopt(world, &engine, spec("unusable"), "unusable", &regions);
 }
 
 #[when(expr = "{word} changes byte {int} of its memory")]

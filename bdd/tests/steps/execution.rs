@@ -1,21 +1,39 @@
 //! Verifying, executing, and the changes in VRAM that both must find.
 
-use std::sync::{Arc, mpsc};
+use std::sync::Barrier;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cucumber::{then, when};
-use vram_residency::{ExecuteOptions, SealedShard, VramError};
+use vram_residency::{ExecuteOptions, SealedShard};
 
 use crate::world::{World, place};
-
-/// How long anything may take that nobody else waits for.
-const LIMIT: Duration = Duration::from_secs(60);
 
 #[when(expr = "I verify {word}")]
 fn verify(world: &mut World, name: String) {
     world.before_call();
     let verified = world.manager().verify_sealed(world.seal_of(&name));
     world.digest = world.note(verified).map(|verification| verification.digest);
+}
+
+#[when(expr = "{int} threads verify {word} at once")]
+fn verify_at_once(world: &mut World, threads: usize, name: String) {
+    world.before_call();
+    let (manager, shard, start) = (world.manager(), world.seal_of(&name), Barrier::new(threads));
+    let verify = || {
+        start.wait();
+        manager.verify_sealed(shard).map(drop)
+    };
+    world.outcomes = thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(verify)).collect();
+        all.into_iter().map(|one| one.join().expect("a thread that does not panic")).collect()
+    });
+}
+
+#[then(regex = r"^all of them (?:succeed|fail with (\S+))$")]
+fn all_ended(world: &mut World, code: String) {
+    let codes = world.outcomes.iter().map(|ended| ended.as_ref().map_or_else(|error| error.code().as_str(), |()| ""));
+    assert_eq!(codes.collect::<Vec<_>>(), vec![code.as_str(); world.outcomes.len()]);
 }
 
 #[then(expr = "{word} still verifies")]
@@ -106,17 +124,11 @@ fn batch(world: &mut World, names: String) {
     }
 }
 
-#[when(
-    regex = r"^I begin an execution of (\S+)( on the engine's stream)?( that is checked afterwards)?(?: for at most (\d+) ms)?$"
-)]
-fn begin(world: &mut World, name: String, stream: String, after: String, most: String) {
+#[when(regex = r"^I begin an execution of (\S+)( on the engine's stream)?( that is checked afterwards)?$")]
+fn begin(world: &mut World, name: String, stream: String, after: String) {
     world.before_call();
-    let mut options = if stream.is_empty() { ExecuteOptions::default() } else { world.stream().options() };
-    options = options.verify_after(!after.is_empty());
-    if let Ok(most) = most.parse() {
-        options = options.max_hold(Duration::from_millis(most));
-    }
-    let begun = world.manager().begin_owned(world.seal_of(&name), options);
+    let options = if stream.is_empty() { ExecuteOptions::default() } else { world.stream().options() };
+    let begun = world.manager().begin_owned(world.seal_of(&name), options.verify_after(!after.is_empty()));
     let started = world.new_events().iter().filter(|event| **event == "execute_started").count();
     assert_eq!(started, usize::from(begun.is_ok()), "work starts with its execution, and not without");
     if let Some(execution) = world.note(begun) {
@@ -139,61 +151,9 @@ fn drop_it(world: &mut World) {
     assert!(started.elapsed() < Duration::from_secs(5), "a drop does not wait");
 }
 
-#[when("I let go of the manager")]
-fn let_go_of_manager(world: &mut World) {
-    world.manager = None;
-    assert!(world.device().live_bytes().is_none_or(|live| live > 0), "the execution keeps the manager alive");
-}
-
-#[when(expr = "the execution travels to another thread and reads {word} there")]
-fn travels(world: &mut World, weights: String) {
-    let (execution, wanted) = (world.executions.pop().expect("an execution is open"), world.weights(&weights));
-    let thread = std::thread::spawn(move || {
-        let mut out = vec![0; wanted.len()];
-        execution.read_at(0, &mut out).unwrap();
-        (execution, out == wanted)
-    });
-    let (execution, same) = thread.join().unwrap();
-    assert!(same, "it read what was sealed");
-    world.executions.push(execution);
-}
-
 #[when(expr = "I wait {int} ms")]
 fn wait(_: &mut World, time: u64) {
     std::thread::sleep(Duration::from_millis(time));
-}
-
-#[when(
-    expr = "{word} is executed while an older check of it is under way, and bit {int} of byte {int} flips between the two"
-)]
-fn execute_behind_a_check(world: &mut World, name: String, bit: u8, byte: u64) {
-    let at = world.place_of(&name) + byte;
-    world.before_call();
-    let (manager, shard, before) =
-        (Arc::clone(world.manager()), world.seal_of(&name).clone(), world.device().digests());
-    let ((begins, has_begun), (ended, has_ended)) = (mpsc::channel(), mpsc::channel());
-    let thread = std::thread::spawn(move || {
-        begins.send(()).unwrap();
-        let checked = manager.verify_sealed(&shard);
-        drop(manager);
-        ended.send(checked).unwrap();
-    });
-    has_begun.recv().unwrap();
-    let started = Instant::now();
-    // Until its digest has begun, where that can be seen.
-    while before.is_some() && world.device().digests() == before && !thread.is_finished() {
-        assert!(started.elapsed() < LIMIT, "the older check does not begin");
-        std::thread::yield_now();
-    }
-    world.machine_of(&name).flip(world.manager(), at, bit);
-    let mut ran = false;
-    let executed = world.manager().execute(world.seal_of(&name), |_| ran = true);
-    world.ran = ran;
-    // It saw the bytes before the change or after it.
-    let older = has_ended.recv_timeout(LIMIT).expect("the older check ends");
-    assert!(matches!(older, Ok(_) | Err(VramError::IntegrityFailure { .. })), "{older:?}");
-    thread.join().unwrap();
-    world.note(executed);
 }
 
 #[when(expr = "the engine enqueues a write of {int} byte(s) at {int} of {word}")]
@@ -205,19 +165,11 @@ fn enqueue_on_shard(world: &mut World, bytes: usize, offset: u64, name: String) 
     assert_eq!(world.device().pending(), pending.map(|before| before + 1), "the stream is late");
 }
 
-#[when(expr = "the engine tries to write {int} byte(s) at {int} of {word}")]
-fn try_to_write(world: &mut World, bytes: usize, offset: u64, name: String) {
-    let at = world.place_of(&name) + offset;
-    world.before_call();
-    let enqueued = world.stream().ask(move |stream| stream.try_fill(at, bytes, 8));
-    world.note(enqueued);
-}
-
 #[then(expr = "the engine has {int} operation(s) to do")]
 fn has_to_do(world: &mut World, operations: u64) {
     let Some(pending) = world.device().pending() else {
-        assert_eq!(operations, 0, "a GPU does not count: the scenario needs the tag @late");
-        let idle = world.stream.as_ref().is_none_or(|stream| stream.ask(|stream| stream.is_idle()) == Some(true));
+        assert_eq!(operations, 0, "a GPU does not count: no scenario asks for more");
+        let idle = world.stream().ask(|stream| stream.is_idle()) == Some(true);
         return assert!(idle, "the engine has something to do");
     };
     assert_eq!(pending, operations);

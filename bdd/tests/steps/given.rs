@@ -9,7 +9,7 @@ use vram_residency::{OnIntegrityFailure, Policy, WorkerSecret};
 use crate::device::first;
 use crate::engine::Stream;
 use crate::faults;
-use crate::setup::{BYTES, Setup, noise, spec};
+use crate::setup::{Setup, noise, spec};
 use crate::world::{Second, World};
 
 #[given("a device that cannot map memory read-only")]
@@ -26,16 +26,6 @@ fn a_manager(world: &mut World) {
 #[given("a manager that quarantines only the shard")]
 fn a_lenient_manager(world: &mut World) {
     world.build(Setup { on_failure: OnIntegrityFailure::QuarantineShard, ..Setup::default() });
-}
-
-#[given("a manager with a quarantine limit of one and a half shards")]
-fn a_limited_manager(world: &mut World) {
-    // How much a shard takes is the device's choice.
-    world.build(Setup::default());
-    world.seal("llama", spec("llama"), "");
-    let limit = world.manager().used_vram() * 3 / 2;
-    assert!(limit > BYTES as u64);
-    world.build(Setup { quarantine_limit: Some(limit), ..Setup::default() });
 }
 
 #[given(expr = "a manager on a device of {int} units with {int} units of headroom")]
@@ -77,14 +67,9 @@ fn a_second_manager(world: &mut World, kind: String) {
 }
 
 #[given(expr = "weights {word} of {int} units")]
-fn weights_in_units(world: &mut World, name: String, units: usize) {
+fn weights(world: &mut World, name: String, units: usize) {
     let unit = usize::try_from(world.device().unit).unwrap();
-    weights(world, name, units * unit);
-}
-
-#[given(expr = "weights {word} of {int} bytes")]
-fn weights(world: &mut World, name: String, bytes: usize) {
-    let made = noise(bytes, &name);
+    let made = noise(units * unit, &name);
     world.weights.insert(name, made);
 }
 

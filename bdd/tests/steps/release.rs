@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cucumber::{then, when};
-use vram_residency::{EventKind, ManagerState, Purpose, QuarantineCause, ShardId, ShutdownReport, VramError};
+use vram_residency::{EventKind, ManagerState, Purpose, QuarantineCause, ShardId, ShutdownReport};
 
 use crate::engine::address_of;
 use crate::world::World;
@@ -31,19 +31,6 @@ fn release_by_id(world: &mut World, name: String) {
     world.before_call();
     let released = world.manager().release_by_id(&ShardId::new(name).unwrap());
     world.note(released);
-}
-
-#[when(expr = "I release {word} as soon as the engine is done")]
-fn release_when_done(world: &mut World, name: String) {
-    world.before_call();
-    let (shard, started, mut busy) = (world.seal_of(&name).clone(), Instant::now(), 0);
-    while let Err(error) = world.manager().release(&shard) {
-        assert!(matches!(error, VramError::ShardBusy { .. }), "{error:?}");
-        assert!(world.device().pending() > Some(0), "busy although the queue has run");
-        assert!(started.elapsed() < Duration::from_secs(30), "the shard is pinned for ever");
-        busy += 1;
-    }
-    assert!(busy > 0, "it was released under the engine's work");
 }
 
 #[when("the manager is dropped")]

@@ -1,5 +1,7 @@
 //! Sealing, what seals say, seals that come back, and sets of them.
 
+use std::path::PathBuf;
+
 use cucumber::{given, then, when};
 use vram_residency::{ModelRef, SealedSet, SealedShard, SetId, ShardSource, VramError, VramManager, digest_bytes};
 
@@ -15,50 +17,35 @@ fn seal(world: &mut World, name: String, expected: String) {
     world.seal(&name, spec, "");
 }
 
-const PLAIN: &str = "model.bin";
-const TENSORS: &str = "model.safetensors";
-
-/// What the scenario's file holds when its weights are these: bytes as they are, or one tensor.
-fn content(plain: bool, weights: &[u8]) -> Vec<u8> {
-    if plain {
-        return weights.to_vec();
-    }
+/// A safetensors file with these weights as its one tensor.
+fn safetensors(weights: &[u8]) -> Vec<u8> {
     let bytes = weights.len();
     let header = format!(r#"{{"t":{{"dtype":"U8","shape":[{bytes}],"data_offsets":[0,{bytes}]}}}}"#);
     [&(header.len() as u64).to_le_bytes(), header.as_bytes(), weights].concat()
 }
 
-/// Writes the scenario's file.
-fn write(world: &mut World, plain: bool, weights: &str) {
-    let bytes = content(plain, &world.weights(weights));
-    let folder = world.folder.get_or_insert_with(|| tempfile::tempdir().unwrap());
-    std::fs::write(folder.path().join(if plain { PLAIN } else { TENSORS }), bytes).unwrap();
+#[given(expr = "a safetensors file with the weights of {word}, whose digest I know")]
+fn a_file(world: &mut World, weights: String) {
+    world.digest = Some(digest_bytes(world.manager().tree_params(), &safetensors(&world.weights(&weights))));
+    world.folder = Some(tempfile::tempdir().unwrap());
+    overwrite(world, weights);
 }
 
-fn is_plain(world: &World) -> bool {
-    world.folder.as_ref().expect("the scenario has a file").path().join(PLAIN).exists()
-}
-
-#[given(regex = r"^a (safetensors )?file with the weights of (\S+), whose digest I know$")]
-fn a_file(world: &mut World, tensors: String, weights: String) {
-    let plain = tensors.is_empty();
-    world.digest = Some(digest_bytes(world.manager().tree_params(), &content(plain, &world.weights(&weights))));
-    write(world, plain, &weights);
+/// The scenario's file.
+fn path(world: &World) -> PathBuf {
+    world.folder.as_ref().expect("the scenario has a file").path().join("model.safetensors")
 }
 
 #[when(expr = "the file is overwritten with the weights of {word}")]
 fn overwrite(world: &mut World, weights: String) {
-    let plain = is_plain(world);
-    write(world, plain, &weights);
+    std::fs::write(path(world), safetensors(&world.weights(&weights))).unwrap();
 }
 
 #[when(expr = "I seal {word} from the file, expecting its digest")]
 fn seal_file(world: &mut World, name: String) {
-    let (plain, folder) = (is_plain(world), world.folder.as_ref().unwrap().path());
-    let source =
-        if plain { ShardSource::file(folder.join(PLAIN)) } else { ShardSource::safetensors(folder.join(TENSORS)) };
     let expected = vouched(world.manager(), world.digest.expect("its digest is known"));
-    world.seal_from(spec(&name).expect(expected), source.unwrap(), &name, "");
+    let source = ShardSource::safetensors(path(world)).unwrap();
+    world.seal_from(spec(&name).expect(expected), source, &name, "");
 }
 
 #[then(expr = "the seal of {word} says how many bytes of which digest are on this device")]

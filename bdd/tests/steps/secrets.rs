@@ -1,7 +1,6 @@
 //! Secrets, where they come from, and what must not be shown of them.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::{Command, ExitCode};
 
 use cucumber::{given, then, when};
 use vram_residency::{Policy, SealedShard, WorkerSecret};
@@ -9,8 +8,6 @@ use vram_residency::{Policy, SealedShard, WorkerSecret};
 use crate::setup::Setup;
 use crate::world::World;
 
-/// The first word of this suite's command line where it is to be a service with a credential.
-const TAKE: &str = "--take-credential";
 const NAME: &str = "secret.key";
 const TAG: usize = 32;
 
@@ -40,50 +37,14 @@ fn from_file(world: &mut World, place: String, mounted: String) {
     world.secret = world.note(taken);
 }
 
-/// What this suite does when it is called as the service: takes the credential, and says what came of it.
-pub(crate) fn take_credential() -> Option<ExitCode> {
-    let mut words = std::env::args().skip(1);
-    if words.next()? != TAKE {
-        return None;
-    }
-    match WorkerSecret::from_systemd_credential(&words.next().expect("a credential's name")) {
-        Ok(secret) => println!("taken: {secret:?}"),
-        Err(error) => println!("{error} {error:?}"),
-    }
-    Some(ExitCode::SUCCESS)
-}
-
-#[when(regex = r"^a process that was given (its|no) folder takes the credential (\S+)$")]
-fn in_a_process(world: &mut World, given: String, name: String) {
-    let mut process = Command::new(std::env::current_exe().unwrap());
-    process.args([TAKE, &name]).env_remove("CREDENTIALS_DIRECTORY");
-    if given == "its" {
-        process.env("CREDENTIALS_DIRECTORY", world.folder.as_ref().expect("a secret file").path());
-    }
-    let output = process.output().unwrap();
-    assert!(output.status.success());
-    world.said.push(String::from_utf8([output.stdout, output.stderr].concat()).unwrap());
-}
-
-fn hides_the_place(world: &World) {
-    let said = world.said.last().expect("something was said");
-    let folder = world.folder.as_ref().expect("the scenario has a secret file").path().to_str().unwrap();
-    assert!(!shows(said, &world.secret_bytes), "{said}");
-    assert!(!said.contains(folder) && !said.contains(NAME) && !said.contains("nowhere"), "{said}");
-}
-
-#[then(expr = "the process says {string} and shows neither the secret nor its place")]
-fn process_says(world: &mut World, wanted: String) {
-    let said = world.said.last().expect("a process ran");
-    assert!(said.contains(&wanted), "{said}");
-    hides_the_place(world);
-}
-
 #[then("the message shows neither the secret nor its place")]
 fn hides(world: &mut World) {
     world.error();
     assert!(world.secret.is_none());
-    hides_the_place(world);
+    let said = world.said.last().expect("something was said");
+    let folder = world.folder.as_ref().expect("the scenario has a secret file").path().to_str().unwrap();
+    assert!(!shows(said, &world.secret_bytes), "{said}");
+    assert!(!said.contains(folder) && !said.contains(NAME) && !said.contains("nowhere"), "{said}");
 }
 
 #[when(regex = "^I build a manager of (that|a random) secret( whose policy demands a stored one)?$")]

@@ -67,17 +67,3 @@ fn ended_as(world: &mut World, wanted: String) {
     });
     assert_eq!(ended.collect::<Vec<_>>(), wanted.split(", ").collect::<Vec<_>>());
 }
-
-#[then(expr = "it was reported {int} time(s) that an execution of {word} is held too long")]
-fn overheld(world: &mut World, times: usize, name: String) {
-    let all = world.sink.events();
-    let reports = all.iter().filter_map(|event| match &event.kind {
-        EventKind::ExecuteOverheld { shard, limit, duration, .. } => Some((shard, duration > limit)),
-        _ => None,
-    });
-    let reports: Vec<_> = reports.collect();
-    assert!(
-        reports.len() == times && reports.iter().all(|(shard, over)| shard.as_str() == name && *over),
-        "{reports:?}"
-    );
-}
