@@ -87,24 +87,3 @@ Feature: Execution
       | changed |
       | llama   |
       | gemma   |
-
-  @VER-10 @DEV-5 @writable
-  Scenario: The check sees what the engine's stream has still to write
-    Given a device that cannot map memory read-only
-    And the shard llama is sealed
-    And an engine's stream
-    When the engine enqueues a write of 1 byte at 4999 of llama
-    And I begin an execution of llama on the engine's stream
-    Then it is an integrity failure of llama that covers byte 4999
-    And the engine has 0 operations to do
-
-  @VER-6 @VER-10 @writable
-  Scenario: A check afterwards sees what the engine wrote during the work
-    Given a device that cannot map memory read-only
-    And the shard llama is sealed
-    And an engine's stream
-    When I begin an execution of llama on the engine's stream that is checked afterwards
-    And the engine enqueues a write of 1 byte at 4999 of llama
-    And the execution finishes
-    Then it is an integrity failure of llama that covers byte 4999
-    And the executions ended as: discarded

@@ -8,26 +8,6 @@ use vram_residency_rig::{Kind, Machine};
 
 use crate::shell;
 
-/// What a scenario's tag asks of the device, and the reason that is given where the device does not have it.
-const NEEDS: &[(&str, Need, &str)] = &[
-    ("mock", Need::Mock, "it is about the mock itself"),
-    ("faults", Need::Orders, "a GPU does not fail or lie to order"),
-    ("capacity", Need::Orders, "a GPU's size cannot be chosen"),
-    ("writable", Need::Orders, "whether a GPU maps memory read-only cannot be chosen"),
-    ("two-devices", Need::TwoDevices, "there is no second device"),
-    ("worker", Need::Worker, "no vram-worker is given that can use it"),
-];
-
-#[derive(Clone, Copy)]
-enum Need {
-    Mock,
-    /// A device that takes orders: the mock or the stand-in.
-    Orders,
-    TwoDevices,
-    /// A `vram-worker` that can use the device.
-    Worker,
-}
-
 /// What the device of this run has.
 #[derive(Clone, Copy)]
 pub(crate) struct Choice {
@@ -57,13 +37,18 @@ impl Choice {
         Self { kind, second, worker }
     }
 
-    fn has(self, need: Need) -> bool {
-        match need {
-            Need::Mock => self.kind == Kind::Mock,
-            Need::Orders => !matches!(self.kind, Kind::Cuda(_)),
-            Need::TwoDevices => self.second,
-            Need::Worker => self.worker,
-        }
+    /// Why a scenario with this tag cannot run, if it cannot.
+    fn misses(self, tag: &str) -> Option<&'static str> {
+        let orders = !matches!(self.kind, Kind::Cuda(_));
+        let (has, reason) = match tag {
+            "mock" => (self.kind == Kind::Mock, "it is about the mock itself"),
+            "faults" => (orders, "a GPU does not fail or lie to order"),
+            "capacity" => (orders, "a GPU's size cannot be chosen"),
+            "two-devices" => (self.second, "there is no second device"),
+            "worker" => (self.worker, "no vram-worker is given that can use it"),
+            other => panic!("no such tag: @{other}"),
+        };
+        (!has).then_some(reason)
     }
 
     /// The device in file names.
@@ -77,17 +62,12 @@ impl Choice {
     /// Whether this device can run the scenario. Keeps the names of those that it cannot.
     pub(crate) fn takes(self, feature: &Feature, rule: Option<&Rule>, scenario: &Scenario) -> bool {
         let tags = feature.tags.iter().chain(rule.iter().flat_map(|rule| &rule.tags)).chain(&scenario.tags);
-        for tag in tags.filter(|tag| tag.starts_with(|first: char| first.is_ascii_lowercase())) {
-            let need = NEEDS.iter().find(|(name, ..)| name == tag);
-            let (_, need, reason) = need.unwrap_or_else(|| panic!("{}: no such tag: @{tag}", scenario.name));
-            if !self.has(*need) {
-                let mut left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
-                let named = format!("{}: {}", feature.name, scenario.name);
-                *left_out.entry(reason).or_default().entry(named).or_default() += 1;
-                return false;
-            }
-        }
-        true
+        let mut needs = tags.filter(|tag| tag.starts_with(|first: char| first.is_ascii_lowercase()));
+        let Some(reason) = needs.find_map(|tag| self.misses(tag)) else { return true };
+        let mut left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = format!("{}: {}", feature.name, scenario.name);
+        *left_out.entry(reason).or_default().entry(named).or_default() += 1;
+        false
     }
 }
 

@@ -11,8 +11,8 @@ use vram_residency::{
 };
 use vram_residency_rig::Machine;
 
-use crate::device::{Device, Left, first};
-use crate::engine::{Engine, Stream, address};
+use crate::device::{Device, first};
+use crate::engine::{Engine, address};
 use crate::setup::{BYTES, Setup, noise};
 use crate::shell::Shell;
 
@@ -36,7 +36,6 @@ pub(crate) struct World {
     pub(crate) elsewhere: HashSet<String>,
     pub(crate) executions: Vec<OwnedExecution>,
     pub(crate) scratch: Option<Scratch>,
-    pub(crate) stream: Option<Stream>,
     pub(crate) engines: HashMap<String, Engine>,
     pub(crate) ending: Option<JoinHandle<ShutdownReport>>,
     pub(crate) report: Option<ShutdownReport>,
@@ -58,8 +57,6 @@ pub(crate) struct World {
     pub(crate) digest: Option<Digest>,
     pub(crate) used_before: u64,
     pub(crate) mark: usize,
-    /// The devices of this scenario do not map memory read-only.
-    pub(crate) writable: bool,
     /// Where images lie, as far as somebody asked.
     pub(crate) places: HashMap<String, u64>,
     pub(crate) sink_fails: bool,
@@ -76,7 +73,7 @@ pub(crate) fn place(regions: &[VerifiedRegion<'_>]) -> u64 {
 impl World {
     /// Makes the scenario's manager, or gives the error.
     pub(crate) fn try_build(&mut self, setup: Setup) -> Result<(), VramError> {
-        let device = Device::new(setup.units, !self.writable);
+        let device = Device::new(setup.units);
         self.sink = Arc::new(if setup.durable_sink { MemorySink::claiming_durable() } else { MemorySink::default() });
         let selector = device.machine.selector_of(first() + setup.ordinal);
         let unit = device.unit;
@@ -112,10 +109,6 @@ impl World {
 
     pub(crate) fn device(&self) -> &Device {
         self.device.as_ref().expect("the scenario has a device")
-    }
-
-    pub(crate) fn stream(&self) -> &Stream {
-        self.stream.as_ref().expect("the scenario has an engine's stream")
     }
 
     pub(crate) fn engine(&mut self, name: &str) -> &mut Engine {
@@ -241,14 +234,13 @@ impl World {
     pub(crate) fn assert_invariants(&mut self, scenario: &str) {
         self.assert_seen();
         self.executions.drain(..).for_each(|execution| drop(execution.finish()));
-        // Streams last: executions and working memory may follow them.
-        (self.scratch, self.stream) = (None, None);
+        self.scratch = None;
         if let Some(ending) = self.ending.take() {
             ending.join().expect("the shutdown's thread");
         }
         self.sink.failing(false);
         self.assert_recount();
-        let allocated = !self.sink.names().contains(&"vram_allocation_failed");
+        let whole = !self.sink.names().contains(&"vram_allocation_failed");
         self.second = None;
         if let Some(manager) = self.manager.take() {
             Arc::into_inner(manager).unwrap_or_else(|| panic!("{scenario}: someone still holds the manager"));
@@ -258,7 +250,7 @@ impl World {
             assert!(!engine.is_held(), "{scenario}: somebody still holds the memory of {name}");
         }
         if let Some(device) = &self.device {
-            device.assert_left(scenario, &Left { dead: self.dead, allocated });
+            device.assert_left(scenario, self.dead, whole);
         }
     }
 }

@@ -124,11 +124,11 @@ fn batch(world: &mut World, names: String) {
     }
 }
 
-#[when(regex = r"^I begin an execution of (\S+)( on the engine's stream)?( that is checked afterwards)?$")]
-fn begin(world: &mut World, name: String, stream: String, after: String) {
+#[when(regex = r"^I begin an execution of (\S+)( that is checked afterwards)?$")]
+fn begin(world: &mut World, name: String, after: String) {
     world.before_call();
-    let options = if stream.is_empty() { ExecuteOptions::default() } else { world.stream().options() };
-    let begun = world.manager().begin_owned(world.seal_of(&name), options.verify_after(!after.is_empty()));
+    let begun =
+        world.manager().begin_owned(world.seal_of(&name), ExecuteOptions::default().verify_after(!after.is_empty()));
     let started = world.new_events().iter().filter(|event| **event == "execute_started").count();
     assert_eq!(started, usize::from(begun.is_ok()), "work starts with its execution, and not without");
     if let Some(execution) = world.note(begun) {
@@ -154,23 +154,4 @@ fn drop_it(world: &mut World) {
 #[when(expr = "I wait {int} ms")]
 fn wait(_: &mut World, time: u64) {
     std::thread::sleep(Duration::from_millis(time));
-}
-
-#[when(expr = "the engine enqueues a write of {int} byte(s) at {int} of {word}")]
-fn enqueue_on_shard(world: &mut World, bytes: usize, offset: u64, name: String) {
-    assert!(offset + bytes as u64 <= world.seal_of(&name).byte_len());
-    let (at, pending) = (world.place_of(&name) + offset, world.device().pending());
-    let value = !world.device().machine.peek(world.manager(), at, 1)[0];
-    world.stream().ask(move |stream| stream.fill(at, bytes, value));
-    assert_eq!(world.device().pending(), pending.map(|before| before + 1), "the stream is late");
-}
-
-#[then(expr = "the engine has {int} operation(s) to do")]
-fn has_to_do(world: &mut World, operations: u64) {
-    let Some(pending) = world.device().pending() else {
-        assert_eq!(operations, 0, "a GPU does not count: no scenario asks for more");
-        let idle = world.stream().ask(|stream| stream.is_idle()) == Some(true);
-        return assert!(idle, "the engine has something to do");
-    };
-    assert_eq!(pending, operations);
 }

@@ -7,16 +7,9 @@ use cucumber::{given, when};
 use vram_residency::{OnIntegrityFailure, Policy, WorkerSecret};
 
 use crate::device::first;
-use crate::engine::Stream;
 use crate::faults;
 use crate::setup::{Setup, noise, spec};
 use crate::world::{Second, World};
-
-#[given("a device that cannot map memory read-only")]
-fn a_writable_device(world: &mut World) {
-    assert!(world.manager.is_none(), "the device comes first");
-    world.writable = true;
-}
 
 #[given("a manager")]
 fn a_manager(world: &mut World) {
@@ -91,13 +84,6 @@ fn a_shard(world: &mut World, name: String, second: String, age: String) {
     };
     world.seal(&name, spec, &second);
     assert!(matches!(world.outcome, Some(Ok(()))), "{:?}", world.outcome);
-}
-
-#[given("an engine's stream")]
-fn a_stream(world: &mut World) {
-    assert!(world.stream.is_none());
-    world.stream = Some(Stream::open(&world.device().machine, world.manager()));
-    assert_eq!(world.device().pending().unwrap_or(0), 0);
 }
 
 #[given(regex = "^the device will (.+)$")]
