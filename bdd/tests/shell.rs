@@ -67,9 +67,11 @@ impl Shell {
         let digest = self.stdout.split(' ').next().unwrap_or_default();
         let line = line.replace("[device]", &device).replace("[digest]", digest);
         let arguments = line.strip_prefix("vram-worker ").expect("no other program is called");
-        let mut command = Command::new(worker());
-        command.args(arguments.split(' ')).current_dir(&self.folder).env("RUST_LOG", "vram_residency::audit=info");
+        let (mut command, temporary) = (Command::new(worker()), tempfile::tempdir().unwrap());
+        command.args(arguments.split(' ')).current_dir(&self.folder).env("TMPDIR", temporary.path());
+        command.env("RUST_LOG", "vram_residency::audit=info");
         let Output { status, stdout, stderr } = command.output().expect("the worker starts");
+        assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "a temporary file is left");
         self.code = status.code();
         [self.stdout, self.stderr] = [stdout, stderr].map(|said| String::from_utf8(said).unwrap());
     }

@@ -180,6 +180,7 @@ impl Files {
         let told = self.call(&format!("{line} --json"));
         let json = told.json();
         assert_eq!((told.code, &json["error"]["code"], &json["executed"]), (Some(code), &word.into(), &0.into()));
+        assert!(!told.stderr.contains("error: "), "it is said once: {}", told.stderr);
         assert!(!json["error"]["category"].as_str().unwrap().is_empty() && json.get("shard").is_none());
         for part in parts {
             assert!(json["error"]["message"].as_str().unwrap().contains(part), "{part:?} in {json}");

@@ -167,16 +167,25 @@ fn an_argument_forges_no_line() {
     use std::os::unix::ffi::OsStrExt;
     let files = Files::new();
     let forged = "x\nerror: forged\u{1b}[2J";
-    for arguments in [&["run", "--device", forged][..], &["run", "--layout", forged], &[forged]] {
+    let flag = format!("--{forged}");
+    for arguments in [&["run", "--device", forged][..], &["run", "--layout", forged], &["run", &flag], &[forged]] {
         files.run(arguments).assert_refused(2, &["x\\nerror: forged\\u{1b}[2J"]);
     }
     assert!(files.run(["run", &format!("--device={}", "y".repeat(100_000))]).stderr.len() < 2000);
     // What is no text is shown escaped.
     let odd = OsStr::from_bytes(b"/no\xff\x1b[2J\xc2\x9b31m\xe2\x80\xae\x9b");
-    for line in
-        ["run", "digest", "run --device", "run --layout", "run --expect", "run --json", "run --json --device", "run a"]
-    {
-        let told = files.run(line.split(' ').map(OsString::from).chain([odd.to_owned()]));
+    for line in [
+        "",
+        "run",
+        "digest",
+        "run --device",
+        "run --layout",
+        "run --expect",
+        "run --json",
+        "run --json --device",
+        "run a",
+    ] {
+        let told = files.run(line.split_terminator(' ').map(OsString::from).chain([odd.to_owned()]));
         assert_eq!(told.code, Some(2), "{line}: {}", told.stderr);
         let said = format!("{}{}", told.text(), told.stderr);
         let raw =

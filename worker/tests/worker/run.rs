@@ -78,6 +78,13 @@ fn help_and_version_are_told_on_standard_output() {
         (version.text(), version.stderr.as_str()),
         (concat!("vram-worker ", env!("CARGO_PKG_VERSION"), "\n"), "")
     );
+    let run = "--layout --part-bytes --device --executes --block-size --expect --expect-sha256 --expect-file \
+               --expect-block-size --secret-file --secret-file-mode --headroom --json";
+    for (command, options) in [("run", run), ("digest", "--block-size --salt --layout")] {
+        let help = files.call(&format!("{command} --help")).assert_ok();
+        let named = |option| help.text().split_whitespace().any(|word| word == option);
+        assert!(options.split_whitespace().all(named), "{}", help.text());
+    }
     let help = files.call("--help").assert_ok();
     let codes = [
         "3    the bytes are not the expected or the sealed ones",

@@ -15,14 +15,17 @@ use crate::models::large_header;
 /// Lets a long run execute twice, sends the signal, and returns how it ended.
 fn interrupted(signal: Signal, json: &[&str]) -> Ended {
     let line = ["run", "--device", "mock", "--executes", "1000000"];
-    let mut command = Files::new().command(line.iter().chain(json));
-    let mut child = command.current_dir("/").env("RUST_LOG", "vram_residency::audit=info").spawn().unwrap();
+    let folder = Files::new();
+    let mut command = folder.command(line.iter().chain(json));
+    command.env("RUST_LOG", "vram_residency::audit=info").env("TMPDIR", folder.path(""));
+    let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     let executed = lines.by_ref().filter(|line| line.contains("execute_finished")).take(2).count();
     assert_eq!(executed, 2, "executes are reported as they end");
     kill_process(Pid::from_child(&child), signal).unwrap();
     let rest = std::thread::spawn(move || lines.collect::<Vec<_>>().join("\n"));
     let ended = end(child);
+    assert_eq!(fs::read_dir(folder.path("")).unwrap().count(), 0, "a temporary file is left");
     Ended { stderr: rest.join().unwrap(), ..ended }
 }
 

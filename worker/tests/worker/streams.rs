@@ -93,6 +93,7 @@ fn critical_events_are_seen_whatever_other_targets_are_asked_for() {
         let ended = files.logged(&line, filter);
         assert_eq!(ended.code, Some(3));
         assert!(ended.stderr.contains("seal_verification_failed"), "{filter:?}: {}", ended.stderr);
+        assert!(ended.sentence().contains("`vram-worker digest` prints it"), "{}", ended.stderr);
     }
     let ended = files.logged(&line, "===x\nforged");
     ended.assert_refused(2, &["RUST_LOG is no filter"]);
