@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::courier;
 use super::queue::{Envelope, Queue, Queued};
-use super::{Ack, AuditError, AuditSink, EventKind, TracingSink};
-use crate::aside::aside;
+use super::{Ack, AuditSink, EventKind, TracingSink};
 use crate::clock::Clock;
-use crate::error::VramError;
-use crate::identity::Identity;
-use crate::telemetry::Telemetry;
+use crate::error::{AuditError, VramError};
+use crate::metrics::Telemetry;
+use crate::panics::aside;
+use crate::types::Identity;
 
 pub(crate) use super::queue::PATIENCE;
 
@@ -22,6 +22,7 @@ pub(crate) const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
 
 /// What the policy asks of the trail before a permissive step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AuditRequirement {
     /// Nothing: events are best effort.
     BestEffort,

@@ -6,10 +6,11 @@
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 
+use super::TreeParams;
 use super::pool::{PARALLEL_BYTES, beside, default_threads};
 use super::tree::{TreeDigest, TreeHasher};
-use super::{Digest, TreeParams};
 use crate::erase::{ErasedBuffer, NoHostMemory};
+use crate::types::Digest;
 
 /// Bytes of each of the two buffers: few enough that what was read is still in the cache when it is hashed.
 const BUFFER_BYTES: usize = 2 << 20;

@@ -12,8 +12,9 @@ use zeroize::Zeroizing;
 
 use super::blocks::BlockHasher;
 use super::descriptor::file_digest;
-use super::{Digest, HASH_BYTES, Hash, TreeParams};
+use super::{HASH_BYTES, Hash, TreeParams};
 use crate::error::VramError;
+use crate::types::Digest;
 
 /// The most that is hashed before the leaf hashes are folded into the table, in bytes.
 const BATCH_BYTES: usize = 16 << 20;

@@ -11,8 +11,9 @@ use sha2::{Digest as _, Sha256};
 use super::Opened;
 use crate::digest::layout::LayoutKind;
 use crate::digest::pool::{PARALLEL_BYTES, beside};
-use crate::digest::{Digest, TreeHasher, TreeParams};
-use crate::expectation::{DigestKind, Expectation, Mismatch, Wanted, judge_layout};
+use crate::digest::{TreeHasher, TreeParams};
+use crate::spec::{Expectation, Mismatch, Wanted, judge_layout};
+use crate::types::{Digest, DigestKind};
 
 /// The hashes of one pass, and what they are to be.
 pub(crate) struct Measure {

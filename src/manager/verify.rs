@@ -1,0 +1,283 @@
+//! The check: seal, record, VRAM, in this order.
+//!
+//! Owns [`VerifyReport`] and the order of the check. A seal proves that this manager made the handle; the record
+//! says what must be resident; VRAM is digested and compared with the record, never with what was presented. A call may share
+//! the result of a check that began after it, and of no other: nothing else is ever reused.
+
+use std::time::{Duration, Instant};
+
+use crate::audit::{EventKind, VerificationFailure};
+use crate::digest::{TreeDigest, first_difference};
+use crate::error::{BadRange, RefusalReason, VramError};
+use crate::id::ShardId;
+use crate::manager::shared::Core;
+use crate::memory::{DeviceFailure, DigestFailure, Event};
+use crate::metrics::Outcome;
+use crate::seal::SealedShard;
+use crate::shards::{Absent, Pinned, Record, Resident};
+use crate::spec::Check;
+use crate::sync::MutexGuard;
+use crate::types::{Digest, EventId};
+
+/// What a successful check found. Plain data: holding one permits nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// The shard.
+    pub shard: ShardId,
+    /// The digest that VRAM had, equal to the sealed one.
+    pub digest: Digest,
+    /// Bytes of the image.
+    pub bytes: u64,
+    /// How it was checked.
+    pub check: Check,
+    /// How long the caller waited for the check, from the seal to the verdict.
+    pub duration: Duration,
+}
+
+/// The digest of one pinned shard under way. The shard's memory is locked until it is collected.
+struct Digesting<'a> {
+    record: &'a Pinned,
+    resident: MutexGuard<'a, Option<Resident>>,
+    launch: Launch,
+}
+
+/// What a digest waits for.
+enum Launch {
+    /// Nothing: a check that began after the call had found everything as sealed.
+    Shared,
+    /// This call's own launch, begun at this tick.
+    Begun(u64),
+    /// The launch failed.
+    Failed(DigestFailure),
+}
+
+/// What one digest came to.
+enum Digested {
+    /// A check that began after the call had found everything as sealed.
+    Shared,
+    /// This call's own launch.
+    Found(Result<TreeDigest, DigestFailure>),
+}
+
+impl<'a> Digesting<'a> {
+    /// Launches a digest of the image, behind `after` if that is given, or finds that a check which began after tick `call` has just
+    /// made one.
+    ///
+    /// A check is shared by whoever called before it began: what a caller's own stream held has to have run by then, and an
+    /// execute that is closed has waited for its work before it calls. It is counted by ticks, which are drawn after both.
+    fn launch(record: &'a Pinned, call: u64, after: Option<EventId>) -> Result<Self, VramError> {
+        let mut resident = record.lock();
+        let Some(found) = resident.as_mut() else {
+            return Err(VramError::StaleHandle { shard: record.id.clone() });
+        };
+        let launch = if after.is_none() && found.good_since > call {
+            Launch::Shared
+        } else {
+            let began = record.tick();
+            found.memory.launch_digest(after).map_or_else(Launch::Failed, |()| Launch::Begun(began))
+        };
+        Ok(Self { record, resident, launch })
+    }
+
+    /// Waits for the digest, remembers when it began if it found everything as sealed, and lets go of the memory.
+    fn collect(mut self) -> Digested {
+        let began = match self.launch {
+            Launch::Shared => return Digested::Shared,
+            Launch::Failed(failure) => return Digested::Found(Err(failure)),
+            Launch::Begun(began) => began,
+        };
+        let Some(resident) = self.resident.as_mut() else {
+            return Digested::Found(Err(DeviceFailure::Unproven("digest").into()));
+        };
+        let found = resident.memory.collect_digest();
+        if let Ok(found) = &found {
+            resident.good_since = if *found == self.record.sealed { began } else { 0 };
+        }
+        Digested::Found(found)
+    }
+}
+
+impl Core {
+    /// Checks seal and record, and pins the shard.
+    ///
+    /// # Errors
+    /// `SealRefused` and `StaleHandle` (the presenter's fault; the manager goes on), or `IntegrityFailure` when an authentic
+    /// seal disagrees with the live record of its generation.
+    pub(crate) fn admit(&self, sealed: &SealedShard) -> Result<Pinned, VramError> {
+        self.authenticate(sealed)?;
+        let message = sealed.message();
+        let record =
+            self.residents.pin(message.slot, message.generation).map_err(|absent| self.absent(sealed, absent))?;
+        self.match_record(sealed, &record)?;
+        Ok(record)
+    }
+
+    /// As [`admit`](Self::admit), for work: an expired seal is refused.
+    pub(crate) fn admit_fresh(&self, sealed: &SealedShard) -> Result<Pinned, VramError> {
+        let record = self.admit(sealed)?;
+        if record.is_expired() { Err(self.refuse(Some(sealed), RefusalReason::Expired)) } else { Ok(record) }
+    }
+
+    /// Whether this manager made the seal.
+    pub(crate) fn authenticate(&self, sealed: &SealedShard) -> Result<(), VramError> {
+        if sealed.tag_verifies(&self.key) {
+            Ok(())
+        } else {
+            Err(self.refuse(None, sealed.claim(&self.identity))) // what it claims is said nowhere
+        }
+    }
+
+    /// Whether an authentic seal says, byte for byte, what the live record of its generation says.
+    pub(crate) fn match_record(&self, sealed: &SealedShard, record: &Record) -> Result<(), VramError> {
+        if record.message.as_slice() == sealed.message_bytes() {
+            Ok(())
+        } else {
+            Err(self.fail_integrity(record, VerificationFailure::RecordMismatch, None, None))
+        }
+    }
+
+    /// Turns an authentic seal away whose shard is not there.
+    pub(crate) fn absent(&self, sealed: &SealedShard, absent: Absent) -> VramError {
+        match absent {
+            Absent::Busy => VramError::ShardBusy { shard: sealed.id().clone() },
+            Absent::Failed => VramError::IntegrityFailure { shard: sealed.id().clone(), first_bad: None },
+            Absent::Unknown => self.refuse(Some(sealed), RefusalReason::UnknownSlot),
+            Absent::Stale => {
+                self.refuse(Some(sealed), RefusalReason::Stale);
+                VramError::StaleHandle { shard: sealed.id().clone() }
+            }
+        }
+    }
+
+    /// Turns away what was presented as a seal: `None` where this manager did not make it.
+    pub(crate) fn refuse(&self, sealed: Option<&SealedShard>, reason: RefusalReason) -> VramError {
+        let shard = sealed.map(|sealed| sealed.id().clone());
+        self.trail.refused(EventKind::SealRefused { shard, reason, suppressed: 0 });
+        self.telemetry.verified(Outcome::Refused, Duration::ZERO, 0);
+        VramError::SealRefused { reason }
+    }
+
+    /// Checks what lies in VRAM under a pinned record, behind `after` if that is given.
+    ///
+    /// # Errors
+    /// `IntegrityFailure`, and the shard is quarantined; the device's.
+    pub(crate) fn check(
+        &self,
+        record: &Pinned,
+        check: Check,
+        after: Option<&Event>,
+    ) -> Result<VerifyReport, VramError> {
+        let started = Instant::now();
+        self.refuse_failed(record, started)?;
+        let digested = Digesting::launch(record, record.tick(), still_ahead(after))?.collect();
+        self.judge(record, digested, check, started)
+    }
+
+    /// [`check`](Self::check) of several records, all launches before the first wait. Records that come in twice are the caller's
+    /// mistake to refuse.
+    ///
+    /// # Errors
+    /// Of the first shard that fails; each one that failed is quarantined.
+    pub(crate) fn check_all(
+        &self,
+        records: &[&Pinned],
+        check: Check,
+        after: Option<&Event>,
+    ) -> Result<Vec<VerifyReport>, VramError> {
+        let started = Instant::now();
+        records.iter().try_for_each(|record| self.refuse_failed(record, started))?;
+        let after = still_ahead(after);
+        // Locked in slot order, so that two batches cannot wait for each other.
+        let mut order: Vec<(usize, &Pinned, u64)> =
+            records.iter().enumerate().map(|(at, record)| (at, *record, record.tick())).collect();
+        order.sort_unstable_by_key(|(_, record, _)| record.slot());
+        let launched = order.into_iter().map(|(at, record, call)| Ok((at, Digesting::launch(record, call, after)?)));
+        let launched: Vec<(usize, Digesting<'_>)> = launched.collect::<Result<_, VramError>>()?;
+        // No lock is held any more when the verdicts are told.
+        let mut digested: Vec<(usize, &Pinned, Digested)> =
+            launched.into_iter().map(|(at, digesting)| (at, digesting.record, digesting.collect())).collect();
+        digested.sort_unstable_by_key(|(at, ..)| *at);
+        let mut outcome = Ok(Vec::with_capacity(records.len()));
+        for (_, record, digested) in digested {
+            match (self.judge(record, digested, check, started), &mut outcome) {
+                (Ok(report), Ok(reports)) => reports.push(report),
+                (Err(error), Ok(_)) => outcome = Err(error),
+                (_, Err(_)) => {} // the first error stays; every failure is acted on
+            }
+        }
+        outcome
+    }
+
+    /// Refuses a shard that failed a check before: nothing is launched for it.
+    fn refuse_failed(&self, record: &Pinned, started: Instant) -> Result<(), VramError> {
+        let Some(first_bad) = record.failure.get() else { return Ok(()) };
+        self.telemetry.verified(Outcome::Mismatch, started.elapsed(), 0);
+        Err(self.fail_integrity(record, VerificationFailure::Quarantined, None, first_bad.clone()))
+    }
+
+    fn judge(
+        &self,
+        record: &Record,
+        digested: Digested,
+        check: Check,
+        started: Instant,
+    ) -> Result<VerifyReport, VramError> {
+        let bytes = record.image.bytes();
+        match digested {
+            Digested::Found(Err(failure)) => {
+                let error = VramError::from(failure);
+                self.telemetry.verified(Outcome::Error, started.elapsed(), 0);
+                self.report_unproven(record, &error);
+                self.note_device_failure(&error);
+                return Err(error);
+            }
+            Digested::Found(Ok(found)) if found != record.sealed => {
+                self.telemetry.verified(Outcome::Mismatch, started.elapsed(), bytes);
+                let first_bad = self.locate(record, &found);
+                let reason = VerificationFailure::DigestMismatch;
+                return Err(self.fail_integrity(record, reason, Some(found.digest), first_bad));
+            }
+            Digested::Found(Ok(_)) => self.telemetry.verified(Outcome::Ok, started.elapsed(), bytes),
+            Digested::Shared => self.telemetry.verified(Outcome::Ok, started.elapsed(), 0),
+        }
+        let report = VerifyReport {
+            shard: record.id.clone(),
+            digest: record.sealed.digest,
+            bytes,
+            check,
+            duration: started.elapsed(),
+        };
+        self.trail.emit(EventKind::SealVerified {
+            shard: report.shard.clone(),
+            digest: report.digest,
+            bytes: report.bytes,
+            check: check.as_str().to_owned(),
+            duration: report.duration,
+        });
+        Ok(report)
+    }
+
+    /// Digests a live shard's image in VRAM and gives no verdict. A device that cannot show that it did stops the manager.
+    pub(crate) fn digest_resident(&self, record: &Record) -> Result<TreeDigest, VramError> {
+        let mut held = record.lock();
+        let Some(resident) = held.as_mut() else {
+            return Err(VramError::StaleHandle { shard: record.id.clone() });
+        };
+        let digested = resident.memory.digest();
+        drop(held);
+        digested.map_err(VramError::from).inspect_err(|error| self.note_device_failure(error))
+    }
+
+    fn locate(&self, record: &Record, found: &TreeDigest) -> Option<BadRange> {
+        let params = self.device.params();
+        let (offset, bytes) = first_difference(params, record.image.bytes(), &record.sealed.table, &found.table)?;
+        let tensor = record.layout.tensor_in(offset, bytes).map(|tensor| tensor.name.clone());
+        Some(BadRange { offset, bytes, tensor })
+    }
+}
+
+/// The event, where its stream still holds something: only a launch behind it will do then. An error is told by that launch.
+fn still_ahead(after: Option<&Event>) -> Option<EventId> {
+    after.filter(|event| !event.has_passed().unwrap_or(false)).map(Event::id)
+}
