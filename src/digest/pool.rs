@@ -15,9 +15,11 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 /// Fewer bytes than this are hashed on the calling thread: waking others would cost more than they save.
 pub(crate) const PARALLEL_BYTES: usize = 1 << 20;
 
-/// The threads that hashing uses unless told otherwise: the cores that this process may use.
+/// The threads that hashing uses unless told otherwise: the cores that this process may use. Asked for once, because the answer is
+/// read from files, which takes longer than to hash a block.
 pub(crate) fn default_threads() -> NonZeroUsize {
-    available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    static CORES: LazyLock<NonZeroUsize> = LazyLock::new(|| available_parallelism().unwrap_or(NonZeroUsize::MIN));
+    *CORES
 }
 
 /// The pool, for who may wait for it and wants more than one thread.

@@ -37,7 +37,8 @@ pub(crate) struct TreeHasher {
     params: TreeParams,
     threads: NonZeroUsize,
     blocks: BlockHasher,
-    /// The block that is not full yet. Its capacity is one block, so that it never moves and leaves a copy behind.
+    /// The block that is not full yet. Its capacity is one block from the first byte on, so that it never moves and leaves a copy behind;
+    /// none before that, because it takes time to wipe.
     partial: Zeroizing<Vec<u8>>,
     /// Leaf hashes that do not fill a level-1 block yet.
     leaves: Vec<Hash>,
@@ -51,8 +52,8 @@ impl TreeHasher {
         Self {
             threads,
             blocks: BlockHasher::new(params),
-            partial: Zeroizing::new(Vec::with_capacity(params.block_len())),
-            leaves: Vec::with_capacity(params.arity_len()),
+            partial: Zeroizing::default(),
+            leaves: Vec::new(),
             table: Vec::new(),
             image_bytes: 0,
             params: params.clone(),
@@ -85,7 +86,10 @@ impl TreeHasher {
         for batch in whole.chunks(BATCH_BYTES) {
             self.absorb(batch);
         }
-        self.partial.extend_from_slice(tail);
+        if !tail.is_empty() {
+            self.partial.reserve_exact(self.params.block_len());
+            self.partial.extend_from_slice(tail);
+        }
     }
 
     /// Ends a region that others follow: appends zeros up to the next block, which count as bytes of the image.

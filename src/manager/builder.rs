@@ -11,6 +11,7 @@ use crate::audit::{AuditSink, AuditTrail, EventKind, TracingSink};
 use crate::capacity::{Ledger, default_headroom};
 use crate::clock::Clock;
 use crate::digest::TreeParams;
+use crate::digest::pool::default_threads;
 use crate::driver::Driver;
 use crate::error::VramError;
 use crate::id::WorkerId;
@@ -371,7 +372,7 @@ impl VramManagerBuilder {
                 setting: "digest threads",
                 problem: "is 0; give at least 1".to_owned(),
             }),
-            None => Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+            None => Ok(default_threads()),
         }
     }
 }

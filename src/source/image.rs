@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 
 use super::{Measure, Opened, ShardSource};
 use crate::digest::layout::Layout;
+use crate::digest::pool::default_threads;
 use crate::digest::{TreeParams, hash_stream};
 use crate::error::VramError;
 use crate::id::ShardId;
@@ -51,8 +52,7 @@ impl<'a> ImageReader<'a> {
         if self.opened.position() > 0 {
             return Err(VramError::Internal { what: "an image was read before it was said what is expected of it" });
         }
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        match Measure::new(&mut self.opened, &self.params, threads, Some(expectation), true) {
+        match Measure::new(&mut self.opened, &self.params, default_threads(), Some(expectation), true) {
             Ok(measure) => Ok(Self { expected: Some((id, measure)), ..self }),
             Err(mismatch) => Err(mismatch.of_shard(id)),
         }

@@ -32,7 +32,10 @@ fn agree(lanes: Lanes) {
             let mut found = vec![[0; 32]; count];
             hasher.hash_run(&data[..whole], &mut found);
             assert_eq!(found, hashes[..count], "{lanes:?} {count} blocks of {}", params.block_size());
-            for missing in [1, 63, 64, 65, params.block_len() - 1].into_iter().filter(|_| count > 0 && count % 8 < 2) {
+            for missing in [1, 63, 64, 65, params.block_len() - 1]
+                .into_iter()
+                .filter(|_| count == 1 || (log == 10 && count % 8 == 1))
+            {
                 let image = &data[..whole - missing];
                 hasher.hash_run(image, &mut found);
                 assert_eq!(found, expected(&params, image), "{lanes:?} {} bytes", image.len());

@@ -61,7 +61,7 @@ fn a_thread_of_another_pool_does_nothing_else_while_it_hashes() {
 
 #[test]
 fn hashing_under_a_lock_that_all_threads_of_a_pool_want_ends() {
-    // covers: CON-3
+    // covers: DIG-2
     let (done, waiting) = channel();
     thread::spawn(move || {
         let (data, lock) = (noise(2, 2 << 20), Mutex::new(()));
