@@ -39,15 +39,18 @@ TESTS_LIMIT, BUILD_LIMIT = 40, 300
 RECORDS = ("executions", "states", "freshness")
 DEVICE = ("lying_device", "failing_device", "scratch_and_shutdown")
 STAGES = {
-    "src/verify.rs": (RECORDS, ("lib:manager",), ("audit", "half_way"), DEVICE, ("acceptance_flips",)),
-    "src/execution": (RECORDS, ("audit", "adoption", "half_way"), ("acceptance_flips",)),
-    "src/device/wipe.rs": (DEVICE,),
+    "src/manager/verify.rs": (RECORDS, ("lib:manager",), ("audit", "half_way"), DEVICE, ("acceptance_flips",)),
+    "src/manager/execution": (RECORDS, ("audit", "adoption", "half_way"), ("acceptance_flips",)),
+    "src/memory/wipe.rs": (DEVICE,),
     "src/seal": (("lib:seal",), ("sets", "freshness", "adoption"), ("acceptance_flips",)),
     "src/keys": (("lib:keys",), ("lib:seal",), ("audit",)),
-    "src/residents": (("lib:residents",), RECORDS, ("audit", "adoption", "half_way", "concurrency")),
+    "src/shards": (("lib:shards",), RECORDS, ("audit", "adoption", "half_way", "concurrency")),
     "src/capacity.rs": (("lib:capacity",), DEVICE),
-    "src/set.rs": (("sets",),),
-    "src/adopt.rs": (("adoption",),),
+    "src/manager/set.rs": (("sets",),),
+    "src/manager/adopt.rs": (("adoption",),),
+    "src/types/raw.rs": (("lib:manager",), ("adoption",)),
+    "src/spec/options.rs": (RECORDS, ("audit", "adoption", "half_way"), ("acceptance_flips",)),
+    "src/types/digest.rs": (("lib:digest",), ("sources",)),
     "src/digest": (("lib:digest",), ("lib:source",), ("sources", "adoption"), ("fsverity_parity",)),
 }
 
