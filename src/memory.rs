@@ -68,12 +68,12 @@ impl From<DeviceFailure> for VramError {
 /// A stream that is destroyed when dropped.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    driver: Arc<dyn Driver>,
+    driver: Arc<Driver>,
     id: StreamId,
 }
 
 impl Stream {
-    fn new(driver: &Arc<dyn Driver>) -> Result<Self, DriverError> {
+    fn new(driver: &Arc<Driver>) -> Result<Self, DriverError> {
         Ok(Self { id: driver.stream()?, driver: Arc::clone(driver) })
     }
 
@@ -99,7 +99,7 @@ impl Drop for Stream {
 /// A device with what every shard on it shares.
 #[derive(Debug)]
 pub(crate) struct Device {
-    driver: Arc<dyn Driver>,
+    driver: Arc<Driver>,
     params: TreeParams,
     staging: Staging,
     readers: reader::Pool,
@@ -112,7 +112,7 @@ impl Device {
     /// # Errors
     /// The driver's, or `CUDA_ERROR` when a kernel answers a known question wrongly.
     pub(crate) fn open(
-        driver: Arc<dyn Driver>,
+        driver: Arc<Driver>,
         params: TreeParams,
         staging_bytes: usize,
         threads: NonZeroUsize,

@@ -1,5 +1,5 @@
 /*
- * The kernels' bodies, compiled for the host: what a stand-in for a GPU launches. For tests only.
+ * The kernels' bodies, compiled for the host: what the mock launches. For tests only.
  *
  * Addresses in the arguments are host addresses. Calls may be made from any thread. Nothing is checked but the shape of a
  * launch: as on a GPU, a wrong address is undefined behaviour.
@@ -25,8 +25,6 @@ uint64_t vram_host_args_bytes(const char *name);
  * NOT_FOUND: no kernel has this name. INVALID_VALUE: no arguments, an empty grid, or another block than the kernel is made for.
  */
 uint32_t vram_host_launch(const char *name, const void *args, uint32_t grid, uint32_t block, uint32_t backwards);
-/* Writes up to `room` numbers (sizes and offsets of the structures of vram_kernels.h); returns how many there are. */
-uint64_t vram_host_layout(uint64_t *out, uint64_t room);
 
 #if defined(__cplusplus)
 }

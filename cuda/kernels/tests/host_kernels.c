@@ -81,26 +81,3 @@ uint32_t vram_host_launch(const char *name, const void *args, uint32_t grid, uin
     }
     return VRAM_HOST_OK;
 }
-
-uint64_t vram_host_layout(uint64_t *out, uint64_t room)
-{
-    static const uint64_t numbers[] = {
-        VRAM_KERNELS_ABI_VERSION,
-        sizeof(vram_region), offsetof(vram_region, bytes), offsetof(vram_region, first_block),
-        sizeof(vram_leaves_args), offsetof(vram_leaves_args, region_count), offsetof(vram_leaves_args, first_block),
-        offsetof(vram_leaves_args, block_count), offsetof(vram_leaves_args, hashes),
-        offsetof(vram_leaves_args, counters), offsetof(vram_leaves_args, start),
-        offsetof(vram_leaves_args, block_size), offsetof(vram_leaves_args, message_bits),
-        offsetof(vram_leaves_args, one),
-        sizeof(vram_nodes_args), offsetof(vram_nodes_args, leaf_count), offsetof(vram_nodes_args, table),
-        offsetof(vram_nodes_args, counters), offsetof(vram_nodes_args, start), offsetof(vram_nodes_args, block_size),
-        offsetof(vram_nodes_args, message_bits), offsetof(vram_nodes_args, one), offsetof(vram_nodes_args, single),
-        sizeof(vram_finish_args), offsetof(vram_finish_args, counters), offsetof(vram_finish_args, nonce),
-        sizeof(vram_count_args), offsetof(vram_count_args, bytes), offsetof(vram_count_args, counters),
-    };
-    const uint64_t count = sizeof numbers / sizeof numbers[0];
-    for (uint64_t i = 0; i < count && i < room && out != NULL; i++) {
-        out[i] = numbers[i];
-    }
-    return count;
-}
