@@ -66,8 +66,8 @@ struct Enqueue<'a> {
 
 impl Driver {
     fn new(info: DeviceInfo, context: Arc<Context>, kernels: Kernels) -> Self {
-        let pinned = Pinned::new(&context);
-        Self { info, registry: Registry::default(), kernels, pinned, context, gate: RwLock::new(()) }
+        let (pinned, registry) = (Pinned::new(&context), Registry::new(context.id()));
+        Self { info, registry, kernels, pinned, context, gate: RwLock::new(()) }
     }
 
     /// Finds the stream and every span, and notes that the stream uses them.

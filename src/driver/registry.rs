@@ -1,14 +1,27 @@
 //! What lives on the device: memory, streams, events, and which stream may still use which memory.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use crate::ffi::{Event, Mapping, Stream};
 use crate::types::{DevicePtr, EventId, Span, StreamId};
 
+/// The memory that the drivers of one context hold, own and registered, by first byte: none of them takes another's in.
+type Held = Mutex<BTreeMap<DevicePtr, u64>>;
+
+/// By context: several managers of a process may share a device.
+static HELD: Mutex<BTreeMap<u64, Weak<Held>>> = Mutex::new(BTreeMap::new());
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The registry of one driver.
-#[derive(Debug, Default)]
-pub(super) struct Registry(Mutex<Entries>);
+#[derive(Debug)]
+pub(super) struct Registry {
+    entries: Mutex<Entries>,
+    held: Arc<Held>,
+}
 
 #[derive(Debug, Default)]
 struct Entries {
@@ -34,29 +47,33 @@ impl Entries {
             inside(*base, *bytes).then_some(*base)
         })
     }
-
-    fn overlaps(&self, span: Span) -> bool {
-        let Some(end) = span.ptr.checked_add(span.bytes) else { return true };
-        // Entries do not overlap each other, so only the last that begins before the end can reach in.
-        let own = self.mappings.range(..end).next_back().map(|(_, mapping)| mapping.span());
-        let engine = self.engines.range(..end).next_back().map(|(ptr, bytes)| Span { ptr: *ptr, bytes: *bytes });
-        own.into_iter().chain(engine).any(|other| other.overlaps(span))
-    }
 }
 
 impl Registry {
+    /// One for a driver in this context.
+    pub(super) fn new(context: u64) -> Self {
+        let mut all = lock(&HELD);
+        all.retain(|_, held| held.strong_count() > 0);
+        let held = all.get(&context).and_then(Weak::upgrade).unwrap_or_default();
+        all.insert(context, Arc::downgrade(&held));
+        Self { entries: Mutex::default(), held }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 
     pub(super) fn add_mapping(&self, mapping: Mapping) -> DevicePtr {
-        let ptr = mapping.span().ptr;
+        let Span { ptr, bytes } = mapping.span();
+        lock(&self.held).insert(ptr, bytes);
         self.lock().mappings.insert(ptr, mapping);
         ptr
     }
 
     pub(super) fn take_mapping(&self, ptr: DevicePtr) -> Option<Mapping> {
-        self.lock().mappings.remove(&ptr)
+        let taken = self.lock().mappings.remove(&ptr)?;
+        lock(&self.held).remove(&ptr);
+        Some(taken)
     }
 
     /// Runs `act` on the mapping that is exactly `span`.
@@ -75,12 +92,15 @@ impl Registry {
         self.lock().mappings.values().fold(0, |sum, mapping| sum.saturating_add(mapping.span().bytes))
     }
 
-    /// Takes an engine's memory in; `false` when it is empty, wraps around, or overlaps what is there.
+    /// Takes an engine's memory in; `false` when it is empty, wraps around, or overlaps what a driver of this context holds.
     pub(super) fn add_engine(&self, span: Span) -> bool {
-        let mut entries = self.lock();
-        let fits = span.bytes > 0 && !entries.overlaps(span);
+        let mut held = lock(&self.held);
+        // Entries do not overlap each other, so only the last that begins before the end can reach in.
+        let is_free = |end| held.range(..end).next_back().is_none_or(|(ptr, bytes)| !Span { ptr: *ptr, bytes: *bytes }.overlaps(span));
+        let fits = span.bytes > 0 && span.ptr.checked_add(span.bytes).is_some_and(is_free);
         if fits {
-            entries.engines.insert(span.ptr, span.bytes);
+            held.insert(span.ptr, span.bytes);
+            self.lock().engines.insert(span.ptr, span.bytes);
         }
         fits
     }
@@ -90,6 +110,8 @@ impl Registry {
         let known = entries.engines.get(&span.ptr) == Some(&span.bytes);
         if known {
             entries.engines.remove(&span.ptr);
+            drop(entries);
+            lock(&self.held).remove(&span.ptr);
         }
         known
     }

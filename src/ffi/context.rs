@@ -163,6 +163,11 @@ impl Context {
         Ok(Arc::new(Self { api: api.clone(), device, raw, kept: AtomicBool::new(false) }))
     }
 
+    /// Which one it is, among the contexts of this process that live.
+    pub(crate) fn id(&self) -> u64 {
+        wide(self.raw)
+    }
+
     /// Never gives the context back: memory in it may still hold what must not return to the pool.
     pub(crate) fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
