@@ -82,7 +82,7 @@ enum {
     VRAM_MOCK_SPARSE,           /* memory that is zero costs nothing; fresh memory has garbage at its ends only */
     VRAM_MOCK_LATE,             /* operations run when something orders them, else at once */
     VRAM_MOCK_REFUSE_READ_ONLY, /* the number with which a switch to read-only is refused; 0: it is not */
-    VRAM_MOCK_FATAL,            /* an illegal access ends the context, else it fails its operation alone */
+    VRAM_MOCK_STRICT,           /* as a GPU: an illegal access ends the context, and nothing is registered */
     VRAM_MOCK_BODIES,           /* digests and counts run the kernels' bodies, else the host's own hash */
     VRAM_MOCK_BACKWARDS,        /* the bodies' threads run last to first */
     VRAM_MOCK_OVERHEAD,         /* bytes of each device that the driver takes for itself */
@@ -191,7 +191,8 @@ uint32_t vram_mock_forget(vram_mock_machine *machine, uint32_t device);
 
 /*
  * Makes host memory of someone else addressable by operations of a device until it is unregistered. Nothing is written by this, and
- * nothing ever, not even by a fault or a flip, unless `writable` is not 0. Memory that the mock knows already is its own.
+ * nothing ever, not even by a fault or a flip, unless `writable` is not 0. Of memory that it allocated, and with the setting STRICT
+ * of any, the mock knows by itself; what then is not the device's it says when it is asked.
  */
 uint32_t vram_mock_register(vram_mock_machine *machine, uint32_t device, uint64_t ptr, uint64_t bytes, uint32_t writable);
 /* Works on a dead device too. */

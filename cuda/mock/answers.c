@@ -18,28 +18,19 @@ enum {
 
 static void lie(uint64_t answers[ATTRIBUTES], uint64_t which, uint64_t ptr)
 {
-    switch (which) {
-    case VRAM_MOCK_LIE_HOST:
-        answers[MEMORY_TYPE] = 1;
-        break;
-    case VRAM_MOCK_LIE_MANAGED:
-        answers[IS_MANAGED] = 1;
-        break;
-    case VRAM_MOCK_LIE_HOST_MAPPED:
-        answers[HOST_POINTER] = ptr;
-        break;
-    case VRAM_MOCK_LIE_EXPORTABLE:
-        answers[ALLOWED_HANDLE_TYPES] = 1;
-        break;
-    case VRAM_MOCK_LIE_ORDINAL:
-        answers[DEVICE_ORDINAL]++;
-        break;
-    case VRAM_MOCK_LIE_ZEROS:
+    if (which == VRAM_MOCK_LIE_ZEROS) {
         memset(answers, 0, ATTRIBUTES * sizeof *answers);
-        break;
-    default:
-        answers[RANGE_SIZE]--;
+        return;
     }
+    const uint64_t lies[][2] = {
+        [VRAM_MOCK_LIE_HOST] = {MEMORY_TYPE, 1},
+        [VRAM_MOCK_LIE_MANAGED] = {IS_MANAGED, 1},
+        [VRAM_MOCK_LIE_HOST_MAPPED] = {HOST_POINTER, ptr},
+        [VRAM_MOCK_LIE_EXPORTABLE] = {ALLOWED_HANDLE_TYPES, 1},
+        [VRAM_MOCK_LIE_ORDINAL] = {DEVICE_ORDINAL, answers[DEVICE_ORDINAL] + 1},
+        [VRAM_MOCK_LIE_SHORT_RANGE] = {RANGE_SIZE, answers[RANGE_SIZE] - 1},
+    };
+    answers[lies[which][0]] = lies[which][1];
 }
 
 /* Unknown addresses succeed with zeros, as the documentation has it. */
@@ -71,27 +62,15 @@ static status vram_mock_cuPointerGetAttributes(uint32_t count, const uint32_t *a
     } else if (here.what.kind == VRAM_MOCK_ANSWER && here.what.code < ATTRIBUTES) {
         answers[here.what.code] = here.what.value;
     }
+    static const uint8_t WIDTHS[ATTRIBUTES] = {
+        [MEMORY_TYPE] = 4, [HOST_POINTER] = 8, [IS_MANAGED] = 1,          [DEVICE_ORDINAL] = 4, [IS_LEGACY_IPC_CAPABLE] = 1,
+        [RANGE_START] = 8, [RANGE_SIZE] = 8,   [ALLOWED_HANDLE_TYPES] = 8, [MAPPING_SIZE] = 8,   [MAPPING_BASE] = 8,
+    };
     for (uint32_t i = 0; i < count; i++) {
-        switch (asked[i]) {
-        case MEMORY_TYPE:
-        case DEVICE_ORDINAL:
-            memcpy(out[i], &answers[asked[i]], 4);
-            break;
-        case IS_MANAGED:
-        case IS_LEGACY_IPC_CAPABLE:
-            memcpy(out[i], &answers[asked[i]], 1);
-            break;
-        case HOST_POINTER:
-        case RANGE_START:
-        case RANGE_SIZE:
-        case ALLOWED_HANDLE_TYPES:
-        case MAPPING_SIZE:
-        case MAPPING_BASE:
-            memcpy(out[i], &answers[asked[i]], 8);
-            break;
-        default:
+        if (asked[i] >= ATTRIBUTES || WIDTHS[asked[i]] == 0) {
             END(INVALID_VALUE);
         }
+        memcpy(out[i], &answers[asked[i]], WIDTHS[asked[i]]);
     }
     END(OK);
 }

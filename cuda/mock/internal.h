@@ -260,42 +260,17 @@ static inline uint64_t least(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-/* machine.c */
-static bool table_put(table *in, uint64_t key, void *value);
-static void *table_find(const table *in, uint64_t key);
-static size_t table_after(const table *in, uint64_t key);
-static void *table_take(table *in, uint64_t key);
+/* What is used before it is defined. */
 static status begin(api_call *c, uint32_t function);
 static status end(const api_call *c, status result);
 static uint64_t setting(const machine *in, uint32_t which);
 static void violation(machine *in, const char *what);
-
-/* faults.c */
+static device *current(const machine *in);
 static status faults_meet(machine *in, const device *on, uint32_t function, uint32_t operation, hit *what);
-
-/* memory.c */
-static place *place_of(const machine *in, uint64_t ptr, uint64_t bytes);
-static status use(machine *in, device *on, const range *of, bool writes, bool later, place **out);
-static host_buffer *host_of(const machine *in, uint64_t ptr, uint64_t bytes);
-static void memory_drop(machine *in);
-
-/* sparse.c */
-static bool blank(const memory *of, uint64_t offset, uint64_t bytes);
-static void written(memory *of, uint64_t offset, uint64_t bytes);
-static uint64_t nonzero(const uint8_t *at, uint64_t bytes);
-static uint64_t nonzero_in(const memory *of, uint64_t offset, uint64_t bytes);
-static void fill_in(memory *of, uint64_t offset, uint8_t value, uint64_t bytes);
-static void copy_in(memory *of, uint64_t offset, const uint8_t *from, uint64_t bytes);
-
-/* stream.c */
-static stream *stream_of(machine *in, const device *on, uint64_t handle);
-static status enqueue(machine *in, stream *to, const op *what);
+static bool in_use(const machine *in, uint64_t ptr, uint64_t bytes);
 static void streams_purge(machine *in, uint32_t ordinal);
 static void streams_drop(machine *in);
-static bool in_use(const machine *in, uint64_t ptr, uint64_t bytes);
-static status run_all(machine *in, stream *of);
-
-/* operations.c, launch.c */
+static void memory_drop(machine *in);
 static status op_run(machine *in, device *on, op *what);
 static status launch_run(machine *in, device *on, op *what);
 

@@ -1,10 +1,13 @@
 /*
- * The mock as one translation unit, so that only what vram_mock.h declares is visible to a linker. Here: machines, devices and
- * contexts, the tables that hold everything, and the two ends of each call.
+ * The mock as one translation unit, so that only what vram_mock.h declares is visible to a linker. Here: machines, and the two ends
+ * of each call.
  *
+ * table.c        the tables that hold everything
+ * context.c      the driver, its devices, and contexts
  * faults.c       faults to order
  * sparse.c       reading and writing physical memory
- * memory.c       the virtual-memory API, engines' allocations, host buffers, registered memory
+ * memory.c       the virtual-memory API
+ * engine.c       engines' allocations, host buffers, registered memory
  * answers.c      what is said of addresses
  * stream.c       queues, events, and the order in which operations run
  * operations.c   copies and fills
@@ -15,6 +18,8 @@
 static _Thread_local machine *speaking_to;
 static _Thread_local uint64_t contexts[MOST_CONTEXTS];
 static _Thread_local uint64_t context_count;
+
+#include "table.c"
 
 static const struct {
     const char *name;
@@ -27,80 +32,6 @@ static const struct {
 };
 #define FUNCTION_COUNT (sizeof FUNCTIONS / sizeof *FUNCTIONS)
 
-/* The index of the first entry whose key is greater than `key`. */
-static size_t table_after(const table *in, uint64_t key)
-{
-    size_t low = 0;
-    size_t high = in->len;
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-        if (in->at[middle].key <= key) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    return low;
-}
-
-static void *table_find(const table *in, uint64_t key)
-{
-    const size_t after = table_after(in, key);
-    return after != 0 && in->at[after - 1].key == key ? in->at[after - 1].value : NULL;
-}
-
-/* False when the host has no memory; the table is then unchanged. The key must be new. */
-static bool table_put(table *in, uint64_t key, void *value)
-{
-    if (in->len == in->cap) {
-        const size_t cap = in->cap == 0 ? 16 : in->cap * 2;
-        struct entry *at = realloc(in->at, cap * sizeof *at);
-        if (at == NULL) {
-            return false;
-        }
-        in->at = at;
-        in->cap = cap;
-    }
-    const size_t after = table_after(in, key);
-    memmove(in->at + after + 1, in->at + after, (in->len - after) * sizeof *in->at);
-    in->at[after].key = key;
-    in->at[after].value = value;
-    in->len++;
-    return true;
-}
-
-static void *table_take(table *in, uint64_t key)
-{
-    const size_t after = table_after(in, key);
-    if (after == 0 || in->at[after - 1].key != key) {
-        return NULL;
-    }
-    void *value = in->at[after - 1].value;
-    memmove(in->at + after - 1, in->at + after, (in->len - after) * sizeof *in->at);
-    in->len--;
-    return value;
-}
-
-static void table_drop(table *in)
-{
-    for (size_t i = 0; i < in->len; i++) {
-        free(in->at[i].value);
-    }
-    free(in->at);
-}
-
-/* Makes a zeroed object of `bytes` bytes with a fresh handle in a table; NULL when the host has no memory. */
-static void *make(machine *in, table *of, size_t bytes, uint64_t *handle)
-{
-    void *made = calloc(1, bytes);
-    if (made == NULL || !table_put(of, in->next_id, made)) {
-        free(made);
-        return NULL;
-    }
-    *handle = in->next_id++;
-    return made;
-}
-
 static uint64_t setting(const machine *in, uint32_t which)
 {
     return in->settings[which];
@@ -110,36 +41,6 @@ static void violation(machine *in, const char *what)
 {
     fprintf(stderr, "mock device: %s\n", what);
     in->violations++;
-}
-
-/* A context besides the primary one. The handle of a primary context is the address of its device. */
-typedef struct context {
-    uint64_t ordinal;
-} context;
-
-static uint64_t primary(const device *on)
-{
-    return (uint64_t)(uintptr_t)on;
-}
-
-/* The device of this thread's current context, if it is one of the machine's. */
-static device *current(const machine *in)
-{
-    if (context_count == 0) {
-        return NULL;
-    }
-    const uint64_t top = contexts[context_count - 1];
-    const context *made = table_find(&in->contexts, top);
-    if (made != NULL) {
-        return &in->devices[made->ordinal];
-    }
-    const uint64_t first = (uint64_t)(uintptr_t)in->devices;
-    const uint64_t offset = top - first;
-    if (top < first || offset % sizeof(device) != 0 || offset / sizeof(device) >= in->device_count) {
-        return NULL;
-    }
-    device *on = &in->devices[offset / sizeof(device)];
-    return on->retained != 0 ? on : NULL;
 }
 
 static void note(machine *in, uint32_t function)
@@ -385,191 +286,15 @@ uint32_t vram_mock_stats_of_device(vram_mock_machine *in, uint32_t ordinal, vram
     return OK;
 }
 
-static status vram_mock_cuInit(uint32_t flags)
-{
-    BEGIN(cuInit);
-    END(flags == 0 ? OK : INVALID_VALUE);
-}
-
-static status vram_mock_cuDriverGetVersion(int32_t *out)
-{
-    BEGIN(cuDriverGetVersion);
-    *out = (int32_t)setting(in, VRAM_MOCK_VERSION);
-    END(OK);
-}
-
-static status vram_mock_cuDeviceGetCount(int32_t *out)
-{
-    BEGIN(cuDeviceGetCount);
-    *out = (int32_t)setting(in, VRAM_MOCK_DEVICES);
-    END(OK);
-}
-
-static device *device_of(const machine *in, int32_t ordinal)
-{
-    const bool there = ordinal >= 0 && (uint32_t)ordinal < in->device_count &&
-                       (uint64_t)ordinal < setting(in, VRAM_MOCK_DEVICES);
-    return there ? &in->devices[ordinal] : NULL;
-}
-
-static status vram_mock_cuDeviceGet(int32_t *out, int32_t ordinal)
-{
-    BEGIN(cuDeviceGet);
-    *out = ordinal;
-    END(device_of(in, ordinal) == NULL ? INVALID_DEVICE : OK);
-}
-
-static status vram_mock_cuDeviceGetName(char *out, int32_t room, int32_t ordinal)
-{
-    BEGIN(cuDeviceGetName);
-    if (device_of(in, ordinal) == NULL) {
-        END(INVALID_DEVICE);
-    }
-    snprintf(out, (size_t)room, "mock device");
-    END(OK);
-}
-
-static status vram_mock_cuDeviceGetUuid_v2(uint8_t *out, int32_t ordinal)
-{
-    BEGIN(cuDeviceGetUuid_v2);
-    if (device_of(in, ordinal) == NULL) {
-        END(INVALID_DEVICE);
-    }
-    memcpy(out, in->seed, sizeof in->seed);
-    for (uint32_t i = 0; i < 4; i++) {
-        out[i] = (uint8_t)(out[i] ^ (uint8_t)((uint32_t)ordinal >> (8 * i)));
-    }
-    END(OK);
-}
-
-static status vram_mock_cuDeviceTotalMem_v2(size_t *out, int32_t ordinal)
-{
-    BEGIN(cuDeviceTotalMem_v2);
-    *out = setting(in, VRAM_MOCK_CAPACITY);
-    END(device_of(in, ordinal) == NULL ? INVALID_DEVICE : OK);
-}
-
-static status vram_mock_cuDeviceGetAttribute(int32_t *out, uint32_t attribute, int32_t ordinal)
-{
-    BEGIN(cuDeviceGetAttribute);
-    if (device_of(in, ordinal) == NULL) {
-        END(INVALID_DEVICE);
-    }
-    switch (attribute) {
-    case 13: /* clock, kHz */
-        *out = 1000000;
-        END(OK);
-    case 16: /* multiprocessors */
-        *out = 2;
-        END(OK);
-    case 32: /* ECC */
-        *out = 0;
-        END(OK);
-    case 38: /* bytes of level 2 cache */
-        *out = 1 << 20;
-        END(OK);
-    case 75:
-        *out = (int32_t)setting(in, VRAM_MOCK_MAJOR);
-        END(OK);
-    case 76:
-        *out = (int32_t)setting(in, VRAM_MOCK_MINOR);
-        END(OK);
-    case 102:
-        *out = (int32_t)setting(in, VRAM_MOCK_VIRTUAL_MEMORY);
-        END(OK);
-    default:
-        END(INVALID_VALUE);
-    }
-}
-
-static status vram_mock_cuDevicePrimaryCtxRetain(uint64_t *out, int32_t ordinal)
-{
-    BEGIN(cuDevicePrimaryCtxRetain);
-    device *of = device_of(in, ordinal);
-    if (of == NULL) {
-        END(INVALID_DEVICE);
-    }
-    of->retained++;
-    *out = primary(of);
-    END(OK);
-}
-
-static status vram_mock_cuDevicePrimaryCtxRelease_v2(int32_t ordinal)
-{
-    BEGIN(cuDevicePrimaryCtxRelease_v2);
-    device *of = device_of(in, ordinal);
-    if (of == NULL || of->retained == 0) {
-        END(INVALID_CONTEXT);
-    }
-    of->retained--;
-    END(OK);
-}
-
-/* A context that is in use by somebody else is not reset here. */
-static status vram_mock_cuDevicePrimaryCtxReset_v2(int32_t ordinal)
-{
-    BEGIN(cuDevicePrimaryCtxReset_v2);
-    const device *of = device_of(in, ordinal);
-    END(of == NULL ? INVALID_DEVICE : of->sticky);
-}
-
-static status push(uint64_t handle)
-{
-    if (context_count == MOST_CONTEXTS) {
-        return INVALID_VALUE;
-    }
-    contexts[context_count++] = handle;
-    return OK;
-}
-
-static status vram_mock_cuCtxCreate_v2(uint64_t *out, uint32_t flags, int32_t ordinal)
-{
-    BEGIN(cuCtxCreate_v2);
-    context *made = flags != 0 || device_of(in, ordinal) == NULL ? NULL : make(in, &in->contexts, sizeof(context), out);
-    if (made == NULL) {
-        END(INVALID_VALUE);
-    }
-    made->ordinal = (uint64_t)ordinal;
-    END(push(*out));
-}
-
-static status vram_mock_cuCtxDestroy_v2(uint64_t handle)
-{
-    BEGIN(cuCtxDestroy_v2);
-    context *gone = table_take(&in->contexts, handle);
-    free(gone);
-    END(gone == NULL ? INVALID_CONTEXT : OK);
-}
-
-static status vram_mock_cuCtxPushCurrent_v2(uint64_t handle)
-{
-    BEGIN(cuCtxPushCurrent_v2);
-    END(push(handle));
-}
-
-static status vram_mock_cuCtxPopCurrent_v2(uint64_t *out)
-{
-    BEGIN(cuCtxPopCurrent_v2);
-    if (context_count == 0) {
-        END(INVALID_CONTEXT);
-    }
-    *out = contexts[--context_count];
-    END(OK);
-}
-
-static status vram_mock_cuCtxGetStreamPriorityRange(int32_t *lowest, int32_t *greatest)
-{
-    BEGIN(cuCtxGetStreamPriorityRange);
-    *lowest = 0;
-    *greatest = -5;
-    END(OK);
-}
+#include "context.c"
 
 #include "faults.c"
 
 #include "sparse.c"
 
 #include "memory.c"
+
+#include "engine.c"
 
 #include "answers.c"
 

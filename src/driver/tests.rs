@@ -42,7 +42,7 @@ impl Fake {
     fn new() -> Self {
         let config = MockConfig::new().devices(2).capacity_bytes(1 << 32).granularity(GRANULE).kernel_bodies(true);
         let fake = Self::of(config);
-        fake.set(Setting::Fatal, 1);
+        fake.set(Setting::Strict, 1);
         fake.set(Setting::Backwards, 1);
         fake
     }

@@ -50,7 +50,7 @@ pub(crate) enum Setting {
     Sparse,
     Late,
     RefuseReadOnly,
-    Fatal,
+    Strict,
     Bodies,
     Backwards,
     Overhead,

@@ -8,12 +8,12 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::context::Context;
+use super::host::HostBuffer;
 use super::status::{INVALID_VALUE, UNKNOWN, failure};
 use super::step::Operation;
 use super::stream::{AnyStream, Event, Stream};
 use super::types::HOST_ALLOC_PORTABLE;
 use super::{native, wide};
-use super::host::{HostBuffer, HostMemory};
 use crate::panics::aside;
 use crate::types::{DevicePtr, DriverError, DriverErrorKind};
 
@@ -31,7 +31,7 @@ pub(crate) struct Pinned {
 
 /// One staging buffer.
 #[derive(Debug)]
-struct Block {
+pub(super) struct Block {
     context: Arc<Context>,
     base: u64,
     bytes: usize,
@@ -175,10 +175,10 @@ impl Block {
         used.unmarked = marked.is_err().then_some(stream);
         marked
     }
-}
 
-impl HostMemory for Block {
-    fn wait(&self, _base: NonNull<u8>) -> Result<(), DriverError> {
+    /// Blocks until no copy uses the buffer. **When it returns, none does, unless [`is_used`](Self::is_used) says so.** An error is
+    /// that of a copy which ran, or of the device.
+    pub(super) fn wait(&self) -> Result<(), DriverError> {
         let mut uses = self.uses.lock().unwrap_or_else(PoisonError::into_inner);
         let mut outcome = Ok(());
         let _part = self.context.begin(Operation::Part);
@@ -194,13 +194,18 @@ impl HostMemory for Block {
         outcome
     }
 
-    fn is_used(&self, _base: NonNull<u8>) -> bool {
+    /// Whether a copy may still use the buffer although it was waited for: the driver would not tell.
+    pub(super) fn is_used(&self) -> bool {
         self.uses.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|used| used.pending)
     }
 
-    unsafe fn free(&self, base: NonNull<u8>, _bytes: usize) {
+    /// Gives the buffer back.
+    ///
+    /// # Safety
+    /// `base` is that of this buffer, which nobody uses afterwards.
+    pub(super) unsafe fn free(&self, base: NonNull<u8>) {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.base);
-        if self.is_used(base) {
+        if self.is_used() {
             aside(|| {
                 tracing::error!(
                     "a staging buffer is kept for good, and may hold weights: the driver does not say whether a copy still uses it"

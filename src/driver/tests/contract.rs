@@ -216,7 +216,8 @@ fn lending_the_bytes_of_a_buffer_waits_for_every_copy_that_uses_it() {
 }
 
 #[test]
-fn a_buffer_of_which_nothing_is_known_is_never_given_back() {
+fn a_buffer_of_which_nothing_is_known_is_neither_touched_nor_given_back() {
+    // covers: RES-1
     let on = bench();
     let span = on.alloc(GRANULE);
     let mut host = on.driver.host_buffer(64).unwrap();
@@ -228,6 +229,14 @@ fn a_buffer_of_which_nothing_is_known_is_never_given_back() {
     on.driver.copy_to_device(on.stream, span.ptr, &mut host, 0, 64).unwrap();
     on.fake.order("cuEventSynchronize", 226 + 1000, 1, u64::MAX);
     assert_eq!(code(host.bytes_mut().map(drop)), 1226);
+    // Nor is what a copy may still use touched.
+    assert_eq!(code(host.wipe_first(8)), 1226);
+    on.fake.tell_the_truth();
+    assert_eq!(host.bytes_mut().unwrap(), [1; 64], "nothing was wiped");
+    host.wipe_first(8).unwrap();
+    assert_eq!(host.bytes_mut().unwrap()[..9], [0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    on.driver.copy_to_device(on.stream, span.ptr, &mut host, 0, 64).unwrap();
+    on.fake.order("cuEventSynchronize", 226 + 1000, 1, u64::MAX);
     let pinned = on.fake.get("pinned");
     drop(host);
     assert_eq!((on.fake.get("pinned"), on.fake.get("violations")), (pinned, 0));

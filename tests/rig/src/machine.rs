@@ -36,8 +36,10 @@ impl Kind {
     }
 }
 
-/// VRAM_MOCK_FATAL, VRAM_MOCK_BACKWARDS and VRAM_MOCK_OVERHEAD.
-const FATAL: u32 = 7;
+/// In which GPUs give out memory.
+const GRANULE: u64 = 2 << 20;
+/// VRAM_MOCK_STRICT, VRAM_MOCK_BACKWARDS and VRAM_MOCK_OVERHEAD.
+const STRICT: u32 = 7;
 const BACKWARDS: u32 = 9;
 const OVERHEAD: u32 = 10;
 
@@ -62,13 +64,14 @@ impl Machine {
         Self::new(Kind::from_env(), capacity)
     }
 
-    /// A machine of a kind; the mock is as like a GPU as it can be: it runs the bodies of the GPU's kernels, and its contexts die of an
-    /// illegal access.
+    /// A machine of a kind. The mock is as like a GPU as it can be: it runs the bodies of the GPU's kernels, its contexts die of an
+    /// illegal access, and host memory is none of its own.
     pub fn new(kind: Kind, capacity: u64) -> Self {
         match kind {
             Kind::Mock => {
-                let machine = Self::mock(MockConfig::new().devices(2).capacity_bytes(capacity).kernel_bodies(true));
-                machine.set(FATAL, 1);
+                let config = MockConfig::new().devices(2).capacity_bytes(capacity).granularity(GRANULE);
+                let machine = Self::mock(config.kernel_bodies(true));
+                machine.set(STRICT, 1);
                 machine.set(BACKWARDS, 1);
                 machine
             }
