@@ -320,7 +320,7 @@ fn a_shutdown_amid_work_leaves_nothing() {
                     });
                 }
                 std::thread::sleep(Duration::from_millis(20 + round));
-                let report = rig.manager.shutdown(Duration::from_secs(30)).unwrap();
+                let report = rig.manager.shutdown(Duration::from_secs(30));
                 assert!(report.drained && report.residue_bytes == 0, "{report:?}");
             });
         });

@@ -307,7 +307,7 @@ fn a_digest_that_is_not_the_expected_one_is_refused_and_wiped() {
         .seal_model(spec("x").expect(vouching::file(rig.manager.tree_params(), vouched)), ShardSource::bytes(&other))
         .unwrap_err();
     assert!(matches!(&error, VramError::DigestMismatch { expected, .. } if *expected == vouched), "{error:?}");
-    assert_eq!((error.code(), rig.manager.used_vram()), (ErrorCode::ModelLoadFailed, used));
+    assert_eq!((error.code(), rig.manager.used_vram()), (ErrorCode::DigestMismatch, used));
     rig.assert_recount();
     let shard = rig
         .manager

@@ -83,7 +83,7 @@ fn an_integrity_failure_stops_all_but_evidence_and_release() {
     rig.manager.release_by_id(good.id()).unwrap();
     assert_eq!((rig.manager.used_vram(), rig.manager.quarantined_vram()), (0, 0));
     assert_eq!(rig.manager.state(), state);
-    let report = rig.manager.shutdown(Duration::ZERO).unwrap();
+    let report = rig.manager.shutdown(Duration::ZERO);
     assert_eq!((report.wiped_bytes, report.residue_bytes), (0, 0));
     assert_eq!(rig.manager.state(), state, "the first reason stays");
     rig.close_clean();
@@ -164,7 +164,7 @@ fn draining_refuses_new_work_and_lets_the_old_finish() {
     let released = rig.seal("released", &idle);
     std::thread::scope(|scope| {
         let run = rig.manager.begin(&held, ExecuteOptions::default()).unwrap();
-        let shutdown = scope.spawn(|| rig.manager.shutdown(Duration::from_secs(60)).unwrap());
+        let shutdown = scope.spawn(|| rig.manager.shutdown(Duration::from_secs(60)));
         wait_for(&rig, ManagerState::Draining);
         assert_no_new_work(&rig, &other, ManagerState::Draining);
         assert_evidence(&rig, &other, &idle);
@@ -191,7 +191,7 @@ fn a_shutdown_that_is_not_drained_in_time_says_so_and_discards() {
     let (held, other) = (rig.seal("held", &noise(40_000, 1)), rig.seal("other", &noise(500, 2)));
     let room = rig.manager.used_vram();
     let run = rig.manager.begin(&held, ExecuteOptions::default()).unwrap();
-    let report = rig.manager.shutdown(Duration::from_millis(20)).unwrap();
+    let report = rig.manager.shutdown(Duration::from_millis(20));
     assert!(!report.drained && report.busy_bytes >= 40_000, "{report:?}");
     assert!(report.wiped_bytes >= 500);
     assert_eq!(report.wiped_bytes + report.busy_bytes, room, "every byte is accounted for");
@@ -210,8 +210,8 @@ fn a_second_shutdown_has_nothing_to_do() {
     // covers: SCR-3
     let rig = Rig::new();
     rig.seal("one", &noise(5000, 1));
-    assert!(rig.manager.shutdown(Duration::ZERO).unwrap().wiped_bytes >= 5000);
-    let again = rig.manager.shutdown(Duration::from_secs(1)).unwrap();
+    assert!(rig.manager.shutdown(Duration::ZERO).wiped_bytes >= 5000);
+    let again = rig.manager.shutdown(Duration::from_secs(1));
     assert!(again.drained);
     assert_eq!((again.wiped_bytes, again.residue_bytes, again.busy_bytes), (0, 0, 0));
     rig.close_clean();
@@ -224,7 +224,7 @@ fn a_deadline_beyond_the_clock_waits_as_long_as_it_takes() {
     let shard = rig.seal("one", &noise(5000, 1));
     std::thread::scope(|scope| {
         let run = rig.manager.begin(&shard, ExecuteOptions::default()).unwrap();
-        let shutdown = scope.spawn(|| rig.manager.shutdown(Duration::MAX).unwrap());
+        let shutdown = scope.spawn(|| rig.manager.shutdown(Duration::MAX));
         wait_for(&rig, ManagerState::Draining);
         std::thread::sleep(Duration::from_millis(20));
         let finished = run.finish();
@@ -258,7 +258,7 @@ fn what_is_being_sealed_when_the_manager_stops_is_not_sealed() {
         assert!(rig.manager.verify_sealed(bad).is_err());
     };
     let shut_down: Stop = |rig, _| {
-        let report = rig.manager.shutdown(Duration::ZERO).unwrap();
+        let report = rig.manager.shutdown(Duration::ZERO);
         assert!(!report.drained && report.busy_bytes == rig.manager.used_vram(), "the seal is under way: {report:?}");
     };
     let nothing: Stop = |_, _| {};

@@ -62,7 +62,7 @@ Feature: Adopted engine memory
     And weights poisoned that differ from llama in bit 0 of byte 4999
     And an engine candle that holds poisoned in regions of 5000 bytes
     When I adopt the memory of candle as part-0, to be wiped, expecting the digest of llama
-    Then it fails with MODEL_LOAD_FAILED
+    Then it fails with DIGEST_MISMATCH
     And the error tells the expected digest from the actual one
     And candle has its memory back, untouched
     And nothing was sealed and nothing is left of it
@@ -145,7 +145,7 @@ Feature: Adopted engine memory
     When I adopt the memory of candle as part-0, to be wiped
     And the device will skip a fill
     And I release part-0
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And its memory is quarantined as residue
     And candle cannot take its memory back
     When I go on

@@ -29,7 +29,7 @@ Feature: Audit events
     And weights llama of 5000 bytes
     And weights other of 5000 bytes
     When I seal part-0 from other expecting the digest of llama
-    Then it fails with MODEL_LOAD_FAILED
+    Then it fails with DIGEST_MISMATCH
     And the trail has, in this order: vram_allocated, seal_verification_failed, vram_wiped, vram_deallocated, vram_seal_failed
 
   @AUD-5

@@ -194,7 +194,7 @@ Feature: Between check and use
     Then the work ran
     And it read the weights llama
     When I seal part-1 from copy expecting the digest of llama
-    Then it fails with MODEL_LOAD_FAILED
+    Then it fails with DIGEST_MISMATCH
     And nothing was sealed and nothing is left of it
     And part-0 still verifies
 
@@ -225,7 +225,7 @@ Feature: Between check and use
     When I take the digest of a <kind> with the weights llama
     And the file is overwritten with the weights poisoned
     And I seal part-0 from that file expecting that digest
-    Then it fails with MODEL_LOAD_FAILED
+    Then it fails with DIGEST_MISMATCH
     And the error tells the expected digest from the actual one
     And nothing was sealed and nothing is left of it
     When I go on
@@ -248,6 +248,6 @@ Feature: Between check and use
     And weights poisoned that differ from llama in bit 0 of byte 69999
     When I take the digest of a file with the weights llama
     And I open that file, it is overwritten with poisoned, and I seal part-0 expecting that digest
-    Then it fails with MODEL_LOAD_FAILED
+    Then it fails with DIGEST_MISMATCH
     And nothing was sealed and nothing is left of it
     And part-0 can be sealed from llama after all

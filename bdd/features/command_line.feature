@@ -137,7 +137,7 @@ Feature: Command line
       vram_wiped vram_deallocated vram_seal_failed manager_draining manager_stopped
       """
     And nothing is left
-    And asked for JSON it ends alike, with the same sentence and the code MODEL_LOAD_FAILED
+    And asked for JSON it ends alike, with the same sentence and the code DIGEST_MISMATCH
     And the report has no shard
     And nothing is left
 
@@ -199,7 +199,7 @@ Feature: Command line
     When I call "vram-worker run tiny.safetensors --part-bytes 4096 --expect [digest of bytes 0 to 4096 of tiny.safetensors] --device [device]"
     Then the exit code is 3
     And the error says "its digest is [file digest of tiny.safetensors]"
-    And asked for JSON it ends alike, with the same sentence and the code MODEL_LOAD_FAILED
+    And asked for JSON it ends alike, with the same sentence and the code DIGEST_MISMATCH
     And no device was opened and nothing is left
 
   @SCR-1 @SCR-3

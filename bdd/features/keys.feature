@@ -208,7 +208,7 @@ Feature: Secrets and keys
     And I build a manager of that secret
     And I seal part-0 from llama
     And I seal part-1 from other expecting the digest of llama
-    Then it fails with MODEL_LOAD_FAILED
+    Then it fails with DIGEST_MISMATCH
     When I go on
     And I seal part-1 from llama
     And I execute part-0

@@ -124,7 +124,7 @@ Feature: Recovery from errors
     And the shard part-0 is sealed from llama
     And the device will skip a fill
     When I release part-0
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And its memory is quarantined as residue
     When I go on
     # Of 16 units 8 are residue: there is room for one more, and not for two.

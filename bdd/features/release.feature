@@ -43,7 +43,7 @@ Feature: Release and residue
     And the shard part-1 is sealed from llama
     And the device will <misbehave>
     When I release part-0
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And its memory is quarantined as residue
     And shard_quarantined is a critical event
     And the manager is ready
@@ -62,7 +62,7 @@ Feature: Release and residue
     And the shard part-1 is sealed from llama
     And the device will <misbehave>
     When I release part-0
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And its memory is quarantined as residue
     And the manager is ready
     And part-1 still verifies
@@ -87,7 +87,7 @@ Feature: Release and residue
     And the shard part-0 is sealed from llama
     And the device will skip every fill
     When I release part-0
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And its memory is quarantined as residue
 
   @SCR-3
@@ -134,6 +134,6 @@ Feature: Release and residue
     And the manager has stopped for a-lost-device
     When I go on
     And I release part-0
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And the message contains "quarantined"
     And used VRAM is as before

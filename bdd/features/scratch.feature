@@ -75,7 +75,7 @@ Feature: Working memory and the quarantine
     And the engine enqueues 85 over all of the scratch
     And the device will fail two synchronisations
     And I release the scratch
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And its memory is quarantined as residue
     And the engine has 1 operation to do
 
@@ -87,7 +87,7 @@ Feature: Working memory and the quarantine
     When I allocate 5000 bytes of scratch for activations
     And the device will <misbehave>
     And I release the scratch
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And used VRAM is as before
     And shard_quarantined is a critical event
     And the manager is ready
@@ -146,7 +146,7 @@ Feature: Working memory and the quarantine
     And the shard part-1 is sealed from llama
     And the device will skip a fill
     When I release part-0
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And its memory is quarantined as residue
     And the manager is ready
     And part-1 still verifies
@@ -159,11 +159,11 @@ Feature: Working memory and the quarantine
     And the shard part-1 is sealed from llama
     And the device will skip a fill
     When I release part-0
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     When I go on
     And the device will skip a fill
     And I release part-1
-    Then it fails with CUDA_ERROR
+    Then it fails with WIPE_FAILED
     And the manager has stopped for an-untrusted-device
     And manager_stopped is a critical event
     When I go on

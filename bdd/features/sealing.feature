@@ -43,7 +43,7 @@ Feature: Sealing
     And weights llama of 50000 bytes
     And weights poisoned that differ from llama in bit 0 of byte 49999
     When I seal part-0 from poisoned expecting the digest of llama
-    Then it fails with MODEL_LOAD_FAILED
+    Then it fails with DIGEST_MISMATCH
     And the error tells the expected digest from the actual one
     And nothing was sealed and nothing is left of it
     And the manager is ready
@@ -55,7 +55,7 @@ Feature: Sealing
     And weights llama of 50000 bytes
     And the device will corrupt an upload
     When I seal part-0 from llama
-    Then it fails with MODEL_LOAD_FAILED
+    Then it fails with DIGEST_MISMATCH
     And nothing was sealed and nothing is left of it
     And part-0 can be sealed from llama after all
 
@@ -176,6 +176,6 @@ Feature: Sealing
     And weights llama of 70000 bytes
     And the device will change byte 4321 with a switch of access
     When I seal part-0 from llama expecting the digest of llama
-    Then it fails with MODEL_LOAD_FAILED
+    Then it fails with DIGEST_MISMATCH
     And nothing was sealed and nothing is left of it
     And the manager is ready

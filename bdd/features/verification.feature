@@ -102,7 +102,7 @@ Feature: Verification and tampering
     And the shard part-0 is sealed from llama
     And the device will <misbehave>
     When I execute part-0
-    Then it fails with CUDA_ERROR
+    Then it fails with DEVICE_UNTRUSTED
     And the work did not run
     And the manager has stopped for an-untrusted-device
 

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use vram_residency::{ExecuteOptions, SealedShard, ShardId, Verification, VerifiedRegion, VramError, VramManager};
+use vram_residency::{ExecuteOptions, SealedShard, ShardId, VerifiedRegion, VerifyReport, VramError, VramManager};
 
 /// Where an image lies on the device: its regions in order, of which the scenarios' shards have one.
 pub(crate) fn place(regions: &[VerifiedRegion<'_>]) -> u64 {
@@ -19,14 +19,14 @@ pub(crate) fn place(regions: &[VerifiedRegion<'_>]) -> u64 {
 #[derive(Debug)]
 pub(crate) struct Held {
     end: mpsc::Sender<()>,
-    thread: JoinHandle<Result<Verification, VramError>>,
+    thread: JoinHandle<Result<VerifyReport, VramError>>,
 }
 
 /// A batch of executions that another thread holds open, because its guards borrow the manager.
 #[derive(Debug)]
 pub(crate) struct Batch {
     end: mpsc::Sender<()>,
-    thread: JoinHandle<Vec<Result<Verification, VramError>>>,
+    thread: JoinHandle<Vec<Result<VerifyReport, VramError>>>,
     /// Where the images of its shards lie.
     places: HashMap<ShardId, u64>,
 }
@@ -37,7 +37,7 @@ impl Batch {
         manager: &Arc<VramManager>,
         shards: Vec<SealedShard>,
         options: ExecuteOptions,
-    ) -> Result<(Self, Vec<Verification>), VramError> {
+    ) -> Result<(Self, Vec<VerifyReport>), VramError> {
         let manager = Arc::clone(manager);
         let ((begun, has_begun), (end, ended)) = (mpsc::channel(), mpsc::channel());
         let thread = std::thread::spawn(move || {
@@ -72,7 +72,7 @@ impl Batch {
         self.places.get(shard).copied()
     }
 
-    pub(crate) fn finish(self) -> Vec<Result<Verification, VramError>> {
+    pub(crate) fn finish(self) -> Vec<Result<VerifyReport, VramError>> {
         let _ = self.end.send(());
         self.thread.join().expect("the batch's thread")
     }
@@ -93,7 +93,7 @@ impl Held {
         Self { end, thread }
     }
 
-    pub(crate) fn finish(self) -> Result<Verification, VramError> {
+    pub(crate) fn finish(self) -> Result<VerifyReport, VramError> {
         let _ = self.end.send(());
         self.thread.join().expect("the execution's thread")
     }

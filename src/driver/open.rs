@@ -108,7 +108,9 @@ pub(crate) fn open(wanted: Wanted, library: &DriverLibrary) -> Result<Arc<Driver
 /// Which driver library is wanted where none can be opened: none.
 #[cfg(not(feature = "cuda"))]
 #[derive(Clone, Debug)]
-pub(crate) struct DriverLibrary;
+pub(crate) struct DriverLibrary {
+    pub(crate) told: Option<std::path::PathBuf>,
+}
 
 /// Says that this build opens no CUDA device.
 ///

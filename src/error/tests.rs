@@ -90,7 +90,7 @@ fn every() -> Vec<(VramError, ErrorCode, ErrorCategory, bool, [&'static str; 2])
             false,
             ["model-a have changed; first change in bytes 4096 to 4608", "load the model again"],
         ),
-        (mismatch, Code::ModelLoadFailed, Who::User, false, ["not the expected model", "check the file"]),
+        (mismatch, Code::DigestMismatch, Who::User, false, ["not the expected model", "check the file"]),
         (
             VramError::ModelLoad { problem: "\"m\": it is a directory; name a file in it".to_owned(), source: None },
             Code::ModelLoadFailed,
@@ -108,12 +108,12 @@ fn every() -> Vec<(VramError, ErrorCode, ErrorCategory, bool, [&'static str; 2])
         ),
         (
             VramError::DeviceUntrusted { operation: "digest" },
-            Code::CudaError,
+            Code::DeviceUntrusted,
             Who::Device,
             false,
             ["did not prove that its digest ran", "take it out of service"],
         ),
-        (wipe, Code::CudaError, Who::Device, false, ["64 bytes of shard model-a", "the end of the manager tries"]),
+        (wipe, Code::WipeFailed, Who::Device, false, ["64 bytes of shard model-a", "the end of the manager tries"]),
         (
             VramError::DeviceUnavailable { problem: "CUDA device 7 is not there; check nvidia-smi".to_owned() },
             Code::DeviceUnavailable,

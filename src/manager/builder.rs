@@ -59,13 +59,13 @@ impl DeviceSelector {
 }
 
 /// A driver, and the mock's own handle to it where it is the mock.
-struct Opened {
+struct OpenDevice {
     driver: Arc<Driver>,
     #[cfg(feature = "mock")]
     mock: Option<crate::driver::mock::MockDevice>,
 }
 
-impl Opened {
+impl OpenDevice {
     fn cuda(wanted: Wanted, library: &DriverLibrary) -> Result<Self, VramError> {
         Ok(Self {
             driver: crate::driver::open(wanted, library)?,
@@ -82,24 +82,24 @@ impl Opened {
 }
 
 impl DeviceSelector {
-    fn open(self, library: &DriverLibrary) -> Result<Opened, VramError> {
+    fn open(self, library: &DriverLibrary) -> Result<OpenDevice, VramError> {
         match self {
-            Self::Auto => Opened::cuda(Wanted::First, library),
+            Self::Auto => OpenDevice::cuda(Wanted::First, library),
             #[cfg(feature = "mock")]
-            Self::AutoOrMock => Opened::cuda(Wanted::First, library).or_else(|error| {
-                // What the policy forbids is no missing device.
-                if matches!(error, VramError::PolicyViolation { .. }) {
+            Self::AutoOrMock => OpenDevice::cuda(Wanted::First, library).or_else(|error| {
+                // What the policy forbids is no missing device; who names a library does not mean the mock.
+                if matches!(error, VramError::PolicyViolation { .. }) || library.told.is_some() {
                     return Err(error);
                 }
                 crate::panics::aside(|| {
                     tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
                 });
-                Opened::mock(&crate::driver::mock::MockConfig::new())
+                OpenDevice::mock(&crate::driver::mock::MockConfig::new())
             }),
-            Self::Cuda(ordinal) => Opened::cuda(Wanted::Ordinal(ordinal), library),
-            Self::CudaUuid(uuid) => Opened::cuda(Wanted::Uuid(uuid), library),
+            Self::Cuda(ordinal) => OpenDevice::cuda(Wanted::Ordinal(ordinal), library),
+            Self::CudaUuid(uuid) => OpenDevice::cuda(Wanted::Uuid(uuid), library),
             #[cfg(feature = "mock")]
-            Self::Mock(config) => Opened::mock(&config),
+            Self::Mock(config) => OpenDevice::mock(&config),
         }
     }
 }
@@ -233,10 +233,10 @@ impl VramManagerBuilder {
     pub(crate) fn build_with(mut self, driver: Arc<Driver>) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
         self.admit_start()?;
-        self.build_on(Opened { driver, mock: None }, threads)
+        self.build_on(OpenDevice { driver, mock: None }, threads)
     }
 
-    fn build_on(mut self, opened: Opened, threads: NonZeroUsize) -> Result<VramManager, VramError> {
+    fn build_on(mut self, opened: OpenDevice, threads: NonZeroUsize) -> Result<VramManager, VramError> {
         let info = opened.driver.info().clone();
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(|_| NO_RANDOMNESS)?;

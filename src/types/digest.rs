@@ -18,7 +18,7 @@ use crate::id::Invalid;
 /// assert_eq!(digest.to_string(), text);
 /// # Ok::<(), vram_residency::VramError>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
@@ -67,7 +67,7 @@ impl Digest {
         let mut bytes = [0; 32];
         text.strip_prefix(PREFIX)
             .and_then(|digits| hex::decode_to_slice(digits, &mut bytes).ok())
-            .ok_or_else(|| bad("does not decode".to_owned()))?; // not after all of that
+            .ok_or_else(|| bad("does not decode".to_owned()))?; // never: every character was looked at
         Ok(Self(bytes))
     }
 
@@ -75,6 +75,12 @@ impl Digest {
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
     }
 }
 

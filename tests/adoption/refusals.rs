@@ -160,7 +160,7 @@ fn an_adoption_that_must_not_be_is_refused_whole() {
     rig.manager.release(&live).unwrap();
     drop(adopted);
     // A manager that stopped.
-    rig.manager.shutdown(Duration::ZERO).unwrap();
+    rig.manager.shutdown(Duration::ZERO);
     assert_refused(&rig, spec("engine"), &arena, &all, |e| matches!(e, VramError::ManagerStopped { .. }));
     rig.close_clean();
 }

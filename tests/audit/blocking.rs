@@ -102,7 +102,7 @@ fn a_shutdown_and_a_drop_wipe_everything_while_a_sink_blocks() {
                     });
                     drop(scratch);
                     if !dropped {
-                        assert!(manager.shutdown(Duration::from_millis(50)).unwrap().drained, "{name}");
+                        assert!(manager.shutdown(Duration::from_millis(50)).drained, "{name}");
                     }
                     drop(manager);
                 });
@@ -120,7 +120,7 @@ fn a_sink_that_blocks_for_ever_holds_up_no_end() {
     let Blocked { config, sink, manager, .. } = blocked(AuditRequirement::Durable);
     sink.at("all");
     within(SOON, || {
-        let report = manager.shutdown(Duration::from_millis(50)).unwrap();
+        let report = manager.shutdown(Duration::from_millis(50));
         assert_eq!((report.drained, report.busy_bytes, report.residue_bytes), (true, 0, 0));
         drop(manager);
     });
@@ -164,7 +164,7 @@ fn who_waits_for_a_sink_lets_go_of_its_shard_when_the_manager_stops() {
                 let (manager, shard) = (&manager, &shards[0]);
                 let waits = scope.spawn(move || manager.begin(shard, ExecuteOptions::default()).map(drop).unwrap_err());
                 until("the sink blocks", || sink.met.load(Ordering::SeqCst) > 0);
-                let report = manager.shutdown(Duration::from_millis(50)).unwrap();
+                let report = manager.shutdown(Duration::from_millis(50));
                 let error = waits.join().unwrap();
                 assert!(matches!(error.code(), ErrorCode::AuditUnavailable | ErrorCode::ManagerStopped), "{error}");
                 assert_eq!((report.busy_bytes, config.stats().live_bytes), (0, 0), "{name}: everything is wiped");
@@ -187,11 +187,11 @@ fn a_renewal_ends_too_when_the_manager_stops_while_a_sink_blocks_its_last_step()
             // It stops while the end of the step is being told, before the beginning of the next is asked for.
             let renewed = scope.spawn(move || run.renew().map(drop));
             until("the sink blocks", || sink.met.load(Ordering::SeqCst) > 0);
-            manager.shutdown(Duration::from_millis(50)).unwrap();
+            manager.shutdown(Duration::from_millis(50));
             let error = renewed.join().unwrap().unwrap_err();
             assert!(matches!(error, VramError::ManagerStopped { .. }), "{error}");
         });
-        manager.shutdown(Duration::ZERO).unwrap();
+        manager.shutdown(Duration::ZERO);
         assert_eq!(config.stats().live_bytes, 0);
     });
     sink.let_go();

@@ -65,7 +65,7 @@ fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
     let stream = rig.controls().engine_stream().unwrap();
     abandoned(&rig, &stream);
     assert_eq!(rig.pending(), 1);
-    let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
+    let report = rig.manager.shutdown(Duration::from_secs(5));
     assert!(report.drained && report.wiped_bytes >= 5000, "{report:?}");
     assert_eq!((report.busy_bytes, report.residue_bytes, rig.manager.used_vram()), (0, 0, 0));
     assert_eq!(rig.pending(), 0);
@@ -88,11 +88,11 @@ fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
     let rig = Rig::writable();
     let stream = rig.controls().engine_stream().unwrap();
     abandoned(&rig, &stream);
-    let report = rig.manager.shutdown(Duration::ZERO).unwrap();
+    let report = rig.manager.shutdown(Duration::ZERO);
     assert!(!report.drained && report.busy_bytes >= 5000, "{report:?}");
     assert_eq!((report.wiped_bytes, rig.pending()), (0, 1), "nothing is wiped under the engine's work");
     // Given time, the next one waits for it.
-    let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
+    let report = rig.manager.shutdown(Duration::from_secs(5));
     assert!(report.drained, "{report:?}");
     drop(stream);
     rig.close_clean();
@@ -106,7 +106,7 @@ fn a_guard_that_is_dropped_while_a_shutdown_waits_lets_it_end() {
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
     std::thread::scope(|scope| {
-        let ending = scope.spawn(|| rig.manager.shutdown(Duration::from_secs(60)).unwrap());
+        let ending = scope.spawn(|| rig.manager.shutdown(Duration::from_secs(60)));
         while rig.manager.state() == ManagerState::Ready {
             std::thread::yield_now();
         }
@@ -136,7 +136,7 @@ fn a_failing_wait(call: MockCall, times: u64, finish: bool, by_shutdown: bool) {
     }
     rig.controls().clear_faults().unwrap();
     if by_shutdown {
-        let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
+        let report = rig.manager.shutdown(Duration::from_secs(5));
         assert!(report.drained, "{report:?}");
         assert_eq!(rig.pending(), 0, "{call:?}: wiped under the engine's work");
     } else {
@@ -185,7 +185,7 @@ fn results_in_flight_are_discarded_when_the_manager_stops() {
     assert_error!(finished, VramError::ManagerStopped { .. });
     assert_eq!(outcomes, [ExecuteOutcome::Discarded]);
     let (finished, outcomes) = in_flight(OnIntegrityFailure::QuarantineShard, |manager| {
-        assert!(!manager.shutdown(Duration::from_millis(10)).unwrap().drained);
+        assert!(!manager.shutdown(Duration::from_millis(10)).drained);
     });
     assert_error!(finished, VramError::ManagerStopped { .. });
     assert_eq!(outcomes, [ExecuteOutcome::Discarded]);

@@ -143,10 +143,10 @@ fn another_digest_than_expected_is_status_3_and_tells_both() {
     let actual = digest.text().split_once(' ').unwrap().0;
     let wrong = format!("sha256:{}", "0".repeat(64));
     let arguments = ["run", path.to_str().unwrap(), "--expect", &wrong];
-    let json = refused(&arguments, 3, "MODEL_LOAD_FAILED", &["not the expected model", actual, &wrong]);
+    let json = refused(&arguments, 3, "DIGEST_MISMATCH", &["not the expected model", actual, &wrong]);
     assert_eq!(json["vram"]["used_after"], 0, "it was wiped and given back");
     assert!(json.get("shard").is_none());
-    refused(&["run", "--expect", &wrong], 3, "MODEL_LOAD_FAILED", &["sample", &wrong]);
+    refused(&["run", "--expect", &wrong], 3, "DIGEST_MISMATCH", &["sample", &wrong]);
 }
 
 #[test]

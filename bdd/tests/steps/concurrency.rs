@@ -198,7 +198,7 @@ fn shut_down(world: &mut World, threads: usize, name: String, deadline: u64) {
             while done.load(Ordering::SeqCst) < 3 * threads {
                 std::thread::yield_now();
             }
-            return manager.shutdown(Duration::from_millis(deadline));
+            return Ok(manager.shutdown(Duration::from_millis(deadline)));
         }
         loop {
             manager.execute(&shard, |_| done.fetch_add(1, Ordering::SeqCst))?;

@@ -12,7 +12,7 @@ use crate::world::World;
 fn begins(world: &mut World, deadline: u64) {
     world.before_call();
     let manager = Arc::clone(world.manager());
-    world.ending = Some(std::thread::spawn(move || manager.shutdown(Duration::from_millis(deadline)).unwrap()));
+    world.ending = Some(std::thread::spawn(move || manager.shutdown(Duration::from_millis(deadline))));
     let started = Instant::now();
     while world.manager().state() == ManagerState::Ready {
         assert!(started.elapsed() < Duration::from_secs(30), "the shutdown does not begin");

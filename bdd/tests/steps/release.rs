@@ -40,7 +40,7 @@ fn release_by_id(world: &mut World, name: String) {
 #[when(expr = "I shut down within {int} ms")]
 fn shut_down(world: &mut World, deadline: u64) {
     world.before_call();
-    let report = world.manager().shutdown(Duration::from_millis(deadline)).unwrap();
+    let report = world.manager().shutdown(Duration::from_millis(deadline));
     let in_flight = world.held.is_some() || world.batch.is_some() || !world.guards.is_empty();
     assert_eq!(report.drained, !in_flight, "{report:?}");
     assert_eq!(report.wiped_bytes + report.residue_bytes + report.busy_bytes, world.used_before, "{report:?}");

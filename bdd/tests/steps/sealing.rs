@@ -140,7 +140,7 @@ fn both_digests(world: &mut World) {
         vram_residency::VramError::DigestMismatch { expected, actual, .. } => assert_ne!(expected, actual),
         other => panic!("{other:?}"),
     }
-    assert_eq!(world.error().code(), ErrorCode::ModelLoadFailed);
+    assert_eq!(world.error().code(), ErrorCode::DigestMismatch);
     let message = world.error().to_string();
     assert_eq!(message.matches("sha256:").count(), 2, "{message}");
 }

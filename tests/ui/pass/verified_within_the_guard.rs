@@ -16,7 +16,7 @@ fn rig() -> (VramManager, SealedShard) {
 fn main() {
     let (manager, shard) = rig();
     let run = manager.begin(&shard, ExecuteOptions::default()).unwrap();
-    let verified = run.verified().unwrap();
+    let verified = run.verified();
     let mut out = [0; 2];
     verified.read_at(2, &mut out).unwrap();
     assert_eq!((out, run.regions().len()), ([3, 4], 1));
