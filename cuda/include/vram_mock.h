@@ -111,7 +111,7 @@ typedef struct vram_mock_stats {
     uint64_t live_bytes;
     uint64_t live_foreign; /* registered host memory */
     uint64_t live_streams;
-    uint64_t live_events;
+    uint64_t live_events; /* but for marks */
     uint64_t live_host_buffers;
     uint64_t live_host_bytes;
     uint64_t pending_operations;
@@ -122,7 +122,7 @@ typedef struct vram_mock_stats {
     uint64_t modules; /* these and violations of the whole machine, said of its first device; as is all of host buffers */
     uint64_t retained;   /* holds on the primary context */
     uint64_t violations; /* what a real driver would have made undefined */
-    uint64_t reserved;
+    uint64_t live_marks; /* events that were made as a part of something, as those of host buffers are */
     uint64_t runs[VRAM_MOCK_OPERATIONS]; /* by operation: queued ones that ran, others that succeeded */
 } vram_mock_stats;
 

@@ -184,6 +184,7 @@ typedef struct stream {
 
 typedef struct event {
     uint32_t ordinal;
+    bool mark;
     uint64_t stream; /* 0: never recorded, so passed */
     uint64_t position;
     uint32_t polls;

@@ -274,7 +274,8 @@ uint32_t vram_mock_stats_of_device(vram_mock_machine *in, uint32_t ordinal, vram
         out->pending_operations += of->ordinal == ordinal ? of->enqueued - of->done : 0;
     }
     for (size_t i = 0; i < in->events.len; i++) {
-        out->live_events += ((const event *)in->events.at[i].value)->ordinal == ordinal ? 1 : 0;
+        const event *of = in->events.at[i].value;
+        *(of->mark ? &out->live_marks : &out->live_events) += of->ordinal == ordinal ? 1 : 0;
     }
     for (const fault *of = in->faults; of != NULL; of = of->next) {
         out->unmet_faults += of->ordinal == ordinal && !of->met ? 1 : 0;

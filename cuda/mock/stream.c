@@ -250,6 +250,7 @@ static status vram_mock_cuEventCreate(uint64_t *out, uint32_t flags)
         END(OUT_OF_MEMORY);
     }
     made->ordinal = on->ordinal;
+    made->mark = here.operation == VRAM_MOCK_PART;
     END(OK);
 }
 
@@ -269,7 +270,7 @@ static status vram_mock_cuEventRecord(uint64_t handle, uint64_t stream_handle)
     if (at == NULL || of == NULL) {
         END(INVALID_HANDLE);
     }
-    *at = (event){at->ordinal, of->id, of->enqueued, 0};
+    *at = (event){at->ordinal, at->mark, of->id, of->enqueued, 0};
     END(OK);
 }
 

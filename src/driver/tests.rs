@@ -92,7 +92,7 @@ impl Fake {
                 "physical" => stats.live_allocations,
                 "used" => stats.live_bytes,
                 "streams" => stats.live_streams,
-                "events" => stats.live_events,
+                "events" => stats.live_events + stats.live_marks,
                 "pinned" => stats.live_host_buffers,
                 "modules" => stats.modules,
                 "retained" => stats.retained,

@@ -93,7 +93,7 @@ pub(crate) struct RawStats {
     pub(crate) modules: u64,
     pub(crate) retained: u64,
     pub(crate) violations: u64,
-    pub(crate) reserved: u64,
+    pub(crate) live_marks: u64,
     pub(crate) runs: [u64; OPERATIONS],
 }
 

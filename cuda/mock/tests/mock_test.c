@@ -147,7 +147,7 @@ static void clean(vram_mock_machine *machine)
 {
     vram_mock_stats stats;
     EXPECT(vram_mock_stats_of_device(machine, 0, &stats) == 0);
-    EXPECT(stats.live_bytes == 0 && stats.live_streams == 0 && stats.live_events == 0 && stats.live_host_buffers == 0);
+    EXPECT(stats.live_bytes == 0 && stats.live_streams == 0 && stats.live_events + stats.live_marks == 0 && stats.live_host_buffers == 0);
     EXPECT(stats.pending_operations == 0 && stats.violations == 0 && stats.reservations == 0 && stats.modules == 0);
     EXPECT(stats.unwiped_device_bytes == 0 && stats.unwiped_host_bytes == 0 && stats.retained == 0);
 }

@@ -269,7 +269,7 @@ pub struct MockStats {
     pub live_foreign: u64,
     /// Streams not yet destroyed.
     pub live_streams: u64,
-    /// Events not yet destroyed.
+    /// Events not yet destroyed, but for those by which staging buffers know that their copies have run.
     pub live_events: u64,
     /// Host staging buffers not yet freed.
     pub live_host_buffers: u64,

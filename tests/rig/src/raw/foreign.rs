@@ -94,6 +94,8 @@ impl Raw {
         // SAFETY: the driver writes one address to the local; 1 is CU_MEMHOSTALLOC_PORTABLE.
         let code = self.inside(|| unsafe { call(&raw mut place, bytes, 1) });
         check("cuMemHostAlloc", code)?;
+        // SAFETY: as many bytes as were asked for, which nobody else has.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(place as usize).write_bytes(0, bytes) };
         Ok(Foreign { raw: Arc::clone(self), what: What::Pinned, place, bytes })
     }
 
