@@ -25,15 +25,18 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 #[cfg(feature = "cuda")]
 pub(crate) use library::DriverLibrary;
-#[cfg(feature = "mock")]
-pub(crate) use open::open_mock;
 #[cfg(not(feature = "cuda"))]
 pub(crate) use open::DriverLibrary;
+#[cfg(feature = "mock")]
+pub(crate) use open::open_mock;
 pub(crate) use open::{Wanted, open};
 
 pub(crate) use crate::ffi::HostBuffer;
+#[cfg(feature = "mock")]
+pub(crate) use crate::ffi::Stream as EngineStream;
 use crate::ffi::{
-    AnyStream, Context, Event, INVALID_HANDLE, INVALID_VALUE, Kernels, Mapping, Operation, Pinned, Stream, Unmapped, failure,
+    AnyStream, Context, Event, INVALID_HANDLE, INVALID_VALUE, Kernels, Mapping, Operation, Pinned, Stream, Unmapped,
+    failure,
 };
 use crate::panics::aside;
 use crate::types::{
@@ -198,6 +201,12 @@ impl Driver {
         Ok(self.registry.add_stream(Stream::create(&self.context)?))
     }
 
+    /// Makes a stream as an engine does: nothing here knows of it.
+    #[cfg(feature = "mock")]
+    pub(crate) fn engine_stream(&self) -> Result<EngineStream, DriverError> {
+        Stream::create(&self.context)
+    }
+
     /// Finishes what the stream holds and destroys it.
     pub(crate) fn destroy_stream(&self, id: StreamId) -> Result<(), DriverError> {
         let stream = self.registry.stream(id).ok_or_else(|| failure("cuStreamDestroy_v2", INVALID_HANDLE))?;
@@ -302,7 +311,13 @@ impl Driver {
     }
 
     /// Enqueues a count of the bytes of `span` that are not zero.
-    pub(crate) fn count_nonzero(&self, stream: StreamId, span: Span, result: DevicePtr, nonce: u64) -> Result<(), DriverError> {
+    pub(crate) fn count_nonzero(
+        &self,
+        stream: StreamId,
+        span: Span,
+        result: DevicePtr,
+        nonce: u64,
+    ) -> Result<(), DriverError> {
         let result = digest::result_span(result, &[span])?;
         let _count = self.context.begin(Operation::CountNonzero)?;
         let on = self.enqueue(digest::OPERATION, stream, &[span, result])?;

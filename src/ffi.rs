@@ -42,9 +42,9 @@ pub(crate) use pinned::Pinned;
 pub(crate) use status::{INVALID_HANDLE, INVALID_VALUE, failure};
 pub(crate) use step::Operation;
 pub(crate) use stream::{AnyStream, Event, Stream};
+pub(crate) use table::LoadError;
 #[cfg(feature = "cuda")]
 pub(crate) use table::{Candidate, Needed};
-pub(crate) use table::LoadError;
 #[cfg(test)]
 pub(crate) use table::{OPTIONAL, REQUIRED};
 pub(crate) use types::{

@@ -77,12 +77,6 @@ impl Stream {
         Ok(Self { id: driver.stream()?, driver: Arc::clone(driver) })
     }
 
-    /// Its handle.
-    #[cfg(feature = "mock")]
-    pub(crate) const fn id(&self) -> StreamId {
-        self.id
-    }
-
     pub(crate) fn synchronize(&self) -> Result<(), DriverError> {
         self.driver.synchronize(self.id)
     }
@@ -139,12 +133,6 @@ impl Device {
     /// Block size and salt of every digest on it.
     pub(crate) const fn params(&self) -> &TreeParams {
         &self.params
-    }
-
-    /// A stream of its own for a make-believe engine.
-    #[cfg(feature = "mock")]
-    pub(crate) fn stream(&self) -> Result<Stream, DriverError> {
-        Stream::new(&self.driver)
     }
 
     /// Makes an engine's memory known to the driver.

@@ -5,8 +5,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use vram_residency::{
-    DeviceSelector, DeviceUuid, ErrorCategory, ErrorCode, MockConfig, Policy, VramError, VramManager,
-    WorkerId, WorkerSecret,
+    DeviceSelector, DeviceUuid, ErrorCategory, ErrorCode, MockConfig, Policy, VramError, VramManager, WorkerId,
+    WorkerSecret,
 };
 
 fn open(selector: DeviceSelector) -> Result<VramManager, VramError> {

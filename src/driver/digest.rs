@@ -4,9 +4,7 @@
 
 use sha2::block_api::compress256;
 
-use crate::ffi::{
-    CountArgs, FinishArgs, INVALID_VALUE, Kernels, LeavesArgs, NodesArgs, ONE, Region, Stream, failure,
-};
+use crate::ffi::{CountArgs, FinishArgs, INVALID_VALUE, Kernels, LeavesArgs, NodesArgs, ONE, Region, Stream, failure};
 use crate::types::{DevicePtr, DigestJob, DriverError, LaunchResult, Span};
 
 /// The call that errors of a launch are named after.

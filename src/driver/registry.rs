@@ -96,7 +96,9 @@ impl Registry {
     pub(super) fn add_engine(&self, span: Span) -> bool {
         let mut held = lock(&self.held);
         // Entries do not overlap each other, so only the last that begins before the end can reach in.
-        let is_free = |end| held.range(..end).next_back().is_none_or(|(ptr, bytes)| !Span { ptr: *ptr, bytes: *bytes }.overlaps(span));
+        let is_free = |end| {
+            held.range(..end).next_back().is_none_or(|(ptr, bytes)| !Span { ptr: *ptr, bytes: *bytes }.overlaps(span))
+        };
         let fits = span.bytes > 0 && span.ptr.checked_add(span.bytes).is_some_and(is_free);
         if fits {
             held.insert(span.ptr, span.bytes);

@@ -313,7 +313,8 @@ pub(crate) mod tests {
         /// Place, length and access of every live mapping.
         pub(crate) fn mappings(&self) -> Vec<(u64, u64, u32)> {
             let (mut bytes, mut access) = (0, 0);
-            let all = (0..).map(|n| vram_mock_mapping(self.raw(), n, &mut bytes, &mut access)).take_while(|at| *at != 0);
+            let all =
+                (0..).map(|n| vram_mock_mapping(self.raw(), n, &mut bytes, &mut access)).take_while(|at| *at != 0);
             let places: Vec<u64> = all.collect();
             let one = |n: usize| {
                 let (mut bytes, mut access) = (0, 0);

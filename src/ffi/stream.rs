@@ -47,6 +47,14 @@ impl Stream {
     }
 }
 
+#[cfg(feature = "mock")]
+impl Stream {
+    /// Blocks until everything on it has run.
+    pub(crate) fn synchronize(&self) -> Result<(), DriverError> {
+        AnyStream::Engine(self.id()).synchronize(&self.context)
+    }
+}
+
 impl Drop for Stream {
     fn drop(&mut self) {
         let Ok(_current) = self.context.enter() else { return };

@@ -1,10 +1,10 @@
 //! Controls of the mock device, for our tests and those of our users.
 
 use super::VramManager;
+use crate::driver::EngineStream;
 use crate::driver::mock::{FaultOrder, MockDevice, MockStats};
 use crate::error::VramError;
 use crate::manager::scratch::Scratch;
-use crate::memory::Stream;
 use crate::seal::SealedShard;
 use crate::types::{DevicePtr, DriverError, RawStream, Span};
 
@@ -19,13 +19,13 @@ pub struct MockControls<'a> {
 #[derive(Debug)]
 pub struct MockStream<'a> {
     controls: MockControls<'a>,
-    stream: Stream,
+    stream: EngineStream,
 }
 
 impl MockStream<'_> {
     /// The handle, as an engine would pass it.
     #[must_use]
-    pub const fn raw(&self) -> RawStream {
+    pub fn raw(&self) -> RawStream {
         RawStream::new(self.stream.id().0)
     }
 
@@ -41,11 +41,7 @@ impl MockStream<'_> {
             field: "offset",
             problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
         })?;
-        self.controls
-            .device
-            .driver()
-            .fill(self.stream.id(), Span { ptr: at, bytes }, value)
-            .map_err(|e| not_ours(shard, e.into()))
+        self.stream.fill(Span { ptr: at, bytes }, value).map_err(|e| not_ours(shard, e.into()))
     }
 
     /// Enqueues that the engine writes `value` over device memory at an address that it knows.
@@ -54,7 +50,7 @@ impl MockStream<'_> {
     /// `CUDA_ERROR` when no allocation of the device holds the whole range; 740, `read_only`, when it may not be written.
     pub fn enqueue_fill(&self, address: u64, bytes: u64, value: u8) -> Result<(), VramError> {
         let span = Span { ptr: DevicePtr(address), bytes };
-        Ok(self.controls.device.driver().fill(self.stream.id(), span, value)?)
+        Ok(self.stream.fill(span, value)?)
     }
 
     /// Blocks until everything that was enqueued has run.
@@ -71,7 +67,7 @@ impl MockStream<'_> {
     /// `CUDA_ERROR` when the range leaves it.
     pub fn enqueue_scratch_write(&self, scratch: &Scratch, bytes: u64, value: u8) -> Result<(), VramError> {
         let span = Span { ptr: scratch.address(), bytes };
-        Ok(self.controls.device.driver().fill(self.stream.id(), span, value)?)
+        Ok(self.stream.fill(span, value)?)
     }
 }
 
@@ -106,7 +102,7 @@ impl<'a> MockControls<'a> {
     /// # Errors
     /// `CUDA_ERROR` when the mock refuses.
     pub fn engine_stream(&self) -> Result<MockStream<'a>, VramError> {
-        let stream = self.manager.core.device.stream()?;
+        let stream = self.device.driver().engine_stream()?;
         Ok(MockStream { controls: *self, stream })
     }
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use vram_residency::{DeviceKind, DeviceSelector, DeviceUuid, ErrorCode, RawRegion, SealedShard, ShardSource};
 use vram_residency_rig::{Kind, Raw};
 
-use crate::bench::{
-    Bench, builder, everywhere, gpu, machine, mock, noise, refused_regions, safetensors, spec,
-};
+use crate::bench::{Bench, builder, everywhere, gpu, machine, mock, noise, refused_regions, safetensors, spec};
 
 crate::cases! {
     everywhere:

@@ -187,9 +187,10 @@ impl MockConfig {
             Some((settings, machine)) if *settings == self.settings => Ok(Arc::clone(machine)),
             Some(_) => Err(VramError::Config {
                 setting: "mock",
-                problem: "was changed after its machine was made; set everything but the ordinal before the first use, \
+                problem:
+                    "was changed after its machine was made; set everything but the ordinal before the first use, \
                           or start from MockConfig::new()"
-                    .to_owned(),
+                        .to_owned(),
             }),
             None => {
                 let mut seed = [0; 16];

@@ -193,9 +193,7 @@ impl Fault {
         };
         match self {
             Self::Call { call, code } => RawFault { code, ..raw(Kind::Fail, call) },
-            Self::CopyToDeviceCorrupts { bit } => {
-                RawFault { value: bit, ..raw(Kind::Corrupt, MockCall::CopyToDevice) }
-            }
+            Self::CopyToDeviceCorrupts { bit } => RawFault { value: bit, ..raw(Kind::Corrupt, MockCall::CopyToDevice) },
             Self::CopyToHostCorrupts { bit } => RawFault { value: bit, ..raw(Kind::Corrupt, MockCall::CopyToHost) },
             Self::CopyToDeviceSkipped => raw(Kind::Skip, MockCall::CopyToDevice),
             Self::CopyToHostSkipped => raw(Kind::Skip, MockCall::CopyToHost),

@@ -13,14 +13,16 @@ impl Fake {
         let mut context = 0_u64;
         // SAFETY (for this and each call below): the type is that of the function's declaration in cuda.h, with handles and device
         // addresses as integers; pointers are to locals of the type that the declaration asks for.
-        let retain: unsafe extern "C" fn(*mut u64, i32) -> Status = unsafe { self.machine.function(c"cuDevicePrimaryCtxRetain") };
+        let retain: unsafe extern "C" fn(*mut u64, i32) -> Status =
+            unsafe { self.machine.function(c"cuDevicePrimaryCtxRetain") };
         // SAFETY: see above.
         assert_eq!(unsafe { retain(&raw mut context, 0) }, 0);
         self.push(context);
         let answer = act();
         self.pop();
         // SAFETY: see above.
-        let release: unsafe extern "C" fn(i32) -> Status = unsafe { self.machine.function(c"cuDevicePrimaryCtxRelease_v2") };
+        let release: unsafe extern "C" fn(i32) -> Status =
+            unsafe { self.machine.function(c"cuDevicePrimaryCtxRelease_v2") };
         // SAFETY: see above.
         assert_eq!(unsafe { release(0) }, 0);
         answer
@@ -76,7 +78,8 @@ impl Fake {
     pub(super) fn engine_fill(&self, stream: u64, ptr: u64, bytes: u64, value: u8) {
         self.as_engine(|| {
             // SAFETY: see `as_engine`.
-            let fill: unsafe extern "C" fn(u64, u8, u64, u64) -> Status = unsafe { self.machine.function(c"cuMemsetD8Async") };
+            let fill: unsafe extern "C" fn(u64, u8, u64, u64) -> Status =
+                unsafe { self.machine.function(c"cuMemsetD8Async") };
             // SAFETY: see `as_engine`.
             assert_eq!(unsafe { fill(ptr, value, bytes, stream) }, 0);
         });

@@ -5,7 +5,6 @@ use super::*;
 use crate::error::ErrorCode;
 use crate::ffi::{Api, LoadError, OPTIONAL, REQUIRED};
 
-
 fn sentence(fake: &Fake, wanted: Wanted) -> String {
     let error = super::super::open::unavailable(wanted, &open_on(fake, wanted).unwrap_err());
     assert_eq!(error.code(), ErrorCode::DeviceUnavailable);

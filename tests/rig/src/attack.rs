@@ -4,7 +4,6 @@
 
 use std::sync::Arc;
 
-
 use crate::Raw;
 use crate::raw::{AccessDesc, Context, Location, check};
 
@@ -65,8 +64,7 @@ impl Raw {
     /// # Errors
     /// The driver's call and number.
     pub fn map(self: &Arc<Self>, bytes: usize) -> Result<Mapped, String> {
-        let create: unsafe extern "C" fn(*mut u64, usize, *const Properties, u64) -> u32 =
-            self.find("cuMemCreate");
+        let create: unsafe extern "C" fn(*mut u64, usize, *const Properties, u64) -> u32 = self.find("cuMemCreate");
         let wanted = Properties {
             kind: 1,
             handle_types: 0,
@@ -86,8 +84,7 @@ impl Raw {
     }
 
     fn map_handle(self: &Arc<Self>, handle: u64, bytes: usize) -> Result<Mapped, String> {
-        let reserve: unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32 =
-            self.find("cuMemAddressReserve");
+        let reserve: unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32 = self.find("cuMemAddressReserve");
         let map: unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32 = self.find("cuMemMap");
         let mut place = 0;
         self.inside(|| {
@@ -111,8 +108,7 @@ impl Raw {
     /// # Errors
     /// The driver's call and number.
     pub fn set_access(&self, place: u64, bytes: usize, access: Access) -> Result<(), String> {
-        let set: unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32 =
-            self.find("cuMemSetAccess");
+        let set: unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32 = self.find("cuMemSetAccess");
         let wanted = AccessDesc { location: Location { kind: 1, id: self.device }, flags: access as u32 };
         // SAFETY: one description, of the type that the driver reads.
         check("cuMemSetAccess", self.inside(|| unsafe { set(place, bytes, &raw const wanted, 1) }))

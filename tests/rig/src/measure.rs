@@ -3,7 +3,6 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-
 use crate::Raw;
 
 /// Host memory that the driver copies from and to by itself. Given back when dropped.
@@ -49,8 +48,7 @@ impl Raw {
     /// A stream that goes before all others, where the driver knows priorities.
     pub fn urgent_stream(&self) -> usize {
         let ask: unsafe extern "C" fn(*mut i32, *mut i32) -> u32 = self.find("cuCtxGetStreamPriorityRange");
-        let call: unsafe extern "C" fn(*mut usize, u32, i32) -> u32 =
-            self.find("cuStreamCreateWithPriority");
+        let call: unsafe extern "C" fn(*mut usize, u32, i32) -> u32 = self.find("cuStreamCreateWithPriority");
         let (mut least, mut greatest, mut stream) = (0, 0, 0);
         self.inside(|| {
             // SAFETY: the driver writes one number to each local.
@@ -77,8 +75,7 @@ impl Pinned {
     /// The driver's number.
     pub fn copy_to_device(&mut self, stream: usize, to: u64, at: usize, bytes: usize) -> Result<(), u32> {
         assert!(at + bytes <= self.bytes);
-        let call: unsafe extern "C" fn(u64, *const u8, usize, usize) -> u32 =
-            self.raw.find("cuMemcpyHtoDAsync_v2");
+        let call: unsafe extern "C" fn(u64, *const u8, usize, usize) -> u32 = self.raw.find("cuMemcpyHtoDAsync_v2");
         // SAFETY: within the memory, by the check above.
         let from = unsafe { self.ptr.add(at) };
         // SAFETY: as many bytes as are there; the handle came from `stream`.
@@ -94,8 +91,7 @@ impl Pinned {
     /// The driver's number.
     pub fn copy_to_host(&mut self, stream: usize, from: u64, at: usize, bytes: usize) -> Result<(), u32> {
         assert!(at + bytes <= self.bytes);
-        let call: unsafe extern "C" fn(*mut u8, u64, usize, usize) -> u32 =
-            self.raw.find("cuMemcpyDtoHAsync_v2");
+        let call: unsafe extern "C" fn(*mut u8, u64, usize, usize) -> u32 = self.raw.find("cuMemcpyDtoHAsync_v2");
         // SAFETY: within the memory, by the check above.
         let to = unsafe { self.ptr.add(at) };
         // SAFETY: as much room as is there; the handle came from `stream`.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-
 use super::{Raw, check};
 
 /// A second mapping of memory that somebody else allocated, writable whatever the first one allows. It outlives the first.

@@ -3,7 +3,6 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-
 use super::{AccessDesc, Location, Raw, check};
 
 /// A handle type that other processes can be given: a file descriptor.
@@ -51,8 +50,7 @@ impl Raw {
     pub fn exportable(self: &Arc<Self>, bytes: usize) -> Result<Foreign, String> {
         let granule: unsafe extern "C" fn(*mut usize, *const Properties, u32) -> u32 =
             self.find("cuMemGetAllocationGranularity");
-        let create: unsafe extern "C" fn(*mut u64, usize, *const Properties, u64) -> u32 =
-            self.find("cuMemCreate");
+        let create: unsafe extern "C" fn(*mut u64, usize, *const Properties, u64) -> u32 = self.find("cuMemCreate");
         let location = Location { kind: 1, id: self.device };
         let wanted =
             Properties { kind: 1, handle_types: EXPORTABLE, location, win32: std::ptr::null_mut(), flags: [0; 8] };
@@ -101,11 +99,9 @@ impl Raw {
 
     /// Reserves a place, maps the memory there and makes it readable and writable. The context is current.
     pub(super) fn map_somewhere(&self, handle: u64, bytes: usize) -> Result<u64, String> {
-        let reserve: unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32 =
-            self.find("cuMemAddressReserve");
+        let reserve: unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32 = self.find("cuMemAddressReserve");
         let map: unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32 = self.find("cuMemMap");
-        let access: unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32 =
-            self.find("cuMemSetAccess");
+        let access: unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32 = self.find("cuMemSetAccess");
         let wanted = AccessDesc { location: Location { kind: 1, id: self.device }, flags: 3 };
         let mut place = 0;
         // SAFETY: the driver writes one address to the local.

@@ -3,7 +3,6 @@
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
 
-
 use super::Raw;
 
 mod engine {
@@ -31,7 +30,8 @@ impl Raw {
         #[repr(align(64))]
         struct Placeholder([u8; 64]);
         // The mock looks at the first bytes only, and has kernels of these names from the host's compiler.
-        static PLACEHOLDER: Placeholder = Placeholder(*b"\x7fELF, as far as the mock looks; there is no machine code in here");
+        static PLACEHOLDER: Placeholder =
+            Placeholder(*b"\x7fELF, as far as the mock looks; there is no machine code in here");
         let capability = self.capability();
         let fitting = |arch: u32| arch / 10 == capability / 10 && arch <= capability;
         let image = match engine::IMAGES.iter().filter(|(arch, _)| fitting(*arch)).max_by_key(|(arch, _)| *arch) {
@@ -98,8 +98,7 @@ impl EngineKernels {
 
     /// Every engine kernel takes one structure of 64-bit numbers.
     fn launch(&self, name: &str, stream: usize, grid: u32, args: &[u64]) -> Result<(), u32> {
-        let find: unsafe extern "C" fn(*mut usize, usize, *const i8) -> u32 =
-            self.raw.find("cuModuleGetFunction");
+        let find: unsafe extern "C" fn(*mut usize, usize, *const i8) -> u32 = self.raw.find("cuModuleGetFunction");
         type Launch = unsafe extern "C" fn(
             usize,
             u32,
