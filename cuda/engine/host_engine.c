@@ -6,24 +6,11 @@
 
 #include "../include/vram_mock.h"
 
-#define RUNS(name) \
-    static void run_##name(const void *args, uint32_t grid, uint32_t block) \
-    { \
-        gridDim.x = grid; \
-        blockDim.x = block; \
-        for (uint32_t i = 0; i < grid; i++) { \
-            blockIdx.x = i; \
-            for (uint32_t j = 0; j < block; j++) { \
-                threadIdx.x = j; \
-                name(*(const name##_args *)args); \
-            } \
-        } \
-    }
-RUNS(engine_matvec)
-RUNS(engine_flip)
-RUNS(engine_spin)
-RUNS(engine_scan)
-RUNS(engine_random)
+VRAM_RUNS(engine_matvec, engine_matvec_args)
+VRAM_RUNS(engine_flip, engine_flip_args)
+VRAM_RUNS(engine_spin, engine_spin_args)
+VRAM_RUNS(engine_scan, engine_scan_args)
+VRAM_RUNS(engine_random, engine_random_args)
 
 #define NONE VRAM_MOCK_NO_WORD
 /* Which words of the arguments are addresses, and how much memory each means: {word, writes, unit, by which words, alignment}. */

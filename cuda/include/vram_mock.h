@@ -146,7 +146,7 @@ typedef struct vram_mock_kernel {
     uint32_t reserved;
     vram_mock_use uses[VRAM_MOCK_MOST_USES];
     /* Runs it; the addresses in `args` are host addresses by then. */
-    void (*run)(const void *args, uint32_t grid, uint32_t block);
+    void (*run)(const void *args, uint32_t grid, uint32_t block, uint32_t backwards);
 } vram_mock_kernel;
 
 /*

@@ -135,15 +135,8 @@ typedef struct claim {
     uint64_t table;
 } claim;
 
-typedef struct kernel {
-    const vram_mock_kernel *engine; /* NULL: one of the library's own */
-    const char *name;
-    uint32_t args_bytes;
-    uint32_t threads;
-} kernel;
-
 typedef struct loaded {
-    const kernel *runs;
+    const vram_mock_kernel *runs;
     uint64_t module;
 } loaded;
 
@@ -162,7 +155,7 @@ typedef struct op {
     uint64_t host;
     uint64_t host_id;
     uint8_t value;
-    const kernel *runs;
+    const vram_mock_kernel *runs;
     uint32_t grid;
     uint32_t block;
     claim claim;

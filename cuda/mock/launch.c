@@ -5,36 +5,22 @@
  */
 #include "internal.h"
 
-enum own { LEAVES, NODES, FINISH, COUNT, OWN_KERNELS };
-
-static const kernel OWN[OWN_KERNELS] = {
-    {NULL, VRAM_LEAVES, sizeof(vram_leaves_args), VRAM_LEAVES_THREADS},
-    {NULL, VRAM_NODES, sizeof(vram_nodes_args), VRAM_NODES_THREADS},
-    {NULL, VRAM_FINISH, sizeof(vram_finish_args), VRAM_FINISH_THREADS},
-    {NULL, VRAM_COUNT_NONZERO, sizeof(vram_count_args), VRAM_COUNT_THREADS},
-};
-#define MOST_ENGINE_KERNELS 16u
-static kernel ENGINE[MOST_ENGINE_KERNELS];
-static uint32_t engine_kernels;
+static const vram_mock_kernel *engine_kernels;
+static uint32_t engine_kernel_count;
 
 void vram_mock_add_kernels(const vram_mock_kernel *kernels, uint32_t count)
 {
-    for (uint32_t i = 0; i < count && i < MOST_ENGINE_KERNELS; i++) {
-        ENGINE[i] = (kernel){&kernels[i], kernels[i].name, kernels[i].args_bytes, kernels[i].threads};
-        engine_kernels = i + 1;
-    }
+    engine_kernels = kernels;
+    engine_kernel_count = count;
 }
 
-static const kernel *kernel_named(const char *name)
+static const vram_mock_kernel *kernel_named(const char *name)
 {
-    for (uint32_t i = 0; i < OWN_KERNELS; i++) {
-        if (strcmp(OWN[i].name, name) == 0) {
-            return &OWN[i];
-        }
-    }
-    for (uint32_t i = 0; i < engine_kernels; i++) {
-        if (strcmp(ENGINE[i].name, name) == 0) {
-            return &ENGINE[i];
+    for (uint32_t i = 0; i < VRAM_HOST_KERNELS + engine_kernel_count; i++) {
+        const vram_mock_kernel *of =
+            i < VRAM_HOST_KERNELS ? &vram_host_kernels[i] : &engine_kernels[i - VRAM_HOST_KERNELS];
+        if (strcmp(of->name, name) == 0) {
+            return of;
         }
     }
     return NULL;
@@ -73,7 +59,7 @@ static status vram_mock_cuModuleGetFunction(uint64_t *out, uint64_t module, cons
     if (table_find(&in->modules, module) == NULL) {
         END(INVALID_HANDLE);
     }
-    const kernel *of = kernel_named(name);
+    const vram_mock_kernel *of = kernel_named(name);
     loaded *made = of == NULL ? NULL : make(in, &in->functions, sizeof(loaded), out);
     if (made == NULL) {
         END(of == NULL ? NOT_FOUND : OUT_OF_MEMORY);
@@ -99,19 +85,19 @@ static void note_uses(op *what)
     vram_nodes_args nodes;
     vram_count_args count;
     what->use_count = 0;
-    if (what->runs == &OWN[LEAVES]) {
+    if (what->runs == &vram_host_kernels[VRAM_HOST_LEAVES]) {
         memcpy(&leaves, what->args, sizeof leaves);
         what->uses[0] = (range){leaves.regions, leaves.region_count * sizeof(vram_region), 0};
         what->uses[1] = (range){leaves.hashes, leaves.block_count * VRAM_HASH_BYTES, 0};
         what->use_count = 2;
         step.claim.covered += leaves.block_count;
-    } else if (what->runs == &OWN[NODES]) {
+    } else if (what->runs == &vram_host_kernels[VRAM_HOST_NODES]) {
         memcpy(&nodes, what->args, sizeof nodes);
         what->uses[0] = (range){nodes.table, entries_of(&nodes) * VRAM_HASH_BYTES, 0};
         what->use_count = 1;
         step.claim.table = step.claim.table == 0 ? nodes.table : step.claim.table;
         step.claim.found += entries_of(&nodes);
-    } else if (what->runs == &OWN[COUNT]) {
+    } else if (what->runs == &vram_host_kernels[VRAM_HOST_COUNT]) {
         memcpy(&count, what->args, sizeof count);
         what->uses[0] = (range){count.ptr, count.bytes, 0};
         what->use_count = 1;
@@ -136,7 +122,7 @@ static status vram_mock_cuLaunchKernel(uint64_t handle, uint32_t grid, uint32_t 
     op what = {.kind = LAUNCH, .hit = here.what, .runs = of->runs, .grid = grid, .block = block};
     memcpy(what.args, parameters[0], of->runs->args_bytes);
     note_uses(&what);
-    if (of->runs == &OWN[FINISH]) {
+    if (of->runs == &vram_host_kernels[VRAM_HOST_FINISH]) {
         what.counts = step.operation == VRAM_MOCK_PART ? VRAM_MOCK_ANY : step.operation;
         what.claim = step.claim;
     }
@@ -165,11 +151,9 @@ static status translate(machine *in, device *on, uint64_t *ptr, uint64_t bytes, 
     return OK;
 }
 
-static status body(const machine *in, const op *what, const void *args, uint64_t grid)
+static void body(const machine *in, const op *what, const void *args, uint64_t grid)
 {
-    const uint32_t backwards = setting(in, VRAM_MOCK_BACKWARDS) != 0;
-    return vram_host_launch(what->runs->name, args, (uint32_t)grid, what->block, backwards) == VRAM_HOST_OK ? OK
-                                                                                                           : LAUNCH_FAILED;
+    what->runs->run(args, (uint32_t)grid, what->block, setting(in, VRAM_MOCK_BACKWARDS) != 0);
 }
 
 /* Blocks that are blank, or whole, or neither. */
@@ -186,7 +170,7 @@ static enum sort sort_of(const vram_region *region, const memory *in, uint64_t b
 }
 
 /* The leaves, stretch by stretch: blank blocks are hashed once, whole ones by the host, unless it is to be the kernel's body. */
-static status leaves_by_stretch(machine *in, const op *what, vram_leaves_args *a, memory *const *memories)
+static void leaves_by_stretch(machine *in, const op *what, vram_leaves_args *a, memory *const *memories)
 {
     static const uint8_t ZEROS[VRAM_MOST_BLOCK_SIZE];
     const vram_region *regions = (const vram_region *)(uintptr_t)a->regions;
@@ -222,15 +206,11 @@ static status leaves_by_stretch(machine *in, const op *what, vram_leaves_args *a
                 part.first_block = at;
                 part.block_count = next - at;
                 part.hashes = (uint64_t)(uintptr_t)out;
-                const status result = body(in, what, &part, divided_up(next - at, what->block));
-                if (result != OK) {
-                    return result;
-                }
+                body(in, what, &part, divided_up(next - at, what->block));
             }
             at = next;
         }
     }
-    return OK;
 }
 
 static status run_leaves(machine *in, device *on, const op *what)
@@ -257,9 +237,10 @@ static status run_leaves(machine *in, device *on, const op *what)
         result = translate(in, on, &regions[i].ptr, regions[i].bytes, false, 1, &memories[i]);
         sparse = sparse || (result == OK && memories[i]->touched != NULL);
     }
-    if (result == OK) {
-        result = setting(in, VRAM_MOCK_BODIES) != 0 && !sparse ? body(in, what, &a, what->grid)
-                                                               : leaves_by_stretch(in, what, &a, memories);
+    if (result == OK && setting(in, VRAM_MOCK_BODIES) != 0 && !sparse) {
+        body(in, what, &a, what->grid);
+    } else if (result == OK) {
+        leaves_by_stretch(in, what, &a, memories);
     }
     free(regions);
     free(memories);
@@ -289,7 +270,10 @@ static status run_nodes(machine *in, device *on, const op *what)
         a.table += whole * VRAM_HASH_BYTES;
         a.leaf_count -= whole * (a.block_size / VRAM_HASH_BYTES);
     }
-    return a.leaf_count == 0 ? OK : body(in, what, &a, what->grid);
+    if (a.leaf_count != 0) {
+        body(in, what, &a, what->grid);
+    }
+    return OK;
 }
 
 static status run_count(machine *in, device *on, const op *what)
@@ -299,13 +283,14 @@ static status run_count(machine *in, device *on, const op *what)
     memcpy(&a, what->args, sizeof a);
     status result = translate(in, on, &a.ptr, a.bytes, false, 1, &of);
     result = result != OK ? result : translate(in, on, &a.counters, sizeof(vram_counters), true, 8, NULL);
-    if (result != OK || (setting(in, VRAM_MOCK_BODIES) != 0 && of->touched == NULL)) {
-        return result != OK ? result : body(in, what, &a, what->grid);
+    if (result == OK && setting(in, VRAM_MOCK_BODIES) != 0 && of->touched == NULL) {
+        body(in, what, &a, what->grid);
+    } else if (result == OK) {
+        vram_counters *counters = (vram_counters *)(uintptr_t)a.counters;
+        counters->covered += a.bytes;
+        counters->found += nonzero_in(of, (uint64_t)((uint8_t *)(uintptr_t)a.ptr - of->at), a.bytes);
     }
-    vram_counters *counters = (vram_counters *)(uintptr_t)a.counters;
-    counters->covered += a.bytes;
-    counters->found += nonzero_in(of, (uint64_t)((uint8_t *)(uintptr_t)a.ptr - of->at), a.bytes);
-    return OK;
+    return result;
 }
 
 /* Keeps what the digest left behind, for the faults that repeat it. Without memory for it, they repeat nothing. */
@@ -353,11 +338,11 @@ static status run_finish(machine *in, device *on, const op *what)
         *out = (vram_result){a.nonce, what->claim.covered, 0, 0};
         return OK;
     default:
-        result = body(in, what, &a, what->grid);
-        if (result == OK && digests && what->hit.kind != VRAM_MOCK_DIGEST_SHORT) {
+        body(in, what, &a, what->grid);
+        if (digests && what->hit.kind != VRAM_MOCK_DIGEST_SHORT) {
             remember(on, out, entries, table_bytes);
         }
-        return result;
+        return OK;
     }
 }
 
@@ -373,7 +358,7 @@ static uint64_t word_of(const op *what, uint32_t at)
 /* A make-believe engine's kernel. */
 static status run_engine(machine *in, device *on, op *what)
 {
-    const vram_mock_kernel *of = what->runs->engine;
+    const vram_mock_kernel *of = what->runs;
     _Alignas(16) uint8_t args[MOST_ARGS];
     memcpy(args, what->args, sizeof args);
     for (uint32_t i = 0; i < of->use_count; i++) {
@@ -386,7 +371,7 @@ static status run_engine(machine *in, device *on, op *what)
         }
         memcpy(args + 8 * use_of->word, &ptr, sizeof ptr);
     }
-    of->run(args, what->grid, what->block);
+    body(in, what, args, what->grid);
     return OK;
 }
 
@@ -399,17 +384,14 @@ static status launch_run(machine *in, device *on, op *what)
     if (what->hit.kind == VRAM_MOCK_SKIP) {
         return OK;
     }
-    if (what->runs->engine != NULL) {
-        return run_engine(in, on, what);
-    }
-    switch ((enum own)(what->runs - OWN)) {
-    case LEAVES:
+    if (what->runs == &vram_host_kernels[VRAM_HOST_LEAVES]) {
         return repeats ? OK : run_leaves(in, on, what);
-    case NODES:
+    }
+    if (what->runs == &vram_host_kernels[VRAM_HOST_NODES]) {
         return repeats ? OK : run_nodes(in, on, what);
-    case COUNT:
-        return run_count(in, on, what);
-    default:
+    }
+    if (what->runs == &vram_host_kernels[VRAM_HOST_FINISH]) {
         return run_finish(in, on, what);
     }
+    return what->runs == &vram_host_kernels[VRAM_HOST_COUNT] ? run_count(in, on, what) : run_engine(in, on, what);
 }

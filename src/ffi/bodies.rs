@@ -16,21 +16,26 @@ const FINISH: (&CStr, u32) = (c"vram_finish", 1);
 const COUNT: (&CStr, u32) = (c"vram_count_nonzero", 256);
 
 unsafe extern "C" {
-    fn vram_host_args_bytes(name: *const c_char) -> u64;
-    fn vram_host_launch(name: *const c_char, args: *const c_void, grid: u32, block: u32, backwards: u32) -> u32;
+    fn vram_host_launch(
+        name: *const c_char,
+        args: *const c_void,
+        args_bytes: u64,
+        grid: u32,
+        block: u32,
+        backwards: u32,
+    ) -> u32;
 }
 
 /// Launches a kernel whose arguments hold the addresses of live memory, of the sizes that the header asks for.
 fn launch<T>((name, block): (&CStr, u32), args: &T, grid: u64, backwards: bool) {
-    // SAFETY: `name` ends in a zero byte.
-    let bytes = unsafe { vram_host_args_bytes(name.as_ptr()) };
-    assert_eq!(usize::try_from(bytes).unwrap(), size_of::<T>(), "{name:?} takes another structure");
-    let args = std::ptr::from_ref(args).cast();
-    // SAFETY: `args` is the structure that this kernel takes, by its size just asked for; `digest` and `count_nonzero` below,
-    // the only callers, fill it with addresses of slices that they borrow across the call.
-    let status =
-        unsafe { vram_host_launch(name.as_ptr(), args, u32::try_from(grid).unwrap(), block, u32::from(backwards)) };
-    assert_eq!(status, 0, "{name:?}");
+    assert_eq!(status(name, args, u32::try_from(grid).unwrap(), block, backwards), 0, "{name:?}");
+}
+
+fn status<T>(name: &CStr, args: &T, grid: u32, block: u32, backwards: bool) -> u32 {
+    let (args, bytes) = (std::ptr::from_ref(args).cast(), u64::try_from(size_of::<T>()).unwrap());
+    // SAFETY: `name` ends in a zero byte, and `args` is the structure that this kernel takes, by its size, which the C side compares.
+    // Those who call `launch` fill it with addresses of slices that they borrow across the call; the others launch nothing.
+    unsafe { vram_host_launch(name.as_ptr(), args, bytes, grid, block, u32::from(backwards)) }
 }
 
 fn address<T>(of: &[T]) -> u64 {

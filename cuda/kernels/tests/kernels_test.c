@@ -74,11 +74,11 @@ static void launch(const vram_region *regions, uint32_t count, uint64_t leaves, 
         /* A grid may be larger than it need be. */
         const uint32_t grid0 = (uint32_t)(here / VRAM_LEAVES_THREADS + 1);
         const uint32_t grid1 = (uint32_t)(here / arity / VRAM_NODES_THREADS + 1);
-        expect(vram_host_launch(VRAM_LEAVES, &level0, grid0, VRAM_LEAVES_THREADS, backwards) == 0, "leaves", nonce, 0);
-        expect(vram_host_launch(VRAM_NODES, &level1, grid1, VRAM_NODES_THREADS, backwards) == 0, "nodes", nonce, 0);
+        expect(vram_host_launch(VRAM_LEAVES, &level0, sizeof level0, grid0, VRAM_LEAVES_THREADS, backwards) == 0, "leaves", nonce, 0);
+        expect(vram_host_launch(VRAM_NODES, &level1, sizeof level1, grid1, VRAM_NODES_THREADS, backwards) == 0, "nodes", nonce, 0);
     }
     const vram_finish_args finish = {address(result), address(&result->covered), nonce};
-    expect(vram_host_launch(VRAM_FINISH, &finish, 1, VRAM_FINISH_THREADS, 0) == 0, "finish", nonce, 0);
+    expect(vram_host_launch(VRAM_FINISH, &finish, sizeof finish, 1, VRAM_FINISH_THREADS, 0) == 0, "finish", nonce, 0);
     free(scratch);
 }
 
@@ -138,7 +138,7 @@ static void count_nonzero(uint64_t seed, uint64_t bytes, uint64_t skew, uint32_t
     }
     vram_counters counters = {0, 0};
     const vram_count_args args = {address(memory + skew), bytes, address(&counters)};
-    expect(vram_host_launch(VRAM_COUNT_NONZERO, &args, grid, VRAM_COUNT_THREADS, 0) == 0, "count", bytes, skew);
+    expect(vram_host_launch(VRAM_COUNT_NONZERO, &args, sizeof args, grid, VRAM_COUNT_THREADS, 0) == 0, "count", bytes, skew);
     expect(counters.covered == bytes && counters.found == found, "counted", counters.found, found);
     free(memory);
 }

@@ -258,17 +258,13 @@ fn counts_beyond_4_gib() {
 
 #[test]
 fn launches_of_another_shape_are_refused() {
-    let status = |name: &CStr, grid, block| {
-        let mut counters = [0_u64; 2];
-        let args = CountArgs { ptr: 0, bytes: 0, counters: address_mut(&mut counters) };
-        // SAFETY: the name ends in a zero byte; the arguments are those of the count, the only kernel named below, over no
-        // bytes and counters that outlive the call.
-        unsafe { vram_host_launch(name.as_ptr(), std::ptr::from_ref(&args).cast(), grid, block, 0) }
-    };
-    assert_eq!(status(COUNT.0, 1, 256), 0);
-    assert_eq!(status(COUNT.0, 0, 256), 1, "no thread blocks");
-    assert_eq!(status(COUNT.0, 1, 128), 1, "another block");
-    assert_eq!(status(c"vram_no_such_kernel", 1, 256), 500);
+    let mut counters = [0_u64; 2];
+    let args = CountArgs { ptr: 0, bytes: 0, counters: address_mut(&mut counters) };
+    assert_eq!(status(COUNT.0, &args, 1, 256, false), 0);
+    assert_eq!(status(COUNT.0, &args, 0, 256, false), 1, "no thread blocks");
+    assert_eq!(status(COUNT.0, &args, 1, 128, false), 1, "another block");
+    assert_eq!(status(COUNT.0, &counters, 1, 256, false), 1, "another structure");
+    assert_eq!(status(c"vram_no_such_kernel", &args, 1, 256, false), 500);
 }
 
 proptest! {
