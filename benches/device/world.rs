@@ -9,7 +9,7 @@ use vram_residency::{
     Ack, AuditError, AuditEvent, AuditSink, Policy, RawRegion, SealedShard, ShardId, ShardSpec, TreeParams,
     VramManager, WorkerId, WorkerSecret,
 };
-use vram_residency_rig::{EngineKernels, Gpu, Kind, Machine, Memory, Raw};
+use vram_residency_rig::{EngineKernels, Kind, Machine, Memory, Raw};
 
 use crate::limit;
 

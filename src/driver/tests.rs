@@ -62,7 +62,7 @@ impl Fake {
 
     /// Something goes wrong from now on, on a function or an operation of the first device.
     fn always(&self, kind: Kind, call: u32, code: u32, value: u64) {
-        let fault = RawFault { kind: kind as u32, call, code, reserved: 0, value, nth: 1, times: u64::MAX };
+        let fault = RawFault { kind, call, code, reserved: 0, value, nth: 1, times: u64::MAX };
         self.machine.order(0, &fault).unwrap();
     }
 
@@ -80,7 +80,7 @@ impl Fake {
 
     /// The `nth` call of that name from now on returns `code` and does nothing; so do those after it, `times` in all.
     fn order(&self, call: &str, code: u32, nth: u64, times: u64) {
-        let fault = RawFault { kind: Kind::Fail as u32, call: number(call), code, reserved: 0, value: 0, nth, times };
+        let fault = RawFault { kind: Kind::Fail, call: number(call), code, reserved: 0, value: 0, nth, times };
         self.machine.order(0, &fault).unwrap();
     }
 

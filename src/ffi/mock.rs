@@ -19,6 +19,7 @@ use crate::types::{Access, DevicePtr, DriverError, Span};
 pub(crate) const OPERATIONS: usize = 16;
 
 /// What can go wrong to order: `VRAM_MOCK_FAIL` and so on.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "the last two are ordered by tests of the driver only"))]
 pub(crate) enum Kind {
@@ -40,8 +41,9 @@ pub(crate) enum Kind {
 }
 
 /// `VRAM_MOCK_DEVICES` and so on.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "some are set by tests of the driver only"))]
+#[allow(dead_code, reason = "some are set by tests only, in this crate or beside it")]
 pub(crate) enum Setting {
     Devices,
     Capacity,
@@ -65,7 +67,7 @@ pub(crate) enum Setting {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RawFault {
-    pub(crate) kind: u32,
+    pub(crate) kind: Kind,
     pub(crate) call: u32,
     pub(crate) code: u32,
     pub(crate) reserved: u32,
@@ -99,6 +101,7 @@ pub(crate) struct RawStats {
 
 const _: () = assert!(size_of::<RawFault>() == 40 && core::mem::offset_of!(RawFault, value) == 16);
 const _: () = assert!(size_of::<RawStats>() == 256 && core::mem::offset_of!(RawStats, runs) == 128);
+#[allow(clippy::as_conversions, reason = "the discriminants of enums that cross to C")]
 const _: () = assert!(Kind::Crash as u32 == 15 && Setting::Traced as u32 == 15, "numbers have moved");
 
 /// A machine; only ever behind a pointer, and written by the C side under its own lock.
@@ -118,9 +121,9 @@ unsafe extern "C" {
     fn vram_mock_register(machine: &RawMachine, device: u32, ptr: u64, bytes: u64, writable: u32) -> Status;
     fn vram_mock_look(machine: &RawMachine, ptr: u64, out: *mut u8, bytes: u64) -> Status;
     // Those that take numbers and references: the C side checks the former, the types vouch for the latter.
-    safe fn vram_mock_step(operation: u32) -> Status;
+    safe fn vram_mock_step(operation: Operation) -> Status;
     safe fn vram_mock_unstep();
-    safe fn vram_mock_set(machine: &RawMachine, setting: u32, value: u64);
+    safe fn vram_mock_set(machine: &RawMachine, setting: Setting, value: u64);
     safe fn vram_mock_stats_of_device(machine: &RawMachine, device: u32, out: &mut RawStats) -> Status;
     safe fn vram_mock_order(machine: &RawMachine, device: u32, fault: &RawFault) -> Status;
     safe fn vram_mock_forget(machine: &RawMachine, device: u32) -> Status;
@@ -174,9 +177,8 @@ impl Machine {
 
     /// Begins an operation of this thread, in the current context.
     pub(super) fn begin(&self, operation: Operation) -> Result<(), DriverError> {
-        const NAMES: [&str; 2] = ["cuLaunchKernel", "cuMemsetD8Async"];
         self.enter();
-        vram_mock_step(operation as u32).check(NAMES[usize::from(operation == Operation::Part)])
+        vram_mock_step(operation).check("cuLaunchKernel") // a part is never refused
     }
 
     /// Ends what was begun last.
@@ -185,7 +187,7 @@ impl Machine {
     }
 
     pub(crate) fn set(&self, setting: Setting, value: u64) {
-        vram_mock_set(self.raw(), setting as u32, value);
+        vram_mock_set(self.raw(), setting, value);
     }
 
     pub(crate) fn stats(&self, device: u32) -> RawStats {

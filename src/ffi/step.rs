@@ -7,6 +7,7 @@ use super::context::Context;
 use crate::types::{Access, DriverError, Span};
 
 /// What the calls of a thread belong to, as `cuda/include/vram_mock.h` numbers it.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(feature = "mock"), allow(dead_code, reason = "nobody is told"))]
 pub(crate) enum Operation {

@@ -73,7 +73,7 @@ impl Region {
 
     /// Asks the driver again where the region lies.
     pub(super) fn prove_residency(&self) -> Result<(), VramError> {
-        prove_residency(&*self.driver, self.span, Allocator::Ours)
+        prove_residency(&self.driver, self.span, Allocator::Ours)
     }
 
     /// Its place.

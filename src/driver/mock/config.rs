@@ -43,6 +43,9 @@ impl Settings {
     }
 }
 
+/// The machine, once it is made, and what it was made of.
+type Made = Option<(Settings, Arc<Machine>)>;
+
 /// What a mock machine is made of, and which of its devices to use.
 ///
 /// Clones share one machine, which is made when it is first needed; so two managers with clones of one `MockConfig` meet on
@@ -59,7 +62,7 @@ impl Settings {
 pub struct MockConfig {
     settings: Settings,
     ordinal: u32,
-    machine: Arc<Mutex<Option<(Settings, Arc<Machine>)>>>,
+    machine: Arc<Mutex<Made>>,
 }
 
 impl MockConfig {
@@ -231,7 +234,7 @@ impl MockConfig {
     }
 
     /// The slot is always whole: nothing that holds the lock can leave it half changed.
-    fn lock(&self) -> MutexGuard<'_, Option<(Settings, Arc<Machine>)>> {
+    fn lock(&self) -> MutexGuard<'_, Made> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -183,7 +183,7 @@ impl Fault {
 
     pub(super) fn raw(self) -> RawFault {
         let raw = |kind: Kind, call: MockCall| RawFault {
-            kind: kind as u32,
+            kind,
             call: call.number(),
             code: 0,
             reserved: 0,

@@ -11,7 +11,7 @@ impl Fake {
     /// Runs `act` with the primary context of the first device current, as an engine holds it.
     fn as_engine<T>(&self, act: impl FnOnce() -> T) -> T {
         let mut context = 0_u64;
-        // SAFETY (for this and each call below): the type is that of the function's declaration in cuda.h, with handles and device
+        // SAFETY: (for this and each call below) the type is that of the function's declaration in cuda.h, with handles and device
         // addresses as integers; pointers are to locals of the type that the declaration asks for.
         let retain: unsafe extern "C" fn(*mut u64, i32) -> Status =
             unsafe { self.machine.function(c"cuDevicePrimaryCtxRetain") };
