@@ -24,6 +24,7 @@ pub(super) struct Images {
 
 impl Images {
     /// What build.rs embedded, if it found nvcc.
+    #[cfg(feature = "cuda")]
     pub(super) fn embedded() -> Option<Self> {
         #[cfg(vram_cuda_kernels)]
         {

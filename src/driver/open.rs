@@ -34,6 +34,7 @@ impl fmt::Display for Wanted {
 /// Why there is no device. Each is another thing to do.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OpenError {
+    #[cfg(feature = "cuda")]
     #[error(
         "this build has no CUDA kernels ({}); build with nvcc on the PATH, in CUDA_HOME or named by NVCC",
         env!("VRAM_RESIDENCY_BUILD")

@@ -177,6 +177,7 @@ impl Context {
         self.api.table()
     }
 
+    #[cfg(feature = "mock")]
     pub(super) const fn api(&self) -> &Api {
         &self.api
     }

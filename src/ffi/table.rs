@@ -24,6 +24,7 @@ const NOWHERE: &str =
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoadError {
     /// No library.
+    #[cfg(feature = "cuda")]
     #[error("no NVIDIA driver library could be loaded ({0}); install the NVIDIA driver, or name its library")]
     NoLibrary(String),
     /// A library without this function.
