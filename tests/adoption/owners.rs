@@ -184,7 +184,7 @@ fn a_manager_that_closes_in_the_middle_of_an_adoption_gives_the_memory_back_unto
             for _ in 0..3 {
                 let closing = Arc::clone(&closing);
                 let thread = std::thread::spawn(move || {
-                    let _report = closing.shutdown(Duration::ZERO);
+                    closing.shutdown(Duration::ZERO);
                 });
                 started.lock().unwrap().push(thread);
                 std::thread::sleep(Duration::from_millis(150));
