@@ -8,12 +8,11 @@ use crate::assert_error;
 use crate::support::{Rig, assert_clean, small};
 
 /// The make-believe engine's view of working memory.
-fn peek(scratch: &Scratch, bytes: usize) -> Vec<u8> {
-    // SAFETY: the value lives, and nothing is queued on its memory, which on the mock is host memory.
-    let at = unsafe { scratch.device_ptr() }.as_u64() as usize;
-    let at: *const u8 = std::ptr::with_exposed_provenance(at);
-    // SAFETY: as above, for `bytes` initialised bytes; the slice is copied at once.
-    unsafe { std::slice::from_raw_parts(at, bytes) }.to_vec()
+fn peek(rig: &Rig, scratch: &Scratch, bytes: usize) -> Vec<u8> {
+    let mut out = vec![0; bytes];
+    // SAFETY: the value lives, and the address is looked up by the mock.
+    rig.controls().peek_address(unsafe { scratch.device_ptr() }.as_u64(), &mut out).unwrap();
+    out
 }
 
 #[test]
@@ -30,11 +29,11 @@ fn scratch_is_zeroed_counted_named_and_wiped() {
             assert_eq!(rig.manager.used_vram(), bytes.next_multiple_of(256) + 256);
             assert_eq!((rig.manager.adopted_vram(), rig.manager.quarantined_vram()), (0, 0));
             rig.assert_recount();
-            assert!(peek(&scratch, bytes as usize).iter().all(|byte| *byte == 0), "the mock hands out poison");
+            assert!(peek(&rig, &scratch, bytes as usize).iter().all(|byte| *byte == 0), "the mock hands out poison");
             let stream = rig.controls().engine_stream().unwrap();
             stream.enqueue_scratch_write(&scratch, bytes, 0x77).unwrap();
             drop(stream); // finishes its work
-            assert!(peek(&scratch, bytes as usize).iter().all(|byte| *byte == 0x77));
+            assert!(peek(&rig, &scratch, bytes as usize).iter().all(|byte| *byte == 0x77));
             if bytes % 2 == 0 {
                 scratch.release().unwrap()
             } else {
