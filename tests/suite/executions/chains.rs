@@ -1,0 +1,333 @@
+//! Chains of executes: each check closes one and opens the next, and no result leaves but between two good ones.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn a_chain_pays_one_check_a_link() {
+    // covers: VER-15
+    const STEPS: usize = 1000;
+    let rig = Rig::new();
+    let shard = rig.seal("a", &noise(2000, 1));
+    for owned in [false, true] {
+        let (mark, digests) = (rig.mark(), rig.digests());
+        if owned {
+            let mut run = rig.manager.begin_owned(&shard, options()).unwrap();
+            for _ in 0..STEPS {
+                run = run.renew().unwrap();
+                assert!(Arc::ptr_eq(run.manager(), &rig.manager));
+            }
+            run.finish().unwrap();
+        } else {
+            let mut run = rig.begin(&shard);
+            for _ in 0..STEPS {
+                run = run.renew().unwrap();
+            }
+            run.finish().unwrap();
+        }
+        assert_eq!(rig.digests() - digests, STEPS as u64 + 1);
+        let mut counts = HashMap::new();
+        rig.names_since(mark).into_iter().for_each(|name| *counts.entry(name).or_insert(0_usize) += 1);
+        let each = [("seal_verified", STEPS + 1), ("execute_started", STEPS + 1), ("execute_finished", STEPS + 1)];
+        assert_eq!(counts, HashMap::from(each));
+    }
+    // Nothing was left pinned.
+    rig.manager.release(&shard).unwrap();
+    rig.close_clean();
+}
+
+/// How a chain is held, and what closes its last step.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Borrowed,
+    Owned,
+    OnAStream,
+    Batch,
+}
+
+/// Where in a step the bit changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum When {
+    /// Before the step's work reads anything.
+    Before,
+    /// When the work has read everything.
+    After,
+    /// Changed at one step, and back as it was before the next check: what no check can see.
+    Undone,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever step a bit changes at: the results of the steps before it left, and none of a later one does.
+    #[test]
+    fn a_change_at_any_step_holds_back_that_step_and_all_behind_it(
+        kind in prop_oneof![Just(Kind::Borrowed), Just(Kind::Owned), Just(Kind::OnAStream), Just(Kind::Batch)],
+        when in prop_oneof![Just(When::Before), Just(When::After), Just(When::Undone)],
+        steps in 1_usize..8,
+        at in any::<prop::sample::Index>(),
+        byte in 0_u64..3000,
+        lenient in any::<bool>(),
+        verify_after in any::<bool>(),
+    ) {
+        // covers: VER-15 VER-4 ASR-2
+        let rig = if lenient { Rig::lenient() } else { Rig::new() };
+        let (shard, other) = (rig.seal("a", &noise(3000, 1)), rig.seal("b", &noise(3000, 2)));
+        let stream = rig.stream();
+        let changes_at = at.index(steps);
+        let options = |stream: &MockStream<'_>| match kind {
+            Kind::OnAStream => on(stream).verify_after(verify_after),
+            _ => options().verify_after(verify_after),
+        };
+        let work = |step: usize| {
+            if step == changes_at {
+                rig.flip(&shard, byte);
+                if when == When::Undone {
+                    rig.flip(&shard, byte);
+                }
+            }
+        };
+        let mut left = Vec::new();
+        let ended = match kind {
+            Kind::Owned => {
+                let mut run = rig.manager.begin_owned(&shard, options(&stream)).unwrap();
+                (0..steps).try_for_each(|_| Ok(())).and_then(|()| {
+                    for step in 0..steps {
+                        work(step);
+                        run = run.renew()?;
+                        left.push(step);
+                    }
+                    run.finish().map(drop)
+                })
+            }
+            Kind::Borrowed | Kind::OnAStream | Kind::Batch => {
+                let mut runs = match kind {
+                    Kind::Batch => rig.manager.begin_all(&[&other, &shard], options(&stream)).unwrap(),
+                    _ => vec![rig.manager.begin(&shard, options(&stream)).unwrap()],
+                };
+                (|| {
+                    for step in 0..steps {
+                        let mut read = [0; 3000];
+                        if when == When::Before {
+                            work(step);
+                        }
+                        runs.iter().try_for_each(|run| run.read_at(0, &mut read))?;
+                        if when != When::Before {
+                            work(step);
+                        }
+                        runs = Execution::renew_all(std::mem::take(&mut runs))?;
+                        left.push(step);
+                    }
+                    Execution::finish_all(runs).map(drop)
+                })()
+            }
+        };
+        if when == When::Undone {
+            prop_assert!(ended.is_ok(), "{:?}", ended);
+            prop_assert_eq!(left.len(), steps);
+        } else {
+            let refused = matches!(&ended, Err(VramError::IntegrityFailure { shard: of, .. }) if of == shard.id());
+            prop_assert!(refused, "{:?}", ended);
+            prop_assert_eq!(&left, &(0..changes_at).collect::<Vec<_>>());
+            let discarded = rig.outcomes().iter().filter(|outcome| **outcome == ExecuteOutcome::Discarded).count();
+            prop_assert_eq!(discarded, if matches!(kind, Kind::Batch) { 2 } else { 1 });
+            prop_assert_eq!(rig.count("seal_verification_failed"), 1);
+        }
+        drop(stream);
+        // No pin stays.
+        rig.manager.release(&shard).unwrap();
+        rig.manager.release(&other).unwrap();
+        rig.close_clean();
+    }
+}
+
+#[test]
+fn a_policy_that_demands_it_checks_after_the_work_and_takes_no_less() {
+    // covers: VER-15
+    let rig = Rig::with(small(), |builder| builder.policy(Policy::development().require_verify_after(true)));
+    let shard = rig.seal("a", &noise(2000, 1));
+    let digests = rig.digests();
+    rig.manager.execute(&shard, |_| ()).unwrap();
+    rig.begin(&shard).finish().unwrap();
+    assert_eq!(rig.digests() - digests, 4, "each before and after");
+    let less = || options().verify_after(false);
+    let error = rig.manager.begin(&shard, less()).unwrap_err();
+    assert_eq!((error.code(), rig.count("policy_violation")), (ErrorCode::PolicyViolation, 1));
+    assert_error!(rig.manager.begin_owned(&shard, less()), VramError::PolicyViolation { .. });
+    assert_error!(rig.manager.begin_all(&[&shard], less()), VramError::PolicyViolation { .. });
+    assert_eq!(rig.digests() - digests, 4, "nothing was begun");
+    // What `execute` gives is held back by the closing check.
+    let changed = rig.manager.execute(&shard, |_| rig.flip(&shard, 5));
+    assert_error!(changed, VramError::IntegrityFailure { .. });
+    rig.close_clean();
+    // The twin.
+    let rig = Rig::new();
+    let shard = rig.seal("a", &noise(2000, 1));
+    rig.manager.begin(&shard, less()).unwrap().finish().unwrap();
+    assert!(Policy::production().relaxed().is_empty());
+    assert_eq!(Policy::production().require_verify_after(false).relaxed().len(), 1);
+    rig.close_clean();
+}
+
+#[test]
+fn parts_that_are_finished_together_leave_together_also_from_two_managers() {
+    // covers: VER-15 VER-7
+    let (one, two) = (Rig::new(), Rig::lenient());
+    let (a, b) = (one.seal("a", &noise(3000, 1)), one.seal("b", &noise(3000, 2)));
+    let c = two.seal("c", &noise(3000, 3));
+    let begin = || {
+        let options = || options().verify_after(true);
+        let mut runs = one.manager.begin_all(&[&a, &b], options()).unwrap();
+        runs.push(two.manager.begin(&c, options()).unwrap());
+        runs
+    };
+    let found = Execution::finish_all(begin()).unwrap();
+    assert_eq!(found.iter().map(|found| &found.shard).collect::<Vec<_>>(), [a.id(), b.id(), c.id()]);
+    assert!(Execution::finish_all(Vec::new()).unwrap().is_empty());
+    let runs = Execution::renew_all(begin()).unwrap();
+    two.flip(&c, 2999);
+    assert_error!(Execution::finish_all(runs), VramError::IntegrityFailure { .. });
+    let finished = [ExecuteOutcome::Finished; 4];
+    let discarded = [ExecuteOutcome::Discarded; 2];
+    assert_eq!(one.outcomes(), [&finished[..], &discarded[..]].concat());
+    assert_eq!(two.outcomes(), [ExecuteOutcome::Finished, ExecuteOutcome::Finished, ExecuteOutcome::Discarded]);
+    one.close_clean();
+    two.close_clean();
+}
+
+#[test]
+fn a_chain_under_way_goes_on_while_the_manager_drains_until_its_deadline() {
+    // covers: VER-15 VER-5
+    let rig = Rig::new();
+    let shard = rig.seal("a", &noise(3000, 1));
+    let mut run = rig.begin(&shard);
+    thread::scope(|scope| {
+        let draining = scope.spawn(|| rig.manager.shutdown(Duration::from_secs(60)).unwrap());
+        while rig.count("manager_draining") == 0 {
+            thread::yield_now();
+        }
+        assert_error!(rig.manager.begin(&shard, options()), VramError::ManagerStopped { .. });
+        for _ in 0..3 {
+            run = run.renew().unwrap();
+        }
+        run.finish().unwrap();
+        assert!(draining.join().unwrap().drained);
+    });
+    assert_eq!(rig.outcomes(), [ExecuteOutcome::Finished; 4]);
+    rig.close_clean();
+    // The twin: the deadline comes first.
+    let rig = Rig::new();
+    let shard = rig.seal("a", &noise(3000, 1));
+    let run = rig.begin(&shard);
+    assert!(!rig.manager.shutdown(Duration::ZERO).unwrap().drained);
+    assert_error!(run.renew(), VramError::ManagerStopped { .. });
+    assert_eq!(rig.outcomes(), [ExecuteOutcome::Discarded]);
+    rig.close_clean();
+}
+
+#[test]
+fn a_chain_ends_when_its_seal_is_too_old() {
+    // covers: VER-15 SEAL-7
+    let age = Duration::from_millis(40);
+    let rig = Rig::new();
+    let shard = rig.manager.seal_model(spec("a").max_age(age), ShardSource::bytes(&noise(3000, 1))).unwrap();
+    let run = rig.begin(&shard).renew().unwrap();
+    thread::sleep(age);
+    assert_error!(run.renew(), VramError::SealRefused { reason: RefusalReason::Expired });
+    assert_eq!((rig.outcomes().last(), rig.count("seal_refused")), (Some(&ExecuteOutcome::Discarded), 1));
+    rig.close_clean();
+}
+
+#[test]
+fn a_step_that_the_trail_does_not_take_does_not_begin() {
+    // covers: VER-15 AUD-5
+    let sink = Arc::new(MemorySink::claiming_durable());
+    let policy = Policy::development().require_audit(AuditRequirement::Durable);
+    let rig = Rig::on(small(), Arc::clone(&sink), |builder| builder.policy(policy));
+    let (a, b) = (rig.seal("a", &noise(3000, 1)), rig.seal("b", &noise(3000, 2)));
+    let runs = rig.manager.begin_all(&[&a, &b], options()).unwrap();
+    let runs = Execution::renew_all(runs).unwrap();
+    sink.fail_next(100);
+    assert_error!(Execution::renew_all(runs).map(drop), VramError::AuditUnavailable { .. });
+    sink.fail_next(0);
+    // No pin stays.
+    rig.manager.release(&a).unwrap();
+    rig.manager.release(&b).unwrap();
+    assert_eq!(rig.manager.used_vram(), 0);
+}
+
+#[test]
+fn a_renewal_waits_for_the_engines_work_and_sees_it() {
+    // covers: VER-15 VER-10
+    let rig = Rig::lenient_writable();
+    let stream = rig.stream();
+    let shard = rig.seal("a", &[9; 5000]);
+    let mut run = rig.manager.begin(&shard, on(&stream)).unwrap();
+    for _ in 0..5 {
+        stream.enqueue_write(&shard, 0, 5000, 9).unwrap(); // the bytes that are there
+        run = run.renew().unwrap();
+        assert_eq!(rig.pending(), 0);
+    }
+    stream.enqueue_write(&shard, 4999, 1, 8).unwrap();
+    assert_error!(run.renew(), VramError::IntegrityFailure { .. });
+    // The twin: a chain that knows no stream does not see what has not run yet.
+    let shard = rig.seal("b", &[9; 5000]);
+    let run = rig.begin(&shard);
+    stream.enqueue_write(&shard, 4999, 1, 8).unwrap();
+    let run = run.renew().unwrap();
+    stream.synchronize().unwrap();
+    assert_error!(run.renew(), VramError::IntegrityFailure { .. });
+    drop(stream);
+    rig.close_clean();
+}
+
+/// Callers who all wait for one check of a large image, each with its own way to ask.
+fn launches(ask: impl Fn(&Rig, &SealedShard, usize, &Barrier) + Sync) -> u64 {
+    const CALLERS: usize = 16;
+    let rig = Rig::writable();
+    let shard = rig.seal("slow", &noise(2_000_000, 1));
+    let (barrier, before) = (Barrier::new(CALLERS), rig.digests());
+    thread::scope(|scope| {
+        for caller in 0..CALLERS {
+            let (rig, shard, barrier, ask) = (&rig, &shard, &barrier, &ask);
+            scope.spawn(move || ask(rig, shard, caller, barrier));
+        }
+    });
+    let launches = rig.digests() - before;
+    rig.close_clean();
+    launches
+}
+
+#[test]
+fn closing_and_opening_calls_share_checks_on_streams_that_hold_nothing() {
+    // covers: VER-15 VER-10
+    let streams = launches(|rig, shard, _, barrier| {
+        let stream = rig.stream();
+        barrier.wait();
+        let run = rig.manager.begin(shard, on(&stream)).unwrap();
+        barrier.wait();
+        run.renew().unwrap().finish().unwrap();
+    });
+    assert!((2..32).contains(&streams), "{streams} launches for 32 checks");
+    // The twin: whose stream still holds something gets a check behind it.
+    let busy = launches(|rig, shard, caller, barrier| {
+        let stream = rig.stream();
+        stream.enqueue_write(shard, caller as u64, 1, 0xA5).unwrap();
+        barrier.wait();
+        match rig.manager.begin(shard, on(&stream)) {
+            Ok(_) => panic!("a check that began before the stream's work was shared"),
+            Err(error) => {
+                assert!(
+                    matches!(error, VramError::IntegrityFailure { .. } | VramError::ManagerStopped { .. }),
+                    "{error:?}"
+                )
+            }
+        }
+        stream.synchronize().unwrap();
+    });
+    assert!(busy > 0);
+}
+
