@@ -1,0 +1,45 @@
+//! No bytes without a check, and nothing that would forge one. `allowed.rs` has the twin of each line.
+use vram_residency::{Execution, SealedShard, Verification, Verified, VramManager, WorkerSecret};
+
+/// A `Verified` and an `Execution` come from a check only, and what they hold is their own.
+fn forged(shard: &SealedShard, run: Execution<'_>) {
+    let _: Verified<'_> = Verified::new(shard);
+    let _: Execution<'_> = Execution::new();
+    let _ = run.scope;
+}
+
+fn written_down<'a>() -> Verified<'a> {
+    Verified {}
+}
+
+/// A seal leads to no memory, nor to its tag, which would be compared in ordinary time.
+fn from_a_seal(shard: &SealedShard, other: &SealedShard) -> bool {
+    shard.device_ptr();
+    shard.as_bytes();
+    shard.read_at(0, &mut [0]);
+    shard.regions();
+    shard.tag();
+    shard == other
+}
+
+/// A report is data: it opens nothing.
+fn from_a_report(report: Verification) {
+    report.read_at(0, &mut [0]);
+}
+
+/// Whoever takes a raw address says that they keep its contract.
+fn safely(run: &Execution<'_>) -> u64 {
+    run.regions()[0].device_ptr().as_u64()
+}
+
+/// A guard ends once, so there is one of it; a secret is neither cloned nor shown nor compared.
+fn twice(run: Execution<'_>, secret: &WorkerSecret, other: &WorkerSecret) -> bool {
+    run.clone();
+    let _: WorkerSecret = secret.clone();
+    secret.to_string();
+    secret == other
+}
+
+fn main() {
+    let _: fn(&VramManager) = |_| ();
+}
