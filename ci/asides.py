@@ -79,7 +79,7 @@ def main():
     if sys.argv[1:] == ["--self-test"]:
         return 1 if self_test() else 0
     places = [(name, line, aside) for name, source in files() for line, aside in looked_at(source)]
-    wrong = [f"{name}:{line} logs or counts outside `aside` (src/aside.rs)" for name, line, aside in places if not aside]
+    wrong = [f"{name}:{line} logs or counts outside `aside` (src/panics.rs)" for name, line, aside in places if not aside]
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
     print(f"asides: {len(places)} log lines and metrics, {len(wrong)} not said aside")

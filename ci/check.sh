@@ -10,6 +10,7 @@ steps=(
     traces
     links
     requirements
+    floors
     fmt
     clippy
     docs
@@ -132,6 +133,8 @@ PY
 }
 
 step_requirements() { python3 ci/requirements.py; }
+
+step_floors() { bash ci/floors.sh; } # no circle among the modules of src, and no use that is not listed
 
 step_fmt() { cargo fmt --all --check; }
 

@@ -39,15 +39,18 @@ TESTS_LIMIT, BUILD_LIMIT = 40, 300
 RECORDS = ("executions", "states", "freshness")
 DEVICE = ("lying_device", "failing_device", "scratch", "shutdown")
 STAGES = {
-    "src/verify.rs": (RECORDS, ("lib:manager",), ("audit", "shutdown"), DEVICE, ("flips",)),
-    "src/execution": (RECORDS, ("audit", "adoption", "shutdown"), ("flips",)),
-    "src/device/wipe.rs": (DEVICE,),
+    "src/manager/verify.rs": (RECORDS, ("lib:manager",), ("audit", "shutdown"), DEVICE, ("flips",)),
+    "src/manager/execution": (RECORDS, ("audit", "adoption", "shutdown"), ("flips",)),
+    "src/memory/wipe.rs": (DEVICE,),
     "src/seal": (("lib:seal",), ("sets", "freshness", "adoption"), ("flips",)),
     "src/keys": (("lib:keys",), ("lib:seal",), ("audit",)),
-    "src/residents": (("lib:residents",), RECORDS, ("audit", "adoption", "shutdown")),
+    "src/shards": (("lib:shards",), RECORDS, ("audit", "adoption", "shutdown")),
     "src/capacity.rs": (("lib:capacity",), DEVICE),
-    "src/set.rs": (("sets",),),
-    "src/adopt.rs": (("adoption",),),
+    "src/manager/set.rs": (("sets",),),
+    "src/manager/adopt.rs": (("adoption",),),
+    "src/types/raw.rs": (("lib:manager",), ("adoption",)),
+    "src/spec/options.rs": (RECORDS, ("audit", "adoption", "shutdown"), ("flips",)),
+    "src/types/digest.rs": (("lib:digest",), ("sources",)),
     "src/digest": (("lib:digest",), ("lib:source",), ("sources", "adoption"), ("test:fsverity_parity",)),
 }
 
@@ -56,7 +59,7 @@ UNIT_TESTS = "#[cfg(test)]\nmod tests {"
 
 
 def sources(root, target):
-    """What a test target is made of, as text: tests/suite/NAME.rs and tests/suite/NAME/, tests/NAME.rs, or the unit tests of a module and of those within it."""
+    """What judges, as text: a file and folder of tests/suite or of tests, or the unit tests of a module and of those within it."""
     kind, _, module = target.partition(":")
     folder, name = {"lib": ("src", module), "test": ("tests", module)}.get(kind, ("tests/suite", target))
     for path in [root / folder / f"{name}.rs", *sorted((root / folder / name).rglob("*"))]:

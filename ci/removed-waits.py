@@ -42,15 +42,15 @@ WIPE_WAIT = Patch(
     "        let waited: Result<(), DriverError> = Ok(());\n        if waited.is_err()",
 )
 UPLOAD_SYNC = Patch(
-    "src/device/staging.rs", "        stream.synchronize()?;\n        drop(buffers);", "        drop(buffers);")
+    "src/memory/staging.rs", "        stream.synchronize()?;\n        drop(buffers);", "        drop(buffers);")
 COLLECT_SYNC = Patch(
-    "src/device/check.rs",
+    "src/memory/check.rs",
     "        stream.synchronize()?;\n        let bytes = self.readback.bytes_mut()?;",
     "        let _ = (device, stream);\n        let bytes = self.readback.bytes_mut()?;",
 )
-READER_SYNC = Patch("src/device/reader.rs", "        reader.stream.synchronize()?;\n", "")
+READER_SYNC = Patch("src/memory/reader.rs", "        reader.stream.synchronize()?;\n", "")
 PROOF_SYNC = Patch(
-    "src/device/wipe.rs",
+    "src/memory/wipe.rs",
     "        stream.synchronize()?;\n        proof.bytes_mut()?.first_chunk()",
     "        proof.bytes_mut()?.first_chunk()",
 )
@@ -72,12 +72,12 @@ SCRATCH = {"suite": ["the_wipe_waits_for_the_streams_that_used_the_scratch",
 
 ROWS = [
     Row("check-follows-engine", (Patch(
-        "src/device/memory.rs",
+        "src/memory/shard.rs",
         "        if let Some(event) = after {\n            self.device.driver.wait_event(self.stream.id, event)?;\n        }",
         "        let _ = after;"),), ON_STREAM),
     Row("collect-synchronize", (COLLECT_SYNC,), CHECK),
     Row("collect-both", (COLLECT_SYNC, UNWAITED, Patch(
-        "src/device/check.rs",
+        "src/memory/check.rs",
         "        let bytes = self.readback.bytes_mut()?;", "        let bytes = self.readback.bytes_now()?;")), CHECK),
     Row("upload-synchronize", (UPLOAD_SYNC,), UPLOAD,
         behind="the wait in the wipe of the staging buffers, and the order of the shard's own stream", also=(WIPE_WAIT,)),
@@ -87,48 +87,48 @@ ROWS = [
     Row("buffer-wipe", (WIPE_WAIT,), {"lib": ["wiping_a_buffer_runs_its_copies_first"], **READ}),
     Row("reader-synchronize", (READER_SYNC,), READ),
     Row("reader-both", (READER_SYNC, UNWAITED, Patch(
-        "src/device/reader.rs", "let bytes = reader.buffer.bytes_mut()?;", "let bytes = reader.buffer.bytes_now()?;")), READ),
+        "src/memory/reader.rs", "let bytes = reader.buffer.bytes_mut()?;", "let bytes = reader.buffer.bytes_now()?;")), READ),
     Row("proof-synchronize", (PROOF_SYNC,), WIPE),
     Row("proof-both", (PROOF_SYNC, UNWAITED, Patch(
-        "src/device/wipe.rs", "proof.bytes_mut()?.first_chunk()", "proof.bytes_now()?.first_chunk()")), WIPE),
+        "src/memory/wipe.rs", "proof.bytes_mut()?.first_chunk()", "proof.bytes_now()?.first_chunk()")), WIPE),
     Row("known-count-buffer", (UNWAITED, Patch(
-        "src/device/known.rs", "let answer = buffer.bytes_mut()?.first_chunk()",
+        "src/memory/self_test.rs", "let answer = buffer.bytes_mut()?.first_chunk()",
         "let answer = buffer.bytes_now()?.first_chunk()")), BUILD),
     Row("known-write-buffer", (WIPE_WAIT,), BUILD),
     Row("earlier-work-before-wipe", (Patch(
-        "src/device/memory.rs", "        let _earlier = self.stream.synchronize();\n", ""),),
+        "src/memory/shard.rs", "        let _earlier = self.stream.synchronize();\n", ""),),
         {"suite": ["whichever_call_of_the_device_fails_the_memory_comes_back_untouched", *WIPE["suite"]]}),
     Row("finish", (Patch(
-        "src/execution/scope.rs", ".and_then(|event| event.synchronize());", ".map(drop);"),), FINISH),
+        "src/manager/execution/scope.rs", ".and_then(|event| event.synchronize());", ".map(drop);"),), FINISH),
     Row("finish-failed-wait", (Patch(
-        "src/execution/scope.rs", "self.stream.filter(|_| !self.waited)",
+        "src/manager/execution/scope.rs", "self.stream.filter(|_| !self.waited)",
         "self.stream.filter(|_| outcome == ExecuteOutcome::Abandoned)"),), FAILED_WAIT),
     Row("reap-before-event", (Patch(
-        "src/core/guards.rs", "self.event(device).and_then(Event::has_passed).unwrap_or_else(",
+        "src/manager/shared/pins.rs", "self.event(device).and_then(Event::has_passed).unwrap_or_else(",
         "self.event(device).and_then(Event::has_passed).map(|_| true).unwrap_or_else("),), DROPPED),
     Row("reap-all", (Patch(
-        "src/core/guards.rs", "reapable.event(&self.device).and_then(Event::synchronize)",
+        "src/manager/shared/pins.rs", "reapable.event(&self.device).and_then(Event::synchronize)",
         "reapable.event(&self.device).map(drop)"),), ENDED),
     Row("shutdown-reaps", (Patch(
-        "src/core/guards.rs", "            self.reap();\n            let look_again",
+        "src/manager/shared/pins.rs", "            self.reap();\n            let look_again",
         "            let look_again"),), ENDED),
     Row("end-reaps", (Patch(
-        "src/manager/ending.rs", "        self.core.reap_all();\n        self.core.retire_everything();",
+        "src/manager/shutdown.rs", "        self.core.reap_all();\n        self.core.retire_everything();",
         "        self.core.retire_everything();"),), ENDED),
     Row("shutdown-unpinned", (Patch(
-        "src/residents.rs", "if table.underway == 0 && table.slots.iter().all(|entry| entry.pins == 0) {",
+        "src/shards.rs", "if table.underway == 0 && table.slots.iter().all(|entry| entry.pins == 0) {",
         "if table.underway == 0 {"),),
         {"suite": ["a_shutdown_waits_for_its_deadline_and_leaves_what_is_in_use_to_the_end",
                                   "a_shutdown_is_drained_when_the_last_guard_finishes_in_time"]}),
     Row("shutdown-underway", (Patch(
-        "src/residents.rs", "if table.underway == 0 && table.slots.iter()", "if table.slots.iter()"),),
+        "src/shards.rs", "if table.underway == 0 && table.slots.iter()", "if table.slots.iter()"),),
         {"suite": ["a_shutdown_waits_for_a_seal_that_is_under_way_and_what_is_being_sealed_is_not_sealed"]}),
     Row("protect-users", (Patch(
         "src/driver/cuda.rs",
         "kill the context.\n        self.wait_for_users(span.ptr)?;", "kill the context."),),
         {"lib": ["read_only_is_claimed_only_when_the_driver_confirms_it"]}),
     Row("scratch-streams", (Patch(
-        "src/device/scratch.rs", "driver.synchronize(stream).or_else(|_theirs| driver.synchronize(stream))",
+        "src/memory/scratch.rs", "driver.synchronize(stream).or_else(|_theirs| driver.synchronize(stream))",
         "{ let _ = (driver, stream); Ok::<(), crate::driver::DriverError>(()) }"),), SCRATCH),
 ]
 

@@ -7,31 +7,22 @@
 
 mod courier;
 mod event;
+mod fields;
 mod limited;
 mod memory;
 mod queue;
 mod text;
 mod tracing;
 mod trail;
-mod words;
+
+use crate::error::AuditError;
 
 pub use self::event::{AuditEvent, EventKind};
+pub use self::fields::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure};
 pub use self::memory::MemorySink;
 pub use self::tracing::TracingSink;
 pub use self::trail::AuditRequirement;
 pub(crate) use self::trail::{AuditTrail, PATIENCE, PATIENCE_AT_THE_END};
-pub use self::words::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure};
-
-/// A sink did not take an event.
-#[derive(Debug, thiserror::Error)]
-#[error("{problem}")]
-pub struct AuditError {
-    /// What went wrong.
-    pub problem: String,
-    /// The error beneath, if there was one.
-    #[source]
-    pub source: Option<std::io::Error>,
-}
 
 /// What a sink did with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,16 +1,11 @@
 //! The tree digest: fs-verity over SHA-256, on the host.
 //!
-//! Owns [`Digest`] and [`TreeParams`], the host tree ([`tree`], [`stream`], [`descriptor`]) and the layouts of images
+//! Owns [`TreeParams`], the host tree ([`tree`], [`stream`], [`descriptor`]) and the layouts of images
 //! ([`layout`]). Promises that for every length, block size and salt the digest of some bytes is the one that
 //! `fsverity digest --hash-alg=sha256` prints for a file of these bytes. Refuses to hand out a bare root hash: only the
 //! descriptor binds length, block size and algorithm.
 //!
 //! Source: the Linux kernel's `Documentation/filesystems/fsverity.rst`.
-
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
 
 use crate::error::VramError;
 
@@ -28,105 +23,6 @@ pub(crate) const HASH_BYTES: usize = 32;
 
 /// A SHA-256 hash inside the tree.
 pub(crate) type Hash = [u8; HASH_BYTES];
-
-/// A file digest of fs-verity: the SHA-256 of the 256-byte descriptor that binds root hash, length, block size and salt.
-///
-/// Prints and parses as `sha256:` and 64 lower-case hexadecimal digits, the spelling of `fsverity digest`; there is one
-/// spelling for each digest. In serde formats it is that text. Not a secret: compared in ordinary time.
-///
-/// ```
-/// use vram_residency::Digest;
-/// let text = "sha256:3d248ca542a24fc62d1c43b916eae5016878e2533c88238480b26128a1f1af95"; // of the empty file
-/// let digest: Digest = text.parse()?;
-/// assert_eq!(digest.to_string(), text);
-/// # Ok::<(), vram_residency::VramError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Digest([u8; 32]);
-
-/// What stands before the hexadecimal digits.
-const PREFIX: &str = "sha256:";
-
-/// Characters of a digest as text.
-const TEXT_CHARS: usize = 71;
-
-impl Digest {
-    /// Takes 32 bytes.
-    #[must_use]
-    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
-    }
-
-    /// The 32 bytes.
-    #[must_use]
-    pub const fn as_bytes(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}{}", hex::encode(self.0))
-    }
-}
-
-impl FromStr for Digest {
-    type Err = VramError;
-
-    /// Parses `sha256:` and 64 lower-case hexadecimal digits. O(1).
-    ///
-    /// # Errors
-    /// `INVALID_PARAMS` naming the position of the first bad character, counted from 1.
-    fn from_str(text: &str) -> Result<Self, VramError> {
-        let bad = |problem: String| VramError::InvalidParams { field: "digest", problem };
-        let mut expected = PREFIX.chars();
-        let mut count = 0usize;
-        for (position, found) in (1usize..).zip(text.chars()) {
-            if position > TEXT_CHARS {
-                return Err(bad(format!(
-                    "goes on at character {position} with {found:?}; give sha256: and exactly 64 hexadecimal digits"
-                )));
-            }
-            let wanted = expected.next();
-            if wanted.is_some_and(|wanted| wanted != found) {
-                return Err(bad(format!(
-                    "has {found:?} as character {position}; it must start with {PREFIX:?} (the only algorithm)"
-                )));
-            }
-            if wanted.is_none() && !matches!(found, '0'..='9' | 'a'..='f') {
-                return Err(bad(format!(
-                    "has {found:?} as character {position}; only the digits 0-9 and a-f (lower case) follow {PREFIX:?}"
-                )));
-            }
-            count = position;
-        }
-        if count < TEXT_CHARS {
-            return Err(bad(format!(
-                "ends after character {count}; sha256: and 64 hexadecimal digits are {TEXT_CHARS}"
-            )));
-        }
-        let mut bytes = [0; 32];
-        text.strip_prefix(PREFIX)
-            .and_then(|digits| hex::decode_to_slice(digits, &mut bytes).ok())
-            .ok_or(VramError::Internal { what: "a checked digest did not decode" })?;
-        Ok(Self(bytes))
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = VramError;
-
-    fn try_from(text: String) -> Result<Self, VramError> {
-        text.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.to_string()
-    }
-}
 
 /// Block size and salt of a tree. Both are part of the digest; the salt is not a secret.
 ///

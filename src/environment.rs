@@ -13,7 +13,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::names::shown;
+use crate::text::shown;
 
 /// Variables that put foreign code into this process or under its driver calls; of the GPU's tools by their beginnings.
 const LOADER_VARIABLES: [&str; 2] = ["LD_PRELOAD", "LD_AUDIT"];

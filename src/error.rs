@@ -5,16 +5,14 @@
 
 use std::time::Duration;
 
-use crate::audit::AuditError;
-use crate::digest::Digest;
-use crate::driver::{DriverError, DriverErrorKind};
 use crate::erase::NoHostMemory;
-use crate::expectation::DigestKind;
-use crate::names::ShardId;
+use crate::id::{Invalid, ShardId};
+use crate::types::{Digest, DigestKind, DriverError, DriverErrorKind};
 
-mod words;
+mod codes;
+mod values;
 
-pub use words::{ErrorCategory, ErrorCode, RefusalReason, StopReason};
+pub use codes::{ErrorCategory, ErrorCode, ManagerState, RefusalReason, StopReason};
 
 /// The first stretch of an image whose hash is not the sealed one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,10 +29,21 @@ impl std::fmt::Display for BadRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "bytes {} to {}", self.offset, self.offset.saturating_add(self.bytes))?;
         match &self.tensor {
-            Some(tensor) => write!(f, " (tensor {})", crate::names::quote(tensor)),
+            Some(tensor) => write!(f, " (tensor {})", crate::text::quote(tensor)),
             None => Ok(()),
         }
     }
+}
+
+/// A sink did not take an event.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub struct AuditError {
+    /// What went wrong.
+    pub problem: String,
+    /// The error beneath, if there was one.
+    #[source]
+    pub source: Option<std::io::Error>,
 }
 
 fn place(first_bad: Option<&BadRange>) -> String {
@@ -213,7 +222,7 @@ pub enum VramError {
     /// The audit trail did not accept an event that the policy requires.
     #[error(
         "the audit trail did not accept the event {event}; nothing was done: {}; mend the sink, then try again",
-        crate::names::shown(&source.problem)
+        crate::text::shown(&source.problem)
     )]
     AuditUnavailable {
         /// The event.
@@ -226,7 +235,7 @@ pub enum VramError {
     #[error("the manager permits no new work: {state}; build a new manager")]
     ManagerStopped {
         /// What state it is in, and why.
-        state: crate::core::ManagerState,
+        state: ManagerState,
     },
     /// A defect of this crate or of the platform.
     #[error("internal error: {what}; report it, with the audit trail")]
@@ -234,6 +243,12 @@ pub enum VramError {
         /// What should not have happened.
         what: &'static str,
     },
+}
+
+impl From<Invalid> for VramError {
+    fn from(Invalid { field, problem }: Invalid) -> Self {
+        Self::InvalidParams { field, problem }
+    }
 }
 
 impl From<NoHostMemory> for VramError {

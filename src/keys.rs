@@ -18,8 +18,8 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 pub use self::file::SecretFileMode;
-use crate::driver::{DeviceKind, DeviceUuid};
 use crate::error::VramError;
+use crate::types::{DeviceKind, DeviceUuid};
 
 /// The fewest and the most bytes of a worker secret.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 32..=4096;

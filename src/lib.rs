@@ -31,65 +31,61 @@
     allow(dead_code, reason = "without the mock and without the CUDA driver nothing can open a device")
 )]
 
-pub(crate) mod adopt;
-pub(crate) mod aside;
 pub(crate) mod audit;
-pub(crate) mod capacity;
-pub(crate) mod clock;
-pub(crate) mod core;
-pub(crate) mod device;
-pub(crate) mod digest;
-pub(crate) mod driver;
 #[cfg(test)]
 #[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
-mod edges;
+mod boundaries;
+pub(crate) mod capacity;
+pub(crate) mod clock;
+pub(crate) mod digest;
+pub(crate) mod driver;
 pub(crate) mod environment;
 pub(crate) mod erase;
 pub(crate) mod error;
-pub(crate) mod execution;
-pub(crate) mod expectation;
 pub(crate) mod ffi;
-pub(crate) mod identity;
+pub(crate) mod id;
 pub(crate) mod keys;
 pub(crate) mod manager;
-pub(crate) mod names;
+pub(crate) mod memory;
+pub(crate) mod metrics;
+pub(crate) mod panics;
 pub(crate) mod policy;
-pub(crate) mod residents;
-pub(crate) mod scratch;
 pub(crate) mod seal;
-pub(crate) mod set;
+pub(crate) mod shards;
 pub(crate) mod source;
+pub(crate) mod spec;
 pub(crate) mod sync;
-pub(crate) mod telemetry;
-pub(crate) mod tensors;
-pub(crate) mod verify;
+pub(crate) mod text;
+pub(crate) mod types;
 
-pub use adopt::{AdoptError, Adopted, RawRegion};
 pub use audit::{
-    Ack, AuditError, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, Operation,
-    QuarantineCause, Severity, TracingSink, VerificationFailure,
+    Ack, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, Operation, QuarantineCause,
+    Severity, TracingSink, VerificationFailure,
 };
-pub use core::{ManagerState, OnIntegrityFailure, WipeReport};
 pub use digest::layout::{Layout, LayoutKind, TensorInfo};
-pub use digest::{Digest, TreeParams, digest_bytes, digest_reader};
+pub use digest::{TreeParams, digest_bytes, digest_reader};
 #[cfg(feature = "mock")]
 pub use driver::mock::{Fault, FaultOrder, MockCall, MockConfig, MockStats, ResidencyLie};
-pub use driver::{DeviceKind, DeviceUuid, DriverError, DriverErrorKind, MemoryInfo};
-pub use error::{BadRange, ErrorCategory, ErrorCode, RefusalReason, StopReason, VramError};
-pub use execution::{ExecuteOptions, Execution, OwnedExecution, RawDevicePtr, RawStream, Verified, VerifiedRegion};
-pub use expectation::{DigestKind, Expectation};
-pub use identity::{Origin, SealedDevice};
+pub use error::{AuditError, BadRange, ErrorCategory, ErrorCode, ManagerState, RefusalReason, StopReason, VramError};
+pub use id::{ModelRef, SetId, ShardId, WorkerId};
 pub use keys::{SecretFileMode, WorkerSecret};
-pub use manager::{DeviceSelector, Posture, ShardSpec, ShutdownReport, VramManager, VramManagerBuilder};
+pub use manager::adopt::{AdoptError, Adopted};
+pub use manager::execution::{Execution, OwnedExecution, Verified, VerifiedRegion};
+pub use manager::scratch::{Purpose, Scratch};
+pub use manager::set::SealedSet;
+pub use manager::shared::{OnIntegrityFailure, WipeReport};
+pub use manager::verify::Verification;
+pub use manager::{DeviceSelector, Posture, ShutdownReport, VramManager, VramManagerBuilder};
 #[cfg(feature = "mock")]
 pub use manager::{MockControls, MockStream};
-pub use names::{ModelRef, SetId, ShardId, WorkerId};
 pub use policy::Policy;
-pub use scratch::{Purpose, Scratch};
 pub use seal::SealedShard;
-pub use set::SealedSet;
 pub use source::{ImageReader, ShardSource, SourceDigest, digest_source};
-pub use verify::{Check, Verification};
+pub use spec::{Check, ExecuteOptions, Expectation, ShardSpec};
+pub use types::{
+    DeviceKind, DeviceUuid, Digest, DigestKind, DriverError, DriverErrorKind, MemoryInfo, Origin, RawDevicePtr,
+    RawRegion, RawStream, SealedDevice,
+};
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -6,33 +6,38 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::adopt::{AdoptError, Adopted, RawRegion};
 use crate::audit::{EventKind, Operation};
-use crate::core::{Core, ManagerState};
-use crate::digest::{Digest, TreeDigest, TreeParams};
-use crate::driver::{DeviceKind, DeviceUuid, MemoryInfo};
-use crate::error::{RefusalReason, VramError};
-use crate::execution::{ExecuteOptions, Execution, OwnedExecution, Verified};
-use crate::scratch::{Purpose, Scratch};
+use crate::digest::{TreeDigest, TreeParams};
+use crate::error::{ManagerState, RefusalReason, VramError};
+use crate::manager::adopt::{AdoptError, Adopted};
+use crate::manager::execution::{Execution, OwnedExecution, Verified};
+use crate::manager::scratch::{Purpose, Scratch};
+use crate::manager::shared::Core;
+use crate::manager::verify::Verification;
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
-use crate::verify::{Check, Verification};
+use crate::spec::{Check, ExecuteOptions, ShardSpec};
+use crate::types::{DeviceKind, DeviceUuid, Digest, MemoryInfo, RawRegion};
 
+pub(crate) mod adopt;
 mod builder;
-mod ending;
+pub(crate) mod execution;
 #[cfg(feature = "mock")]
 mod mock;
 mod posture;
-mod resealing;
-mod sealing;
-mod spec;
+mod reseal;
+pub(crate) mod scratch;
+mod seal;
+pub(crate) mod set;
+pub(crate) mod shared;
+mod shutdown;
+pub(crate) mod verify;
 
 pub use builder::{DeviceSelector, VramManagerBuilder};
-pub use ending::ShutdownReport;
 #[cfg(feature = "mock")]
 pub use mock::{MockControls, MockStream};
 pub use posture::Posture;
-pub use spec::ShardSpec;
+pub use shutdown::ShutdownReport;
 
 /// Keeps the shards of one worker on one device.
 ///
@@ -74,7 +79,7 @@ impl fmt::Debug for VramManager {
 
 impl VramManager {
     /// Begins a manager for `worker`; its seal keys are derived from `secret`.
-    pub fn builder(worker: crate::names::WorkerId, secret: crate::keys::WorkerSecret) -> VramManagerBuilder {
+    pub fn builder(worker: crate::id::WorkerId, secret: crate::keys::WorkerSecret) -> VramManagerBuilder {
         VramManagerBuilder::new(worker, secret)
     }
 

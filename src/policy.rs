@@ -3,13 +3,12 @@
 //! Owns [`Policy`]: two tables, `production()` and `development()`, whose rows can be overridden one by one. It judges what it
 //! is shown: devices, files and environment are read by those who own them.
 
-use crate::aside::aside;
 use crate::audit::AuditRequirement;
-use crate::driver::DeviceKind;
 use crate::environment;
 use crate::error::VramError;
-use crate::identity::Origin;
 use crate::keys::SecretOrigin;
+use crate::panics::aside;
+use crate::types::{DeviceKind, Origin};
 
 /// What a manager demands of its surroundings.
 ///

@@ -15,11 +15,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use self::message::MAX_SEAL_BYTES;
 pub(crate) use self::message::{SealMessage, SetPart};
 use crate::clock;
-use crate::digest::Digest;
 use crate::error::{RefusalReason, VramError};
-use crate::identity::{Identity, Origin, SealedDevice};
+use crate::id::{ModelRef, SetId, ShardId, WorkerId};
 use crate::keys::{SealKey, Tag};
-use crate::names::{ModelRef, SetId, ShardId, WorkerId};
+use crate::types::{Digest, Identity, Origin, SealedDevice};
 
 /// A seal: the signed statement that an image with this digest lies in this device's memory.
 ///

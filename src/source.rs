@@ -11,21 +11,22 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::aside::{caught, dispose};
 use crate::digest::TreeParams;
 use crate::digest::layout::Layout;
 use crate::error::VramError;
-use crate::names::shown;
-use crate::tensors::{self, Plan};
+use crate::panics::{caught, dispose};
+use crate::text::shown;
 
 mod file;
 mod foreign;
 mod image;
 mod measure;
+pub(crate) mod safetensors;
 
 use file::{Recorded, open_regular};
 pub use image::{ImageReader, SourceDigest, digest_source};
 pub(crate) use measure::Measure;
+use safetensors::Plan;
 
 /// Weights that are yet to be read: memory, a file or a reader.
 ///
@@ -113,7 +114,7 @@ impl<'a> ShardSource<'a> {
     pub fn safetensors(path: impl AsRef<Path>) -> Result<Self, VramError> {
         let (file, name, metadata) = open_regular(path.as_ref())?;
         let mut file = Recorded { file, read: Vec::new() };
-        let plan = tensors::plan(&mut file, metadata.len());
+        let plan = safetensors::plan(&mut file, metadata.len());
         let Recorded { mut file, read: head } = file;
         let plan = plan.map_err(|error| foreign::explained(&mut file, &name, error))?;
         if u64::try_from(head.len()).ok().and_then(|head| head.checked_add(plan.data_bytes)) != Some(metadata.len()) {

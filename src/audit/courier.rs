@@ -10,10 +10,11 @@ use std::sync::Arc;
 use super::limited::Owed;
 use super::queue::{Queue, Taken, Waiting};
 use super::text;
-use super::{Ack, AuditError, AuditEvent, AuditSink, TracingSink};
-use crate::aside::{aside, caught, dispose};
+use super::{Ack, AuditEvent, AuditSink, TracingSink};
+use crate::error::AuditError;
+use crate::metrics::Telemetry;
+use crate::panics::{aside, caught, dispose};
 use crate::sync::thread;
-use crate::telemetry::Telemetry;
 
 /// A sink, and what it has not heard of.
 struct Fed {

@@ -9,11 +9,9 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure, text};
-use crate::digest::Digest;
-use crate::driver::{DeviceKind, DeviceUuid};
 use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason};
-use crate::identity::Origin;
-use crate::names::{ShardId, WorkerId};
+use crate::id::{ShardId, WorkerId};
+use crate::types::{DeviceKind, DeviceUuid, Digest, Origin};
 
 /// One step of one manager.
 ///

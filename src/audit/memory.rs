@@ -4,7 +4,8 @@
 
 use std::sync::PoisonError;
 
-use super::{Ack, AuditError, AuditEvent, AuditSink};
+use super::{Ack, AuditEvent, AuditSink};
+use crate::error::AuditError;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Keeps every event in memory and fails on order. For tests: it grows without bound, and what it keeps dies with it.

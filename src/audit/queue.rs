@@ -8,12 +8,13 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::limited::Limits;
-use super::{Ack, AuditError, AuditEvent, EventKind, Severity};
-use crate::aside::{caught, dispose};
+use super::{Ack, AuditEvent, EventKind, Severity};
 use crate::clock::Clock;
-use crate::identity::Identity;
-use crate::sync::thread::{self, ThreadId};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::error::AuditError;
+use crate::panics::{caught, dispose};
+use crate::sync::thread::ThreadId;
+use crate::sync::{Condvar, Mutex, MutexGuard, thread};
+use crate::types::Identity;
 
 /// Events that may wait. As many critical ones again have a place beyond them.
 const MOST_WAITING: usize = 4096;

@@ -8,12 +8,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Clock;
-use crate::digest::Digest;
-use crate::driver::{DeviceKind, DeviceUuid};
 use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason, VramError};
-use crate::identity::{Identity, Origin};
-use crate::names::{ShardId, WorkerId};
-use crate::telemetry::{Telemetry, tests::Remembered};
+use crate::id::{ShardId, WorkerId};
+use crate::metrics::Telemetry;
+use crate::metrics::tests::Remembered;
+use crate::types::{DeviceKind, DeviceUuid, Digest, Identity, Origin};
 
 fn shard() -> ShardId {
     ShardId::new("llama-8b").unwrap()

@@ -4,7 +4,8 @@
 
 use tracing::Level;
 
-use super::{Ack, AuditError, AuditEvent, AuditSink, Severity};
+use super::{Ack, AuditEvent, AuditSink, Severity};
+use crate::error::AuditError;
 
 /// Writes each event as one `tracing` record with the target `vram_residency::audit`: `event`, `sequence`, `worker`, `shard`
 /// (empty when the event is about none) and `record`, the whole event as JSON ([`AuditEvent::to_json_line`]).

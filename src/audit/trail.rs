@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::courier;
 use super::queue::{Envelope, Queue, Queued};
-use super::{Ack, AuditError, AuditSink, EventKind, TracingSink};
-use crate::aside::aside;
+use super::{Ack, AuditSink, EventKind, TracingSink};
 use crate::clock::Clock;
-use crate::error::VramError;
-use crate::identity::Identity;
-use crate::telemetry::Telemetry;
+use crate::error::{AuditError, VramError};
+use crate::metrics::Telemetry;
+use crate::panics::aside;
+use crate::types::Identity;
 
 pub(crate) use super::queue::PATIENCE;
 

@@ -6,7 +6,8 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Digest, Hash, TreeParams};
+use super::{Hash, TreeParams};
+use crate::types::Digest;
 
 /// The file digest of an image of `image_bytes` bytes whose tree has this root. O(1).
 pub(super) fn file_digest(params: &TreeParams, image_bytes: u64, root: &Hash) -> Digest {

@@ -7,9 +7,10 @@ use std::io::{self, Read};
 use std::num::NonZeroUsize;
 use std::thread;
 
+use super::TreeParams;
 use super::tree::{TreeDigest, TreeHasher};
-use super::{Digest, TreeParams};
 use crate::erase::{ErasedBuffer, NoHostMemory};
+use crate::types::Digest;
 
 /// Bytes of each of the two buffers.
 const BUFFER_BYTES: usize = 8 << 20;

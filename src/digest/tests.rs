@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::Digest;
 use crate::{Layout, LayoutKind};
 
 fn threads(count: usize) -> NonZeroUsize {

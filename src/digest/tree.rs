@@ -14,8 +14,9 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::descriptor::file_digest;
-use super::{Digest, HASH_BYTES, Hash, TreeParams};
+use super::{HASH_BYTES, Hash, TreeParams};
 use crate::error::VramError;
+use crate::types::Digest;
 
 /// Fewer bytes than this are hashed on the calling thread: starting threads would cost more than they save.
 const PARALLEL_BYTES: usize = 1 << 20;

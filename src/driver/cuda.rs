@@ -24,13 +24,14 @@ pub(crate) use library::DriverLibrary;
 pub(crate) use open::open_stand_in;
 pub(crate) use open::{Wanted, open};
 
-use crate::aside::aside;
-use crate::driver::{
-    Access, DeviceInfo, DevicePtr, DigestJob, Driver, DriverError, DriverErrorKind, EventId, HostBuffer, MemoryInfo,
-    Residency, Span, StreamId,
-};
+use crate::driver::{Driver, HostBuffer};
 use crate::ffi::cuda::{
     AnyStream, Context, Event, INVALID_HANDLE, INVALID_VALUE, Kernels, Mapping, Pinned, Stream, Unmapped, failure,
+};
+use crate::panics::aside;
+use crate::types::{
+    Access, DeviceInfo, DevicePtr, DigestJob, DriverError, DriverErrorKind, EventId, MemoryInfo, Residency, Span,
+    StreamId,
 };
 use books::Books;
 

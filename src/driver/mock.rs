@@ -12,12 +12,13 @@ mod tests;
 pub use config::{MockConfig, MockStats};
 pub use fault::{Fault, FaultOrder, MockCall, ResidencyLie};
 
-use crate::driver::{
-    Access, DeviceInfo, DeviceKind, DevicePtr, DeviceUuid, DigestJob, Driver, DriverError, EventId, HostBuffer,
-    MemoryInfo, Residency, Span, StreamId,
-};
+use crate::driver::{Driver, HostBuffer};
 use crate::error::VramError;
 use crate::ffi::mock::MockDevice;
+use crate::types::{
+    Access, DeviceInfo, DeviceKind, DevicePtr, DeviceUuid, DigestJob, DriverError, EventId, MemoryInfo, Residency,
+    Span, StreamId,
+};
 
 /// One device of a mock machine.
 #[derive(Debug)]

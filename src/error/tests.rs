@@ -1,5 +1,5 @@
 use super::*;
-use crate::core::ManagerState;
+use crate::error::ManagerState;
 
 const OPERATION: &str = "cuMemCreate";
 

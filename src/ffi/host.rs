@@ -7,8 +7,8 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use crate::driver::DriverError;
 use crate::erase::erase;
+use crate::types::DriverError;
 
 /// What a driver does for the host buffers that it made.
 pub(crate) trait HostMemory: Send + Sync + fmt::Debug {
@@ -117,7 +117,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use super::*;
-    use crate::driver::DriverErrorKind;
+    use crate::types::DriverErrorKind;
 
     /// A driver that may not know whether a copy still runs.
     #[derive(Debug, Default)]

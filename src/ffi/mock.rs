@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::host::{HostBuffer, HostMemory};
-use crate::driver::{
+use crate::types::{
     Access, DevicePtr, DigestJob, DriverError, DriverErrorKind, EventId, MemoryInfo, MemoryKind, Residency, Span,
     StreamId,
 };

@@ -10,16 +10,16 @@ use super::VramManager;
 use crate::audit::{AuditSink, AuditTrail, EventKind, TracingSink};
 use crate::capacity::{Ledger, default_headroom};
 use crate::clock::Clock;
-use crate::core::{Core, CoreParts, OnIntegrityFailure};
-use crate::device::{DEFAULT_STAGING_BYTES, Device};
 use crate::digest::TreeParams;
-use crate::driver::{DeviceKind, DeviceUuid, Driver};
+use crate::driver::Driver;
 use crate::error::VramError;
-use crate::identity::Identity;
+use crate::id::WorkerId;
 use crate::keys::{SealKey, WorkerSecret};
-use crate::names::WorkerId;
+use crate::manager::shared::{Core, CoreParts, OnIntegrityFailure};
+use crate::memory::{DEFAULT_STAGING_BYTES, Device};
+use crate::metrics::Telemetry;
 use crate::policy::Policy;
-use crate::telemetry::Telemetry;
+use crate::types::{DeviceKind, DeviceUuid, Identity};
 
 #[cfg(feature = "cuda")]
 use crate::driver::cuda::{DriverLibrary, Wanted as Cuda};
@@ -128,7 +128,7 @@ impl DeviceSelector {
                 if matches!(error, VramError::PolicyViolation { .. }) {
                     return Err(error);
                 }
-                crate::aside::aside(|| {
+                crate::panics::aside(|| {
                     tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
                 });
                 Opened::mock(&crate::driver::mock::MockConfig::new())

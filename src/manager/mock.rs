@@ -1,13 +1,13 @@
 //! Controls of the mock device, for our tests and those of our users.
 
 use super::VramManager;
-use crate::device::Stream;
+use crate::driver::Driver;
 use crate::driver::mock::{FaultOrder, MockDriver, MockStats};
-use crate::driver::{DevicePtr, Driver, DriverError, Span};
 use crate::error::VramError;
-use crate::execution::RawStream;
-use crate::scratch::Scratch;
+use crate::manager::scratch::Scratch;
+use crate::memory::Stream;
 use crate::seal::SealedShard;
+use crate::types::{DevicePtr, DriverError, RawStream, Span};
 
 /// What a test can do to the mock behind a manager's back.
 #[derive(Clone, Copy, Debug)]

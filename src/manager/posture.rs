@@ -2,8 +2,8 @@
 
 use super::VramManager;
 use crate::audit::{EventKind, Operation};
-use crate::driver::{DeviceKind, DeviceUuid};
 use crate::error::{StopReason, VramError};
+use crate::types::{DeviceKind, DeviceUuid};
 
 /// What `enforce_vram_only_policy` found. Plain data.
 #[derive(Clone, Debug, PartialEq, Eq)]

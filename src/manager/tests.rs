@@ -7,8 +7,8 @@ use crate::audit::MemorySink;
 use crate::digest::digest_bytes;
 use crate::driver::mock::MockConfig;
 use crate::error::StopReason;
+use crate::id::{ShardId, WorkerId};
 use crate::keys::WorkerSecret;
-use crate::names::{ShardId, WorkerId};
 use crate::policy::Policy;
 use crate::seal::SealMessage;
 

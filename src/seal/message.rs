@@ -5,11 +5,9 @@
 //! could be lenient about is refused. Decoding allocates no more than the input's length and never panics. The byte table
 //! is in `.specs/30-seal-format.md`.
 
-use crate::digest::Digest;
-use crate::driver::{DeviceKind, DeviceUuid};
-use crate::identity::Origin;
+use crate::id::{ModelRef, SetId, ShardId, WorkerId};
 use crate::keys::Tag;
-use crate::names::{ModelRef, SetId, ShardId, WorkerId};
+use crate::types::{DeviceKind, DeviceUuid, Digest, Origin};
 
 /// Begins every message, so that no other use of HMAC yields a seal.
 const DOMAIN: &[u8; 20] = b"vram-residency/seal\0";

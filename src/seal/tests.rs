@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::message::Malformed;
 use super::*;
-use crate::driver::{DeviceKind, DeviceUuid};
 use crate::keys::WorkerSecret;
+use crate::types::{DeviceKind, DeviceUuid};
 
 fn key_of(secret: &[u8], salt: [u8; 32], kind: DeviceKind, uuid: [u8; 16]) -> SealKey {
     SealKey::derive(&WorkerSecret::from_bytes(secret).unwrap(), &salt, kind, &DeviceUuid::from_bytes(uuid)).unwrap()

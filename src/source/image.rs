@@ -8,10 +8,11 @@ use std::num::NonZeroUsize;
 
 use super::{Measure, Opened, ShardSource};
 use crate::digest::layout::Layout;
-use crate::digest::{Digest, TreeParams, hash_stream};
+use crate::digest::{TreeParams, hash_stream};
 use crate::error::VramError;
-use crate::expectation::Expectation;
-use crate::names::ShardId;
+use crate::id::ShardId;
+use crate::spec::Expectation;
+use crate::types::Digest;
 
 /// The image of a source, from its first byte to its last, padding between tensors included. The bytes are read from the source
 /// as they are asked for; nothing is kept.

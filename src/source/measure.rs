@@ -11,8 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::Opened;
 use crate::digest::layout::LayoutKind;
-use crate::digest::{Digest, TreeHasher, TreeParams};
-use crate::expectation::{DigestKind, Expectation, Mismatch, Wanted, judge_layout};
+use crate::digest::{TreeHasher, TreeParams};
+use crate::spec::{Expectation, Mismatch, Wanted, judge_layout};
+use crate::types::{Digest, DigestKind};
 
 /// Fewer bytes than this are hashed on the calling thread.
 const PARALLEL_BYTES: usize = 1 << 20;

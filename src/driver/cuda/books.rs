@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::driver::{DevicePtr, EventId, Span, StreamId};
 use crate::ffi::cuda::{Event, Mapping, Stream};
+use crate::types::{DevicePtr, EventId, Span, StreamId};
 
 /// The books of one driver.
 #[derive(Debug, Default)]

@@ -4,10 +4,10 @@
 
 use sha2::block_api::compress256;
 
-use crate::driver::{DevicePtr, DigestJob, DriverError, LaunchResult, Span};
 use crate::ffi::cuda::{
     CountArgs, FinishArgs, INVALID_VALUE, Kernels, LeavesArgs, NodesArgs, ONE, Region, Stream, failure,
 };
+use crate::types::{DevicePtr, DigestJob, DriverError, LaunchResult, Span};
 
 /// The call that errors of a launch are named after.
 pub(super) const OPERATION: &str = "cuLaunchKernel";

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::CudaDriver;
 use super::images::Images;
 use super::library::{DriverLibrary, Refused};
-use crate::driver::{DeviceInfo, DeviceKind, DeviceUuid, DriverError};
 use crate::error::VramError;
 use crate::ffi::cuda::{Api, Candidate, Context, Kernels, LoadError};
+use crate::types::{DeviceInfo, DeviceKind, DeviceUuid, DriverError};
 
 /// Which device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

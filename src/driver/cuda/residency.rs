@@ -1,10 +1,10 @@
 //! Where memory lies, from all that the driver says of it.
 
-use crate::driver::{DevicePtr, DriverError, MemoryKind, Residency, Span};
 use crate::ffi::cuda::{
     ALLOCATION_PINNED, Attributes, Context, HANDLE_TYPE_NONE, INVALID_VALUE, LOCATION_DEVICE, MEMORY_DEVICE,
     MEMORY_HOST, MEMORY_UNIFIED, failure,
 };
+use crate::types::{DevicePtr, DriverError, MemoryKind, Residency, Span};
 
 /// What the driver says of one allocation of the virtual-memory API.
 struct Properties {

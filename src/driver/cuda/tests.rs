@@ -13,8 +13,8 @@ use std::sync::Arc;
 use super::images::Images;
 use super::open::{OpenError, open_with};
 use super::*;
-use crate::driver::{DeviceKind, DeviceUuid, LaunchResult, MemoryKind};
 use crate::ffi::cuda::Api;
+use crate::types::{DeviceKind, DeviceUuid, LaunchResult, MemoryKind};
 use vram_residency_rig::StandIn as Fake;
 
 /// 2 MiB.

@@ -9,8 +9,7 @@ mod order;
 use std::sync::Arc;
 
 use super::*;
-use crate::driver::DriverErrorKind;
-use crate::driver::LaunchResult;
+use crate::types::{DriverErrorKind, LaunchResult};
 
 /// A driver on a machine of its own, with a stream.
 struct Bench {
@@ -120,7 +119,7 @@ fn memory_is_counted_in_granules_poisoned_and_limited() {
     assert_eq!(on.driver.memory_info().unwrap(), MemoryInfo { free: 2 << 20, total: 8 << 20 });
     let residency = on.driver.residency(a.ptr.checked_add(5).unwrap()).unwrap();
     let expected = Residency {
-        kind: crate::driver::MemoryKind::Device,
+        kind: crate::types::MemoryKind::Device,
         host_mapped: false,
         exportable: false,
         ipc_capable: false,

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::table::{Candidate, LoadError, Table};
 use super::types::{CAPABILITY_MAJOR, CAPABILITY_MINOR, VIRTUAL_MEMORY};
 use super::wide;
-use crate::aside::aside;
-use crate::driver::{DriverError, MemoryInfo};
+use crate::panics::aside;
+use crate::types::{DriverError, MemoryInfo};
 
 /// Bytes of a device's name that are asked for.
 const NAME_BYTES: usize = 256;

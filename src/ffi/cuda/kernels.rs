@@ -9,8 +9,8 @@ use std::sync::Arc;
 use super::context::Context;
 use super::status::{INVALID_IMAGE, INVALID_VALUE, failure};
 use super::stream::Stream;
-use crate::aside::aside;
-use crate::driver::DriverError;
+use crate::panics::aside;
+use crate::types::DriverError;
 
 /// The value of every `one`, which the compiler of the kernels must not know.
 pub(crate) const ONE: u32 = 1;

@@ -11,8 +11,8 @@ use super::types::{
     HANDLE_TYPE_NONE, LOCATION_DEVICE, MAPPING_ATTRIBUTES, MemLocation, POINTER_ATTRIBUTES,
 };
 use super::{native, wide};
-use crate::aside::aside;
-use crate::driver::{DevicePtr, DriverError, DriverErrorKind, Span};
+use crate::panics::aside;
+use crate::types::{DevicePtr, DriverError, DriverErrorKind, Span};
 
 /// The driver's answers about an address. All of them zero: it does not know the address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use super::status::{INVALID_VALUE, UNKNOWN, failure};
 use super::stream::{AnyStream, Event, Stream};
 use super::types::HOST_ALLOC_PORTABLE;
 use super::{native, wide};
-use crate::aside::aside;
-use crate::driver::{DevicePtr, DriverError, DriverErrorKind};
 use crate::ffi::host::{HostBuffer, HostMemory};
+use crate::panics::aside;
+use crate::types::{DevicePtr, DriverError, DriverErrorKind};
 
 /// How often a wait is tried before the buffer is given up.
 const ATTEMPTS: usize = 3;

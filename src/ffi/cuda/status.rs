@@ -3,7 +3,7 @@
 //! Owns [`Status`], the one type in which a number of the driver arrives, and its translation. Any number is fine: one that
 //! is not known here keeps its value and is called `unknown`.
 
-use crate::driver::{DriverError, DriverErrorKind};
+use crate::types::{DriverError, DriverErrorKind};
 
 /// A CUresult, as the number that it is.
 #[repr(transparent)]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::context::Context;
 use super::types::{EVENT_DISABLE_TIMING, STREAM_NON_BLOCKING};
 use super::{native, status};
-use crate::aside::aside;
-use crate::driver::{DriverError, Span, StreamId};
+use crate::panics::aside;
+use crate::types::{DriverError, Span, StreamId};
 
 /// A stream of our own, which does not synchronise with the default one. Destroyed when dropped; what it holds still runs.
 #[derive(Debug)]

@@ -3,9 +3,9 @@
 use super::{DriverLibrary, VramManagerBuilder};
 use crate::audit::EventKind;
 use crate::clock::Clock;
-use crate::driver::DeviceUuid;
 use crate::error::VramError;
-use crate::telemetry::Telemetry;
+use crate::metrics::Telemetry;
+use crate::types::DeviceUuid;
 
 impl VramManagerBuilder {
     /// Judges what can be judged before a device is opened. Opening one runs code of others in this process, and the variables

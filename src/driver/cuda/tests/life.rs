@@ -2,17 +2,17 @@
 // covers: SEAL-1 VER-1 SCR-1 RES-2 RES-5 RES-6
 
 use super::*;
-use crate::adopt::RawRegion;
 use crate::audit::{AuditSink, MemorySink};
-use crate::core::ManagerState;
 use crate::digest::digest_bytes;
-use crate::error::{StopReason, VramError};
+use crate::error::{ManagerState, StopReason, VramError};
+use crate::id::{ShardId, WorkerId};
 use crate::keys::WorkerSecret;
-use crate::manager::{ShardSpec, VramManager};
-use crate::names::{ShardId, WorkerId};
+use crate::manager::VramManager;
 use crate::policy::Policy;
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
+use crate::spec::ShardSpec;
+use crate::types::RawRegion;
 
 fn manager(fake: &Fake) -> Result<VramManager, VramError> {
     manager_telling(fake, Arc::new(MemorySink::default()))

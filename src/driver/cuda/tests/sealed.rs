@@ -3,13 +3,12 @@
 
 use super::life::{find, manager_telling, seal, weights};
 use super::*;
-use crate::adopt::RawRegion;
 use crate::audit::{EventKind, MemorySink, QuarantineCause};
-use crate::core::ManagerState;
-use crate::error::{StopReason, VramError};
-use crate::execution::{ExecuteOptions, RawStream};
-use crate::manager::{ShardSpec, VramManager};
-use crate::names::ShardId;
+use crate::error::{ManagerState, StopReason, VramError};
+use crate::id::ShardId;
+use crate::manager::VramManager;
+use crate::spec::{ExecuteOptions, ShardSpec};
+use crate::types::{RawRegion, RawStream};
 
 /// Reading; reading and writing: what a mapping allows.
 const READ: u32 = 1;

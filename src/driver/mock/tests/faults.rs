@@ -3,7 +3,7 @@
 
 use super::digest::Image;
 use super::*;
-use crate::driver::MemoryKind;
+use crate::types::MemoryKind;
 
 #[test]
 fn each_call_can_be_ordered_to_fail() {

@@ -1,0 +1,65 @@
+//! Sealing anew what is already resident.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use crate::error::VramError;
+use crate::manager::shared::Core;
+use crate::seal::{SealMessage, SealedShard};
+use crate::shards::{Absent, Record, Resident};
+use crate::spec::Check;
+use crate::sync::Mutex;
+
+impl Core {
+    /// Verifies a shard and puts it under a new generation; see `VramManager::reseal`.
+    pub(crate) fn reseal(&self, sealed: &SealedShard) -> Result<SealedShard, VramError> {
+        self.reap();
+        let renewed = self.try_reseal(sealed);
+        self.report_sealed(sealed.id(), renewed)
+    }
+
+    fn try_reseal(&self, sealed: &SealedShard) -> Result<SealedShard, VramError> {
+        let started = Instant::now();
+        self.authenticate(sealed)?; // before anything else is said of it
+        self.permit()?;
+        let records = [self.admit(sealed)?];
+        self.check(&records.each_ref(), Check::Digest, None)?;
+        if records.iter().any(|record| self.residents.is_shared(record)) {
+            return Err(self.absent(sealed, Absent::Busy)); // before a seal is announced that will not be
+        }
+        let write_protected =
+            records.iter().all(|record| record.lock().as_ref().is_some_and(|live| live.memory.is_write_protected()));
+        drop(records);
+        let old = sealed.message();
+        let next = self.residents.next_generation()?;
+        let message = SealMessage { generation: next, sealed_at: self.clock.unix_nanos(), ..old.clone() };
+        let renewed = SealedShard::sign(&self.key, message)?;
+        self.permit()?; // another shard may have failed meanwhile
+        self.announce(&renewed, write_protected, started)?;
+        let renewal = self.residents.renew(old.slot, old.generation, next, |record| {
+            Some(Record {
+                id: record.id.clone(),
+                message: renewed.message_bytes().to_vec(),
+                sealed: record.sealed.clone(),
+                layout: record.layout.clone(),
+                image: record.image.clone(),
+                room: record.room,
+                // Ticks begin anew, so what they said of the last good check is void.
+                resident: Mutex::new(Some(Resident { good_since: 0, ..record.lock().take()? })),
+                ticks: 0.into(),
+                sealed_at: Instant::now(),
+                max_age: record.max_age,
+                failure: OnceLock::new(),
+            })
+        });
+        match renewal {
+            Ok(()) => Ok(renewed),
+            Err(Absent::Failed) => {
+                // Somebody else's check found a change meanwhile; this call repeats it.
+                self.check(&[&self.admit(sealed)?], Check::Digest, None)?;
+                Err(self.absent(sealed, Absent::Busy))
+            }
+            Err(absent) => Err(self.absent(sealed, absent)),
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! What guards and manager share: identity, key, device, ledger, slot table, state and audit trail.
+//!
+//! Owns [`Core`] and the steps that protect: stopping, quarantining, retiring memory. Each of them acts first and reports after.
+//!
+//! Locks: of the manager's own, staging, records' memory and the pins to reap are held across calls of the driver; the slot table
+//! is held while the memory of a record that nobody pins is taken for its successor; no others nest. A caller's code runs under
+//! one of them: a source's reads under staging's; sinks have a thread. `.specs/25-lifecycle.md` has the table.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::audit::{AuditTrail, EventKind, QuarantineCause, VerificationFailure};
+use crate::capacity::{Ledger, Quarantined, Reservation};
+use crate::clock::Clock;
+use crate::error::{BadRange, ManagerState, StopReason, VramError};
+use crate::id::ShardId;
+use crate::keys::SealKey;
+use crate::memory::{Device, DeviceFailure, Owners, Retired, ScratchMemory, ShardMemory, Unretired};
+use crate::metrics::{Gauges, Telemetry};
+use crate::policy::Policy;
+use crate::shards::{Record, Resident, Residents};
+use crate::sync::Mutex;
+use crate::types::{Digest, DriverError, Identity};
+
+mod pins;
+mod reports;
+mod scratch;
+mod state;
+
+pub(crate) use pins::Held;
+use pins::{Reapable, Watch};
+use scratch::Working;
+pub(crate) use state::StateCell;
+
+/// What an integrity failure does besides quarantining the shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnIntegrityFailure {
+    /// The manager stops for good.
+    #[default]
+    Stop,
+    /// Only the shard is out of service.
+    QuarantineShard,
+}
+
+/// What a release did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WipeReport {
+    /// The shard.
+    pub shard: ShardId,
+    /// Bytes zeroed and proven zero on the device.
+    pub bytes: u64,
+    /// Bytes of an engine's memory that were given back to it as they are.
+    pub left_unwiped: u64,
+    /// How long wipe, proof and free took together.
+    pub duration: Duration,
+}
+
+/// The shared heart of a manager.
+pub(crate) struct Core {
+    pub(crate) identity: Identity,
+    pub(crate) key: SealKey,
+    pub(crate) policy: Policy,
+    pub(crate) on_failure: OnIntegrityFailure,
+    pub(crate) device: Arc<Device>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) residents: Arc<Residents>,
+    pub(crate) state: StateCell,
+    pub(crate) trail: AuditTrail,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) clock: Clock,
+    /// Memory that could not be proven wiped. Its bytes stay used.
+    residue: Mutex<Vec<Residue>>,
+    /// Working memory that is handed out.
+    pub(crate) scratch: Working,
+    /// Residue beyond this many bytes stops the manager.
+    quarantine_limit: u64,
+    /// Pins of dropped executions whose work may still run.
+    reapable: Mutex<Vec<Reapable>>,
+    /// Guards with a longest holding time, and the last number given to one.
+    watched: Mutex<(u64, Vec<Watch>)>,
+}
+
+impl fmt::Debug for Core {
+    /// Who it is and how it is: what it holds would show addresses and the driver's handles.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("identity", &self.identity)
+            .field("state", &self.state.get())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory kept out of the pool, with what counts it.
+#[derive(Debug)]
+struct Residue {
+    id: ShardId,
+    memory: ResidueMemory,
+    counted: Quarantined,
+}
+
+/// What could not be wiped.
+#[derive(Debug)]
+enum ResidueMemory {
+    /// Never held anything of ours; the driver did not take it back.
+    Stuck,
+    Shard(Box<ShardMemory>),
+    Scratch(Box<ScratchMemory>),
+}
+
+impl ResidueMemory {
+    /// Tries once more.
+    fn wipe_and_free(self, owners: &mut Owners) -> Result<Retired, (Self, Retired)> {
+        match self {
+            Self::Stuck => Err((Self::Stuck, Retired::default())),
+            Self::Shard(memory) => memory.wipe_and_free(owners).map_err(|left| (Self::Shard(left.memory), left.done)),
+            Self::Scratch(memory) => memory.wipe_and_free().map_err(|left| (Self::Scratch(left.memory), left.done)),
+        }
+    }
+}
+
+/// What `Core::new` takes; one field for each.
+pub(crate) struct CoreParts {
+    pub(crate) identity: Identity,
+    pub(crate) key: SealKey,
+    pub(crate) policy: Policy,
+    pub(crate) on_failure: OnIntegrityFailure,
+    pub(crate) device: Arc<Device>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) trail: AuditTrail,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) clock: Clock,
+    pub(crate) quarantine_limit: u64,
+}
+
+impl Core {
+    pub(crate) fn new(parts: CoreParts) -> Self {
+        let CoreParts { identity, key, policy, on_failure, device, ledger, trail, telemetry, clock, quarantine_limit } =
+            parts;
+        Self {
+            identity,
+            key,
+            policy,
+            on_failure,
+            device,
+            ledger,
+            residents: Arc::default(),
+            state: StateCell::default(),
+            trail,
+            telemetry,
+            clock,
+            residue: Mutex::default(),
+            scratch: Working::default(),
+            quarantine_limit,
+            reapable: Mutex::default(),
+            watched: Mutex::default(),
+        }
+    }
+
+    /// Whether new work may begin.
+    pub(crate) fn permit(&self) -> Result<(), VramError> {
+        match self.state.get() {
+            ManagerState::Ready => Ok(()),
+            state => Err(VramError::ManagerStopped { state }),
+        }
+    }
+
+    /// Stops for good; the first reason stays. Waits for no sink, and has those go on who do: whether somebody did.
+    pub(crate) fn stop(&self, reason: StopReason) -> bool {
+        let newly = self.state.stop(reason);
+        if newly {
+            self.trail.note(EventKind::ManagerStopped { reason });
+        }
+        newly && self.trail.let_go()
+    }
+
+    /// What a failed device operation means for the manager as a whole.
+    pub(crate) fn note_device_failure(&self, error: &VramError) {
+        self.stop_after(error);
+        self.trail.settle();
+    }
+
+    /// As [`note_device_failure`](Self::note_device_failure), between steps that protect.
+    fn stop_after(&self, error: &VramError) {
+        match error {
+            VramError::DeviceUntrusted { .. } => {
+                self.stop(StopReason::DeviceUntrusted);
+            }
+            VramError::Device(failed) | VramError::WipeFailed { source: Some(failed), .. } if is_sticky(failed) => {
+                self.stop(StopReason::DeviceLost);
+            }
+            _ => {}
+        }
+    }
+
+    /// Quarantines a shard whose bytes, or whose seal's words, are not what was sealed.
+    pub(crate) fn fail_integrity(
+        &self,
+        record: &Record,
+        reason: VerificationFailure,
+        actual: Option<Digest>,
+        first_bad: Option<BadRange>,
+    ) -> VramError {
+        // Protect first: from here on nothing executes.
+        let newly_quarantined = record.failure.set(first_bad.clone()).is_ok();
+        let newly_stopped = match self.on_failure {
+            OnIntegrityFailure::Stop => self.state.stop(StopReason::IntegrityFailure),
+            OnIntegrityFailure::QuarantineShard => false,
+        };
+        if newly_quarantined {
+            self.ledger.hold_evidence(record.room);
+        }
+        self.report_unverified(record, newly_quarantined, reason, actual, first_bad.clone());
+        if newly_quarantined {
+            self.trail.note(EventKind::ShardQuarantined {
+                shard: record.id.clone(),
+                bytes: record.room,
+                cause: QuarantineCause::Evidence,
+            });
+        }
+        if newly_stopped {
+            self.trail.note(EventKind::ManagerStopped { reason: StopReason::IntegrityFailure });
+            self.trail.let_go();
+        }
+        self.report_memory();
+        self.trail.settle();
+        VramError::IntegrityFailure { shard: record.id.clone(), first_bad }
+    }
+
+    /// Wipes memory, proves it zero, frees it and gives its capacity back; or keeps it out of the pool. An engine's value goes to
+    /// `owners`. Waits for no sink.
+    pub(crate) fn retire(
+        &self,
+        id: &ShardId,
+        memory: ShardMemory,
+        mut reservation: Reservation,
+        owners: &mut Owners,
+    ) -> Result<WipeReport, VramError> {
+        let started = Instant::now();
+        let outcome = match memory.wipe_and_free(owners) {
+            Ok(retired) => {
+                drop(reservation);
+                let duration = started.elapsed();
+                self.report_wiped(id, retired, duration);
+                Ok(WipeReport { shard: id.clone(), bytes: retired.wiped, left_unwiped: retired.left, duration })
+            }
+            Err(Unretired { memory, failure, done }) => {
+                if !memory.holds_engine_memory() {
+                    reservation.let_adopted_go();
+                }
+                reservation.shrink_to(memory.room());
+                let bytes = reservation.bytes();
+                self.keep_residue(Residue {
+                    id: id.clone(),
+                    memory: ResidueMemory::Shard(memory),
+                    counted: reservation.quarantine(),
+                });
+                self.report_wiped(id, done, started.elapsed());
+                Err(self.report_residue(id, bytes, failure))
+            }
+        };
+        self.report_memory();
+        outcome
+    }
+
+    /// Keeps counting memory that the driver did not take back.
+    pub(crate) fn keep_stuck(&self, id: &ShardId, reservation: Reservation) {
+        let bytes = reservation.bytes();
+        let (shard, cause) = (id.clone(), QuarantineCause::Residue);
+        self.keep_residue(Residue { id: id.clone(), memory: ResidueMemory::Stuck, counted: reservation.quarantine() });
+        self.trail.note(EventKind::ShardQuarantined { shard, bytes, cause });
+        self.limit_residue();
+        self.report_memory();
+    }
+
+    /// A device that does not give back more than that is not to be trusted.
+    fn limit_residue(&self) {
+        if self.ledger.residue() > self.quarantine_limit {
+            self.stop(StopReason::DeviceUntrusted);
+        }
+    }
+
+    fn keep_residue(&self, residue: Residue) {
+        self.residue.lock().unwrap_or_else(PoisonError::into_inner).push(residue);
+    }
+
+    /// Says what was wiped and what was given back; of an operation that failed half-way, what it came to.
+    fn report_wiped(&self, id: &ShardId, retired: Retired, duration: Duration) {
+        let shard = || id.clone();
+        if retired.wiped > 0 {
+            self.telemetry.wiped(retired.wiped);
+            self.trail.note(EventKind::VramWiped { shard: shard(), bytes: retired.wiped, proven: true, duration });
+        }
+        if retired.freed > 0 {
+            self.trail.note(EventKind::VramDeallocated { shard: shard(), bytes: retired.freed });
+        }
+    }
+
+    fn report_residue(&self, id: &ShardId, bytes: u64, failure: DeviceFailure) -> VramError {
+        let cause = if failure.is_sticky() { QuarantineCause::WipeImpossible } else { QuarantineCause::Residue };
+        let source = match failure {
+            DeviceFailure::Call(error) => Some(error),
+            DeviceFailure::Unproven(_) => None,
+        };
+        let error = VramError::WipeFailed { shard: id.clone(), bytes, source };
+        self.trail.note(EventKind::ShardQuarantined { shard: id.clone(), bytes, cause });
+        self.stop_after(&error);
+        self.limit_residue();
+        error
+    }
+
+    /// Takes a record that is out of the table apart and retires its memory; an engine's value goes to `owners`.
+    pub(crate) fn retire_record(&self, record: &Record, owners: &mut Owners) -> Result<WipeReport, VramError> {
+        let Some(Resident { memory, reservation, .. }) = record.lock().take() else {
+            return Err(VramError::StaleHandle { shard: record.id.clone() });
+        };
+        if record.failure.get().is_some() {
+            self.ledger.let_evidence_go(record.room);
+        }
+        self.retire(&record.id, memory, reservation, owners)
+    }
+
+    /// The end: wipes every live shard, pinned or not, and tries once more to wipe what could not be wiped before. No owner is dropped
+    /// before all of that is done.
+    pub(crate) fn retire_everything(&self) -> (u64, u64) {
+        let mut owners = Owners::default();
+        let mut wiped: u64 = 0;
+        for record in self.residents.drain() {
+            wiped = wiped.saturating_add(self.retire_record(&record, &mut owners).map_or(0, |report| report.bytes));
+        }
+        for key in self.scratch.keys() {
+            let _reported = self.retire_scratch(key);
+        }
+        let residue = std::mem::take(&mut *self.residue.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut left: u64 = 0;
+        for Residue { id, memory, counted } in residue {
+            let started = Instant::now();
+            match memory.wipe_and_free(&mut owners) {
+                Ok(retired) => {
+                    drop(counted);
+                    self.report_wiped(&id, retired, started.elapsed());
+                    wiped = wiped.saturating_add(retired.wiped);
+                }
+                Err((memory, done)) => {
+                    self.report_wiped(&id, done, started.elapsed());
+                    left = left.saturating_add(counted.bytes());
+                    self.keep_residue(Residue { id, memory, counted });
+                }
+            }
+        }
+        self.report_memory();
+        (wiped, left)
+    }
+
+    /// Brings the gauges up to date.
+    pub(crate) fn report_memory(&self) {
+        self.telemetry.gauges(Gauges {
+            total: self.ledger.total(),
+            used: self.ledger.used(),
+            available: self.ledger.available(),
+            quarantined: self.ledger.quarantined(),
+            shards: self.residents.live_count(),
+        });
+    }
+}
+
+fn is_sticky(error: &DriverError) -> bool {
+    DeviceFailure::Call(error.clone()).is_sticky()
+}

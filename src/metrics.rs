@@ -1,0 +1,166 @@
+//! Metric names, through the `metrics` facade.
+//!
+//! Owns the names, their descriptions and units, and [`Telemetry`], which writes them under the label `gpu_device` (kind and
+//! ordinal, as `cuda:0`). Metrics inform; nothing reads them back to decide. Label values are words of this crate, never
+//! foreign text.
+
+use std::time::Duration;
+
+use metrics::{SharedString, Unit};
+
+use crate::panics::aside;
+use crate::types::Identity;
+
+/// Gauge: all of the device's memory, bytes.
+pub(crate) const TOTAL_BYTES: &str = "vram_total_bytes";
+/// Gauge: bytes that the ledger counts as taken.
+pub(crate) const USED_BYTES: &str = "vram_used_bytes";
+/// Gauge: bytes that the ledger would still give.
+pub(crate) const AVAILABLE_BYTES: &str = "vram_available_bytes";
+/// Gauge: bytes kept out of the pool, as evidence or because a wipe was not proven.
+pub(crate) const QUARANTINED_BYTES: &str = "vram_quarantined_bytes";
+/// Gauge: resident shards.
+pub(crate) const SHARDS: &str = "vram_shards";
+/// Counter by `result`: attempts to seal.
+pub(crate) const SEAL_OPERATIONS: &str = "vram_seal_operations_total";
+/// Counter by `result`: checks of sealed bytes.
+pub(crate) const VERIFY_OPERATIONS: &str = "vram_verify_operations_total";
+/// Histogram: time of one check, seconds.
+pub(crate) const VERIFY_SECONDS: &str = "vram_verify_duration_seconds";
+/// Counter: bytes hashed by checks.
+pub(crate) const VERIFIED_BYTES: &str = "vram_verified_bytes_total";
+/// Counter: bytes wiped and proven zero.
+pub(crate) const WIPED_BYTES: &str = "vram_wiped_bytes_total";
+/// Counter by `reason`: allocations refused.
+pub(crate) const ALLOCATION_FAILURES: &str = "vram_allocation_failures_total";
+/// Counter: events that an audit sink did not take.
+pub(crate) const AUDIT_FAILURES: &str = "vram_audit_failures_total";
+
+/// The label that every series carries.
+pub(crate) const DEVICE_LABEL: &str = "gpu_device";
+
+/// How an operation ended, as a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As asked.
+    Ok,
+    /// The bytes were not the sealed or expected ones.
+    Mismatch,
+    /// The seal was refused.
+    Refused,
+    /// Anything else.
+    Error,
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Mismatch => "mismatch",
+            Self::Refused => "refused",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What the ledger holds, in bytes, and how many shards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gauges {
+    /// For [`TOTAL_BYTES`].
+    pub(crate) total: u64,
+    /// For [`USED_BYTES`].
+    pub(crate) used: u64,
+    /// For [`AVAILABLE_BYTES`].
+    pub(crate) available: u64,
+    /// For [`QUARANTINED_BYTES`].
+    pub(crate) quarantined: u64,
+    /// For [`SHARDS`].
+    pub(crate) shards: u64,
+}
+
+/// The metrics of one manager.
+#[derive(Clone, Debug)]
+pub(crate) struct Telemetry {
+    device: SharedString,
+}
+
+impl Telemetry {
+    /// Describes the metrics to the recorder that is installed now, and labels them with the device.
+    pub(crate) fn new(identity: &Identity) -> Self {
+        aside(describe);
+        Self { device: format!("{}:{}", identity.kind, identity.ordinal).into() }
+    }
+
+    /// Sets the gauges.
+    pub(crate) fn gauges(&self, now: Gauges) {
+        for (name, value) in [
+            (TOTAL_BYTES, now.total),
+            (USED_BYTES, now.used),
+            (AVAILABLE_BYTES, now.available),
+            (QUARANTINED_BYTES, now.quarantined),
+            (SHARDS, now.shards),
+        ] {
+            aside(|| metrics::gauge!(name, DEVICE_LABEL => self.device.clone()).set(to_f64(value)));
+        }
+    }
+
+    /// Counts an attempt to seal.
+    pub(crate) fn sealed(&self, outcome: Outcome) {
+        aside(|| {
+            metrics::counter!(SEAL_OPERATIONS, DEVICE_LABEL => self.device.clone(), "result" => outcome.as_str())
+                .increment(1);
+        });
+    }
+
+    /// Counts a check: how it ended, how long it took, how many bytes it hashed.
+    pub(crate) fn verified(&self, outcome: Outcome, took: Duration, bytes: u64) {
+        let device = || self.device.clone();
+        aside(|| {
+            metrics::counter!(VERIFY_OPERATIONS, DEVICE_LABEL => device(), "result" => outcome.as_str()).increment(1);
+            metrics::histogram!(VERIFY_SECONDS, DEVICE_LABEL => device()).record(took);
+            metrics::counter!(VERIFIED_BYTES, DEVICE_LABEL => device()).increment(bytes);
+        });
+    }
+
+    /// Counts bytes wiped and proven zero.
+    pub(crate) fn wiped(&self, bytes: u64) {
+        aside(|| metrics::counter!(WIPED_BYTES, DEVICE_LABEL => self.device.clone()).increment(bytes));
+    }
+
+    /// Counts a refused allocation.
+    pub(crate) fn allocation_failed(&self, reason: &'static str) {
+        aside(|| {
+            metrics::counter!(ALLOCATION_FAILURES, DEVICE_LABEL => self.device.clone(), "reason" => reason).increment(1)
+        });
+    }
+
+    /// Counts an event that a sink did not take.
+    pub(crate) fn audit_failed(&self) {
+        aside(|| metrics::counter!(AUDIT_FAILURES, DEVICE_LABEL => self.device.clone()).increment(1));
+    }
+}
+
+/// The nearest `f64`: exact up to 2^53, which is eight petabytes.
+fn to_f64(value: u64) -> f64 {
+    let half = |word: u64| f64::from(u32::try_from(word & 0xffff_ffff).unwrap_or(u32::MAX));
+    half(value >> 32) * 4_294_967_296.0 + half(value)
+}
+
+fn describe() {
+    use Unit::{Bytes, Count, Seconds};
+    metrics::describe_gauge!(TOTAL_BYTES, Bytes, "All of the device's memory");
+    metrics::describe_gauge!(USED_BYTES, Bytes, "Device memory taken, by the ledger");
+    metrics::describe_gauge!(AVAILABLE_BYTES, Bytes, "Device memory that can still be given, by the ledger");
+    metrics::describe_gauge!(QUARANTINED_BYTES, Bytes, "Device memory kept out of the pool");
+    metrics::describe_gauge!(SHARDS, Count, "Resident shards");
+    metrics::describe_counter!(SEAL_OPERATIONS, Count, "Attempts to seal, by result");
+    metrics::describe_counter!(VERIFY_OPERATIONS, Count, "Checks of sealed bytes, by result");
+    metrics::describe_histogram!(VERIFY_SECONDS, Seconds, "Time of one check");
+    metrics::describe_counter!(VERIFIED_BYTES, Bytes, "Bytes hashed by checks");
+    metrics::describe_counter!(WIPED_BYTES, Bytes, "Bytes wiped and proven zero");
+    metrics::describe_counter!(ALLOCATION_FAILURES, Count, "Refused allocations, by reason");
+    metrics::describe_counter!(AUDIT_FAILURES, Count, "Events that an audit sink did not take");
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,78 @@
+//! What is known of a live shard, and what it holds on the device.
+
+use std::sync::{OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::capacity::Reservation;
+use crate::digest::TreeDigest;
+use crate::digest::layout::Layout;
+use crate::error::{BadRange, VramError};
+use crate::id::ShardId;
+use crate::memory::{ImageMap, ShardMemory};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard};
+
+/// What is known about a live shard. The authority: the seal is only a capability to it.
+#[derive(Debug)]
+pub(crate) struct Record {
+    /// The shard's name.
+    pub(crate) id: ShardId,
+    /// The signed message, byte for byte.
+    pub(crate) message: Vec<u8>,
+    /// The digest and the level-1 table that the device gave when the shard was sealed.
+    pub(crate) sealed: TreeDigest,
+    /// What lies where in the image.
+    pub(crate) layout: Layout,
+    /// The image, for reads by executions.
+    pub(crate) image: ImageMap,
+    /// Bytes that it takes on the device, in allocator granularity.
+    pub(crate) room: u64,
+    /// What the shard holds on the device, until it is released. Locked for the length of a check.
+    pub(crate) resident: Mutex<Option<Resident>>,
+    /// Counts calls and launches, so that a check can tell whether it began after a call.
+    pub(crate) ticks: AtomicU64,
+    /// When it was sealed, and how long that holds.
+    pub(crate) sealed_at: Instant,
+    /// No execution begins once the seal is older than this.
+    pub(crate) max_age: Option<Duration>,
+    /// Set once, when a check failed: the shard is quarantined and repeats this.
+    pub(crate) failure: OnceLock<Option<BadRange>>,
+}
+
+/// What a live shard holds on the device.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    /// The memory.
+    pub(crate) memory: ShardMemory,
+    /// What counts it.
+    pub(crate) reservation: Reservation,
+    /// The tick at which the last check began that found everything as sealed; 0 when none has.
+    pub(crate) good_since: u64,
+}
+
+impl Record {
+    /// Draws the next tick.
+    pub(crate) fn tick(&self) -> u64 {
+        self.ticks.fetch_add(1, Ordering::SeqCst).saturating_add(1)
+    }
+
+    /// Whether no check has found it changed so far; what was found is repeated.
+    pub(crate) fn intact(&self) -> Result<(), VramError> {
+        match self.failure.get() {
+            Some(first_bad) => {
+                Err(VramError::IntegrityFailure { shard: self.id.clone(), first_bad: first_bad.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Locks what it holds on the device.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Resident>> {
+        self.resident.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether its seal is too old to execute under.
+    pub(crate) fn is_expired(&self) -> bool {
+        self.max_age.is_some_and(|most| self.sealed_at.elapsed() > most)
+    }
+}

@@ -1,0 +1,132 @@
+//! What a driver says of its device and of its memory, and how its calls fail.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceUuid, Span};
+
+/// What sort of device a manager runs on. It is signed into every seal and named in every event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    /// A CUDA GPU.
+    Cuda,
+    /// Host memory that behaves like a GPU. It protects nothing.
+    Mock,
+}
+
+impl DeviceKind {
+    /// The word used in events and reports: `cuda` or `mock`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cuda => "cuda",
+            Self::Mock => "mock",
+        }
+    }
+}
+
+impl fmt::Display for DeviceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a driver says of its device once, when it is opened.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceInfo {
+    /// CUDA or mock.
+    pub(crate) kind: DeviceKind,
+    /// The driver's ordinal of the device.
+    pub(crate) ordinal: u32,
+    /// The driver's identity of the device.
+    pub(crate) uuid: DeviceUuid,
+    /// The marketing name.
+    pub(crate) name: String,
+    /// All of its memory, in bytes.
+    pub(crate) total_bytes: u64,
+    /// The allocation unit: a power of two; every allocation takes a multiple of it.
+    pub(crate) granularity: u64,
+}
+
+/// The driver's view of the device's memory, in bytes. Other processes count too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryInfo {
+    /// Free now.
+    pub free: u64,
+    /// On the device in all.
+    pub total: u64,
+}
+
+/// Where a driver says that an address lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MemoryKind {
+    /// The driver gave no answer, or an all-zero one.
+    Unknown,
+    /// Host memory.
+    Host,
+    /// Memory of a device.
+    Device,
+    /// Managed memory, which migrates.
+    Managed,
+}
+
+/// A driver's answers about one allocation. Judged in `memory/region.rs`, not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Residency {
+    /// Where the memory lies.
+    pub(crate) kind: MemoryKind,
+    /// The host can address it.
+    pub(crate) host_mapped: bool,
+    /// Another process could be given it: it was allocated with a handle type for that.
+    pub(crate) exportable: bool,
+    /// Another process could be given it by CUDA's older calls, as all memory of engines' own allocators can.
+    pub(crate) ipc_capable: bool,
+    /// The device it lies on, if the driver says.
+    pub(crate) ordinal: Option<u32>,
+    /// The allocation that contains the address.
+    pub(crate) range: Span,
+}
+
+/// What a mapping allows.
+#[allow(dead_code, reason = "the seam is cut for the CUDA driver and for engine streams, which use all of it")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Kernels and copies may only read.
+    ReadOnly,
+    /// Kernels and copies may read and write.
+    ReadWrite,
+}
+
+/// Why a driver call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DriverErrorKind {
+    /// The device has no room.
+    OutOfMemory,
+    /// The driver refused an argument: a bug above it, or a stale handle.
+    InvalidValue,
+    /// The context is dead: every later call fails, and its memory cannot be wiped.
+    Sticky,
+    /// The device is gone or was never there.
+    Unavailable,
+    /// The driver does not offer this.
+    NotSupported,
+    /// Anything else, transient failures included.
+    Other,
+}
+
+/// A failed driver call: which, and the driver's own number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{operation} failed with driver error {code} ({name})")]
+pub struct DriverError {
+    /// The driver's name of the call.
+    pub operation: &'static str,
+    /// The driver's number, kept even when this crate does not know it.
+    pub code: u32,
+    /// The driver's word for the number, or `unknown`.
+    pub name: &'static str,
+    /// What it means to a caller.
+    pub kind: DriverErrorKind,
+}
