@@ -57,7 +57,8 @@ fn one_memory_is_adopted_once_whoever_is_first() {
         let taken = Arc::new(AtomicU64::new(0));
         let (count, cells) = (Arc::clone(&taken), Arc::clone(&arena));
         on_threads(&rig, 3, move |manager, number| {
-            let (adopted, drops) = adopt(manager, spec(&format!("a{number}")), &cells, &[cells.region(number * 100, 1000)]);
+            let (adopted, drops) =
+                adopt(manager, spec(&format!("a{number}")), &cells, &[cells.region(number * 100, 1000)]);
             match adopted {
                 Ok(adopted) => {
                     assert_eq!(count.fetch_add(1, Ordering::SeqCst), 0, "two shards in one memory");

@@ -32,7 +32,10 @@ fn the_codes_are_these_words() {
         assert_eq!(code.as_str(), word);
     }
     let state = ManagerState::Stopped(StopReason::DeviceLost);
-    assert_eq!([state, ManagerState::Draining].map(|state| state.to_string()), ["stopped after device_lost", "draining"]);
+    assert_eq!(
+        [state, ManagerState::Draining].map(|state| state.to_string()),
+        ["stopped after device_lost", "draining"]
+    );
     assert_eq!([Origin::Expected, Origin::Measured].map(|origin| origin.to_string()), ["expected", "measured"]);
 }
 
@@ -79,10 +82,7 @@ fn what_real_calls_answer_says_what_to_do() {
         (seal("one", &[1]).map(drop), "; release that shard first or choose another id"),
         (seal("none", &[]).map(drop), "; there is nothing to seal in the byte slice, give a model that is not empty"),
         (seal("large", &vec![1; 17 << 20]).map(drop), "; release a shard, lower the headroom"),
-        (
-            manager.seal_model(spec("huge"), ShardSource::reader(u64::MAX, never())).map(drop),
-            "; split the model",
-        ),
+        (manager.seal_model(spec("huge"), ShardSource::reader(u64::MAX, never())).map(drop), "; split the model"),
         (
             manager.seal_model(spec("cut"), ShardSource::reader(9, std::io::empty())).map(drop),
             "; nobody may change a model",

@@ -207,7 +207,8 @@ fn an_owner_that_throws_what_panics_keeps_no_other_shard_from_its_wipe() {
         let rig = Rig::new();
         let shard = rig.seal("one", &noise(5000, 1));
         let owner = |bytes| OnDrop(bytes, |_: &mut Vec<u8>| panic_any(Bomb));
-        let adopted = adopt_bytes(&rig.manager, "engine", noise(5000, 1), owner).map_err(|refused| refused.error).unwrap();
+        let adopted =
+            adopt_bytes(&rig.manager, "engine", noise(5000, 1), owner).map_err(|refused| refused.error).unwrap();
         let seal = adopted.shard().clone();
         drop(adopted); // the record's is the last
         if released {

@@ -3,7 +3,8 @@
 
 use crate::*;
 
-const AGE: Duration = Duration::from_millis(40);
+const AGE: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(3600);
 
 fn seal_for(rig: &Rig, most: Duration) -> SealedShard {
     rig.manager.seal_model(spec("a").max_age(most), ShardSource::bytes(&noise(5000, 1))).unwrap()
@@ -15,35 +16,30 @@ fn begin(rig: &Rig, shard: &SealedShard) -> Result<(), VramError> {
 
 #[test]
 fn an_expired_seal_executes_no_more_but_verifies_and_releases() {
-    // covers: SEAL-7
+    // covers: SEAL-7 VER-15
     let rig = Rig::new();
-    let shard = seal_for(&rig, AGE);
-    let other = rig.seal("b", &noise(5000, 2));
-    thread::sleep(AGE * 2);
-    let from = rig.mark();
-    assert_error!(begin(&rig, &shard), VramError::SealRefused { reason: RefusalReason::Expired });
-    assert_eq!(rig.names_since(from), ["seal_refused"]);
-    let all = rig.manager.begin_all(&[&other, &shard], ExecuteOptions::default());
-    assert_error!(all, VramError::SealRefused { reason: RefusalReason::Expired });
-    let owned = rig.manager.begin_owned(&shard, ExecuteOptions::default());
-    assert_error!(owned, VramError::SealRefused { reason: RefusalReason::Expired });
-    assert_error!(rig.manager.execute(&shard, |_| panic!("ran")), VramError::SealRefused { .. });
-    assert_eq!(rig.manager.state(), ManagerState::Ready);
+    let (shard, other) = (seal_for(&rig, AGE), rig.seal("b", &noise(5000, 2)));
+    // What began in time may end when it likes; a chain may not go on.
+    let (guard, chain) = (rig.begin(&shard), rig.begin(&shard).renew().unwrap());
+    thread::sleep(AGE);
+    guard.finish().unwrap();
+    let (options, mark) = (ExecuteOptions::default, rig.mark());
+    for refused in [
+        chain.renew().map(drop),
+        begin(&rig, &shard),
+        rig.manager.begin_all(&[&other, &shard], options()).map(drop),
+        rig.manager.begin_owned(&shard, options()).map(drop),
+        rig.manager.execute(&shard, |_| panic!("ran")),
+    ] {
+        assert_error!(refused, VramError::SealRefused { reason: RefusalReason::Expired });
+    }
+    let said = said!(rig, EventKind::SealRefused { reason, .. } => reason);
+    assert_eq!((said, rig.names_since(mark).contains(&"execute_started")), (vec![RefusalReason::Expired; 5], false));
+    assert_eq!(rig.outcomes().last(), Some(&ExecuteOutcome::Discarded));
     rig.manager.verify_sealed(&shard).unwrap();
     assert_eq!(rig.manager.compute_vram_digest(&shard).unwrap(), shard.digest());
     begin(&rig, &other).unwrap();
-    let reasons: Vec<_> = rig
-        .sink
-        .events()
-        .into_iter()
-        .filter_map(|event| match event.kind {
-            EventKind::SealRefused { reason, .. } => Some(reason),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(reasons, [RefusalReason::Expired; 4]);
     rig.manager.release(&shard).unwrap();
-    rig.manager.release(&other).unwrap();
     rig.close_clean();
 }
 
@@ -51,31 +47,23 @@ fn an_expired_seal_executes_no_more_but_verifies_and_releases() {
 fn a_seal_within_its_age_executes() {
     // covers: SEAL-7
     let rig = Rig::new();
-    let shard = seal_for(&rig, Duration::from_secs(3600));
+    let shard = seal_for(&rig, LONG);
     begin(&rig, &shard).unwrap();
     rig.manager.release(&shard).unwrap();
     let ageless = rig.seal("a", &noise(5000, 1));
     thread::sleep(AGE);
     begin(&rig, &ageless).unwrap();
-    // What began in time may end when it likes.
-    rig.manager.release(&ageless).unwrap();
-    let shard = seal_for(&rig, Duration::from_millis(500));
-    let guard = rig.begin(&shard);
-    thread::sleep(Duration::from_millis(600));
-    guard.finish().unwrap();
-    assert_error!(begin(&rig, &shard), VramError::SealRefused { reason: RefusalReason::Expired });
     rig.close_clean();
 }
 
 #[test]
 fn sealing_anew_makes_the_old_seal_stale_and_the_age_fresh() {
-    // covers: SEAL-7 SEAL-4
+    // covers: SEAL-7 SEAL-4 VER-3
     let rig = Rig::new();
-    let most = Duration::from_millis(300);
-    let mut shard = seal_for(&rig, most);
+    let mut shard = seal_for(&rig, AGE);
     let (used, digest) = (rig.manager.used_vram(), shard.digest());
     for _ in 0..3 {
-        thread::sleep(most + Duration::from_millis(50));
+        thread::sleep(AGE);
         assert_error!(begin(&rig, &shard), VramError::SealRefused { reason: RefusalReason::Expired });
         let (from, launches) = (rig.mark(), rig.digests());
         let renewed = rig.manager.reseal(&shard).unwrap();
@@ -84,8 +72,7 @@ fn sealing_anew_makes_the_old_seal_stale_and_the_age_fresh() {
         begin(&rig, &renewed).unwrap();
         assert_eq!((renewed.digest(), renewed.id(), renewed.byte_len()), (digest, shard.id(), shard.byte_len()));
         assert_eq!((renewed.layout_digest(), renewed.origin()), (shard.layout_digest(), shard.origin()));
-        assert!(renewed.sealed_at() > shard.sealed_at());
-        assert_ne!(renewed.to_bytes(), shard.to_bytes());
+        assert!(renewed.sealed_at() > shard.sealed_at() && renewed.to_bytes() != shard.to_bytes());
         for stale in [
             begin(&rig, &shard),
             rig.manager.verify_sealed(&shard).map(drop),
@@ -96,9 +83,14 @@ fn sealing_anew_makes_the_old_seal_stale_and_the_age_fresh() {
             assert_error!(stale, VramError::StaleHandle { .. });
         }
         assert_eq!(rig.manager.used_vram(), used, "nothing was allocated");
-        rig.assert_recount();
         shard = renewed;
     }
+    // Not while it is in use, and no such seal is announced.
+    shard = rig.manager.reseal(&shard).unwrap();
+    let (guard, from) = (rig.begin(&shard), rig.mark());
+    assert_error!(rig.manager.reseal(&shard), VramError::ShardBusy { .. });
+    assert!(!rig.names_since(from).contains(&"vram_sealed"));
+    guard.finish().unwrap();
     rig.manager.release(&shard).unwrap();
     assert_error!(rig.manager.reseal(&shard), VramError::StaleHandle { .. });
     rig.close_clean();
@@ -109,10 +101,8 @@ fn no_check_of_before_counts_after_a_shard_was_sealed_anew() {
     // covers: SEAL-7 VER-1
     for checks in 0..20 {
         let rig = Rig::new();
-        let mut shard = seal_for(&rig, Duration::from_secs(3600));
-        for _ in 0..checks {
-            rig.manager.verify_sealed(&shard).unwrap();
-        }
+        let mut shard = seal_for(&rig, LONG);
+        (0..checks).for_each(|_| drop(rig.manager.verify_sealed(&shard).unwrap()));
         for _ in 0..=checks % 3 {
             shard = rig.manager.reseal(&shard).unwrap();
         }
@@ -129,41 +119,15 @@ fn no_check_of_before_counts_after_a_shard_was_sealed_anew() {
 #[test]
 fn a_shard_that_has_changed_is_not_sealed_anew() {
     // covers: SEAL-7 VER-5
-    for stop in [true, false] {
-        let rig = if stop { Rig::new() } else { Rig::lenient() };
-        let shard = seal_for(&rig, Duration::from_secs(3600));
-        rig.flip(&shard, 4999);
-        let from = rig.mark();
-        assert_error!(rig.manager.reseal(&shard), VramError::IntegrityFailure { .. });
-        let stopped = ManagerState::Stopped(StopReason::IntegrityFailure);
-        assert_eq!(rig.manager.state(), if stop { stopped } else { ManagerState::Ready });
-        assert!(!rig.names_since(from).contains(&"vram_sealed"));
-        rig.flip(&shard, 4999); // right again, which does not help
-        let again = rig.manager.reseal(&shard);
-        if stop {
-            assert_error!(again, VramError::ManagerStopped { .. });
-        } else {
-            assert_error!(again, VramError::IntegrityFailure { .. });
-        }
-        rig.manager.release(&shard).unwrap();
-        assert_eq!((rig.manager.used_vram(), rig.manager.quarantined_vram()), (0, 0));
-        rig.close_clean();
-    }
-}
-
-#[test]
-fn a_shard_in_use_is_not_sealed_anew() {
-    // covers: SEAL-7 VER-3
-    let rig = Rig::new();
-    let shard = seal_for(&rig, Duration::from_secs(3600));
-    let guard = rig.begin(&shard);
-    let from = rig.mark();
-    assert_error!(rig.manager.reseal(&shard), VramError::ShardBusy { .. });
-    assert!(!rig.names_since(from).contains(&"vram_sealed"), "a seal was announced that does not exist");
-    guard.read_at(0, &mut [0; 10]).unwrap();
-    guard.finish().unwrap();
-    let renewed = rig.manager.reseal(&shard).unwrap();
-    begin(&rig, &renewed).unwrap();
+    let rig = Rig::lenient();
+    let shard = seal_for(&rig, LONG);
+    rig.flip(&shard, 4999);
+    assert_error!(rig.manager.reseal(&shard), VramError::IntegrityFailure { .. });
+    assert_eq!((rig.manager.state(), rig.count("vram_sealed")), (ManagerState::Ready, 1));
+    rig.flip(&shard, 4999); // right again, which does not help
+    assert_error!(rig.manager.reseal(&shard), VramError::IntegrityFailure { .. });
+    rig.manager.release(&shard).unwrap();
+    assert_eq!((rig.manager.used_vram(), rig.manager.quarantined_vram()), (0, 0));
     rig.close_clean();
 }
 
@@ -171,21 +135,17 @@ fn a_shard_in_use_is_not_sealed_anew() {
 fn a_reseal_that_fails_leaves_the_old_seal_good() {
     // covers: SEAL-7 AUD-5 VER-11
     let rig = Rig::audited();
-    let shard = seal_for(&rig, Duration::from_secs(3600));
+    let shard = seal_for(&rig, LONG);
     rig.sink.failing(true);
     assert_error!(rig.manager.reseal(&shard), VramError::AuditUnavailable { .. });
     rig.sink.failing(false);
     begin(&rig, &shard).unwrap();
-    let mut failed = 0;
     for call in [MockCall::Digest, MockCall::Fill, MockCall::CopyToHost, MockCall::Synchronize] {
         rig.order(Fault::call(call));
         assert_error!(rig.manager.reseal(&shard), VramError::Device(_));
-        failed += 1;
         begin(&rig, &shard).unwrap();
     }
-    assert_eq!(failed, 4);
-    let renewed = rig.manager.reseal(&shard).unwrap();
-    begin(&rig, &renewed).unwrap();
+    begin(&rig, &rig.manager.reseal(&shard).unwrap()).unwrap();
 }
 
 #[test]
@@ -195,7 +155,7 @@ fn adopted_memory_is_sealed_anew_where_it_lies() {
     let arena = Arc::new(Arena::new(9000, 3));
     let (adopted, drops) = adopt(&rig.manager, spec("engine").max_age(AGE), &arena, &[arena.region(7, 8000)]);
     let adopted = adopted.unwrap();
-    thread::sleep(AGE * 2);
+    thread::sleep(AGE);
     assert_error!(begin(&rig, adopted.shard()), VramError::SealRefused { reason: RefusalReason::Expired });
     let renewed = rig.manager.reseal(adopted.shard()).unwrap();
     assert!(renewed.is_adopted());
@@ -216,17 +176,15 @@ fn a_shard_that_fails_between_check_and_seal_stays_in_quarantine() {
     let shard = Arc::new(Mutex::new(None::<SealedShard>));
     let other = Arc::clone(&shard);
     // When the check of a reseal has passed, the bytes change, and somebody else finds it before the seal is made.
-    let rig = Rig::watched(
-        |builder| builder,
-        move |manager, event| {
-            let Some(shard) = other.lock().unwrap().take_if(|_| event.kind.name() == "seal_verified") else { return };
-            manager.mock_controls().unwrap().flip_bit(&shard, 4000, 1).unwrap();
-            let finder = Arc::clone(manager);
-            thread::spawn(move || drop(finder.verify_sealed(&shard).unwrap_err()));
-            until("the other check finds the change", || manager.quarantined_vram() > 0);
-        },
-    );
-    let sealed = seal_for(&rig, Duration::from_secs(3600));
+    let meanwhile = move |manager: &Arc<VramManager>, event: &AuditEvent| {
+        let Some(shard) = other.lock().unwrap().take_if(|_| event.kind.name() == "seal_verified") else { return };
+        manager.mock_controls().unwrap().flip_bit(&shard, 4000, 1).unwrap();
+        let finder = Arc::clone(manager);
+        thread::spawn(move || drop(finder.verify_sealed(&shard).unwrap_err()));
+        until("the other check finds the change", || manager.quarantined_vram() > 0);
+    };
+    let rig = Rig::watched(|builder| builder, meanwhile);
+    let sealed = seal_for(&rig, LONG);
     *shard.lock().unwrap() = Some(sealed.clone());
     assert_error!(rig.manager.reseal(&sealed), VramError::IntegrityFailure { .. } | VramError::ShardBusy { .. });
     until("nobody else has the manager", || Arc::strong_count(&rig.manager) == 1);

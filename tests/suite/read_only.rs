@@ -149,7 +149,8 @@ fn bytes_that_change_with_the_switch_are_never_signed() {
         let Err(VramError::DigestMismatch { expected, actual, .. }) = refused else { panic!("{refused:?}") };
         assert!(expected == sealed && actual != expected);
         assert_eq!(rig.counts(), counts);
-        let names = ["vram_allocated", "seal_verification_failed", "vram_wiped", "vram_deallocated", "vram_seal_failed"];
+        let names =
+            ["vram_allocated", "seal_verification_failed", "vram_wiped", "vram_deallocated", "vram_seal_failed"];
         assert_eq!(rig.names_since(from), names);
         let said = said!(rig, EventKind::SealVerificationFailed { reason, expected, actual, first_bad, .. } =>
             ((reason, expected, actual), first_bad.unwrap()));

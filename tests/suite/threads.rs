@@ -168,7 +168,8 @@ fn life(choice: OnIntegrityFailure, seed: u64, seconds: Duration) {
     rig.assert_recount();
     for at in 0..common.len() {
         // Engines' work of dropped guards may keep one busy for a few calls more.
-        let gone = || !matches!(rig.manager.release_by_id(&name(&format!("common{at}"))), Err(VramError::ShardBusy { .. }));
+        let gone =
+            || !matches!(rig.manager.release_by_id(&name(&format!("common{at}"))), Err(VramError::ShardBusy { .. }));
         until("common shards can be released", gone);
     }
     assert_eq!(rig.manager.used_vram(), rig.manager.quarantined_vram(), "only residue is left");

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use vram_residency::{
-    AdoptError, Adopted, ExecuteOptions, MockStream, RawRegion, ShardSpec, VramError, VramManager,
-};
+use vram_residency::{AdoptError, Adopted, ExecuteOptions, MockStream, RawRegion, ShardSpec, VramError, VramManager};
 
 use crate::{Dice, noise};
 

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use vram_residency::{
-    Ack, AuditEvent, AuditRequirement, DeviceSelector, EventKind, ExecuteOptions, ExecuteOutcome, Execution, FaultOrder,
-    MemorySink, MockCall, MockConfig, MockControls, MockStats, MockStream, OnIntegrityFailure, Policy, ResidencyLie,
-    SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager, VramManagerBuilder, WorkerId,
-    WorkerSecret, digest_bytes,
+    Ack, AuditEvent, AuditRequirement, DeviceSelector, EventKind, ExecuteOptions, ExecuteOutcome, Execution,
+    FaultOrder, MemorySink, MockCall, MockConfig, MockControls, MockStats, MockStream, OnIntegrityFailure, Policy,
+    ResidencyLie, SealedShard, ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager, VramManagerBuilder,
+    WorkerId, WorkerSecret, digest_bytes,
 };
 
 use crate::{assert_clean, assert_contiguous, assert_paired, hook, noise, vouching};

@@ -13,7 +13,8 @@ fn exactly_the_regions_are_wiped_and_only_where_the_owner_allows_it() {
         let total: u64 = lengths.iter().map(|bytes| *bytes as u64).sum();
         let (arena, places) = scatter(&mut dice, &lengths);
         let before = arena.bytes();
-        let (adopted, drops) = adopt(&rig.manager, spec("engine").wipe_adopted(wipe), &arena, &regions(&arena, &places));
+        let (adopted, drops) =
+            adopt(&rig.manager, spec("engine").wipe_adopted(wipe), &arena, &regions(&arena, &places));
         let adopted = adopted.unwrap();
         assert!(arena.bytes() == before);
         let wiped = rig.manager.used_vram() + if wipe { total } else { 0 };
@@ -113,18 +114,21 @@ fn a_manager_that_closes_in_the_middle_of_an_adoption_gives_the_memory_back_unto
         let closing = Arc::new(Mutex::new(Vec::new()));
         let (threads, once) = (Arc::clone(&closing), AtomicBool::new(true));
         // Closed three times while the trail is told of the seal; none of them waits for the trail, which is busy just now.
-        let rig = Rig::watched(|builder| builder, move |manager, event| {
-            if event.kind.name() == "vram_sealed" && once.swap(false, Ordering::SeqCst) {
-                if fail_the_wipe {
-                    manager.mock_controls().unwrap().fail_next(Fault::FillSkipped).unwrap();
+        let rig = Rig::watched(
+            |builder| builder,
+            move |manager, event| {
+                if event.kind.name() == "vram_sealed" && once.swap(false, Ordering::SeqCst) {
+                    if fail_the_wipe {
+                        manager.mock_controls().unwrap().fail_next(Fault::FillSkipped).unwrap();
+                    }
+                    for _ in 0..3 {
+                        let manager = Arc::clone(manager);
+                        threads.lock().unwrap().push(thread::spawn(move || drop(manager.shutdown(Duration::ZERO))));
+                        thread::sleep(Duration::from_millis(150));
+                    }
                 }
-                for _ in 0..3 {
-                    let manager = Arc::clone(manager);
-                    threads.lock().unwrap().push(thread::spawn(move || drop(manager.shutdown(Duration::ZERO))));
-                    thread::sleep(Duration::from_millis(150));
-                }
-            }
-        });
+            },
+        );
         let arena = Arc::new(Arena::new(5000, 15));
         let before = arena.bytes();
         let (result, drops) = adopt(&rig.manager, spec("engine").wipe_adopted(true), &arena, &[arena.region(3, 4000)]);
@@ -188,8 +192,7 @@ fn an_owner_may_call_the_manager_from_its_drop() {
         };
         // Here, or on a thread that it waits for.
         let ask = move |_: &mut Vec<u8>| {
-            let said =
-                if elsewhere { thread::scope(|scope| scope.spawn(|| call()).join().unwrap()) } else { call() };
+            let said = if elsewhere { thread::scope(|scope| scope.spawn(|| call()).join().unwrap()) } else { call() };
             say.send(said).unwrap();
         };
         within(Duration::from_secs(60), || {

@@ -27,7 +27,10 @@ fn every_step_of_an_ordinary_life_leaves_its_event_once() {
         (&|| drop(manager.enforce_vram_only_policy().unwrap()), vec!["posture_confirmed"]),
         (&|| drop(manager.allocate_scratch(Purpose::KvCache, 100).unwrap()), [&["vram_allocated"][..], &gone].concat()),
         (&|| drop(manager.release(&shard).unwrap()), gone.to_vec()),
-        (&|| drop(manager.seal_model(rig.vouched("two", &bytes), ShardSource::bytes(&bytes)).unwrap()), sealed.to_vec()),
+        (
+            &|| drop(manager.seal_model(rig.vouched("two", &bytes), ShardSource::bytes(&bytes)).unwrap()),
+            sealed.to_vec(),
+        ),
         (
             &|| drop(manager.reseal(&rig.seal("three", &bytes)).unwrap()),
             [&sealed[..], &["seal_verified", "vram_sealed"]].concat(),

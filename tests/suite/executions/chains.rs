@@ -12,40 +12,28 @@ fn a_chain_pays_one_check_a_link() {
     const STEPS: usize = 1000;
     let rig = Rig::new();
     let shard = rig.seal("a", &noise(2000, 1));
-    for owned in [false, true] {
+    // Also when its last step is checked after the work.
+    for (owned, after) in [(false, false), (true, false), (false, true)] {
         let (mark, digests) = (rig.mark(), rig.digests());
+        let options = options().verify_after(after);
         if owned {
-            let mut run = rig.manager.begin_owned(&shard, options()).unwrap();
-            for _ in 0..STEPS {
-                run = run.renew().unwrap();
-                assert!(Arc::ptr_eq(run.manager(), &rig.manager));
-            }
+            let run = rig.manager.begin_owned(&shard, options).unwrap();
+            let run = (0..STEPS).fold(run, |run, _| run.renew().unwrap());
+            assert!(Arc::ptr_eq(run.manager(), &rig.manager));
             run.finish().unwrap();
         } else {
-            let mut run = rig.begin(&shard);
-            for _ in 0..STEPS {
-                run = run.renew().unwrap();
-            }
-            run.finish().unwrap();
+            let run = rig.manager.begin(&shard, options).unwrap();
+            (0..STEPS).fold(run, |run, _| run.renew().unwrap()).finish().unwrap();
         }
-        assert_eq!(rig.digests() - digests, STEPS as u64 + 1);
+        assert_eq!(rig.digests() - digests, STEPS as u64 + 1 + u64::from(after));
         let mut counts = HashMap::new();
         rig.names_since(mark).into_iter().for_each(|name| *counts.entry(name).or_insert(0_usize) += 1);
-        let each = [("seal_verified", STEPS + 1), ("execute_started", STEPS + 1), ("execute_finished", STEPS + 1)];
-        assert_eq!(counts, HashMap::from(each));
+        let run = ["execute_started", "execute_finished"].map(|name| (name, STEPS + 1));
+        assert_eq!(counts, HashMap::from([run[0], run[1], ("seal_verified", STEPS + 1 + usize::from(after))]));
     }
     // Nothing was left pinned.
     rig.manager.release(&shard).unwrap();
     rig.close_clean();
-}
-
-/// How a chain is held, and what closes its last step.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Borrowed,
-    Owned,
-    OnAStream,
-    Batch,
 }
 
 /// Where in a step the bit changes.
@@ -65,76 +53,44 @@ proptest! {
     /// Whatever step a bit changes at: the results of the steps before it left, and none of a later one does.
     #[test]
     fn a_change_at_any_step_holds_back_that_step_and_all_behind_it(
-        kind in prop_oneof![Just(Kind::Borrowed), Just(Kind::Owned), Just(Kind::OnAStream), Just(Kind::Batch)],
+        (batch, on_a_stream, lenient, verify_after) in any::<(bool, bool, bool, bool)>(),
         when in prop_oneof![Just(When::Before), Just(When::After), Just(When::Undone)],
-        steps in 1_usize..8,
-        at in any::<prop::sample::Index>(),
-        byte in 0_u64..3000,
-        lenient in any::<bool>(),
-        verify_after in any::<bool>(),
+        (steps, at, byte) in (1_usize..8, any::<prop::sample::Index>(), 0_u64..3000),
     ) {
         // covers: VER-15 VER-4 ASR-2
         let rig = if lenient { Rig::lenient() } else { Rig::new() };
-        let (shard, other) = (rig.seal("a", &noise(3000, 1)), rig.seal("b", &noise(3000, 2)));
-        let stream = rig.stream();
-        let changes_at = at.index(steps);
-        let options = |stream: &MockStream<'_>| match kind {
-            Kind::OnAStream => on(stream).verify_after(verify_after),
-            _ => options().verify_after(verify_after),
-        };
-        let work = |step: usize| {
-            if step == changes_at {
+        let (shard, other) = rig.two();
+        let (stream, changes_at) = (rig.stream(), at.index(steps));
+        let options = if on_a_stream { on(&stream) } else { options() };
+        let wanted = if batch { vec![&other, &shard] } else { vec![&shard] };
+        let mut runs = rig.manager.begin_all(&wanted, options.verify_after(verify_after)).unwrap();
+        let mut left = Vec::new();
+        let change = |step, now| {
+            if step == changes_at && now {
                 rig.flip(&shard, byte);
                 if when == When::Undone {
                     rig.flip(&shard, byte);
                 }
             }
         };
-        let mut left = Vec::new();
-        let ended = match kind {
-            Kind::Owned => {
-                let mut run = rig.manager.begin_owned(&shard, options(&stream)).unwrap();
-                (0..steps).try_for_each(|_| Ok(())).and_then(|()| {
-                    for step in 0..steps {
-                        work(step);
-                        run = run.renew()?;
-                        left.push(step);
-                    }
-                    run.finish().map(drop)
-                })
+        let ended = (|| {
+            for step in 0..steps {
+                change(step, when == When::Before);
+                runs.iter().try_for_each(|run| run.read_at(0, &mut [0; 3000]))?;
+                change(step, when != When::Before);
+                runs = Execution::renew_all(std::mem::take(&mut runs))?;
+                left.push(step);
             }
-            Kind::Borrowed | Kind::OnAStream | Kind::Batch => {
-                let mut runs = match kind {
-                    Kind::Batch => rig.manager.begin_all(&[&other, &shard], options(&stream)).unwrap(),
-                    _ => vec![rig.manager.begin(&shard, options(&stream)).unwrap()],
-                };
-                (|| {
-                    for step in 0..steps {
-                        let mut read = [0; 3000];
-                        if when == When::Before {
-                            work(step);
-                        }
-                        runs.iter().try_for_each(|run| run.read_at(0, &mut read))?;
-                        if when != When::Before {
-                            work(step);
-                        }
-                        runs = Execution::renew_all(std::mem::take(&mut runs))?;
-                        left.push(step);
-                    }
-                    Execution::finish_all(runs).map(drop)
-                })()
-            }
-        };
+            Execution::finish_all(runs).map(drop)
+        })();
         if when == When::Undone {
-            prop_assert!(ended.is_ok(), "{:?}", ended);
-            prop_assert_eq!(left.len(), steps);
+            prop_assert!(ended.is_ok() && left.len() == steps, "{:?}", ended);
         } else {
             let refused = matches!(&ended, Err(VramError::IntegrityFailure { shard: of, .. }) if of == shard.id());
             prop_assert!(refused, "{:?}", ended);
             prop_assert_eq!(&left, &(0..changes_at).collect::<Vec<_>>());
             let discarded = rig.outcomes().iter().filter(|outcome| **outcome == ExecuteOutcome::Discarded).count();
-            prop_assert_eq!(discarded, if matches!(kind, Kind::Batch) { 2 } else { 1 });
-            prop_assert_eq!(rig.count("seal_verification_failed"), 1);
+            prop_assert_eq!((discarded, rig.count("seal_verification_failed")), (wanted.len(), 1));
         }
         drop(stream);
         // No pin stays.
@@ -176,8 +132,7 @@ fn a_policy_that_demands_it_checks_after_the_work_and_takes_no_less() {
 fn parts_that_are_finished_together_leave_together_also_from_two_managers() {
     // covers: VER-15 VER-7
     let (one, two) = (Rig::new(), Rig::lenient());
-    let (a, b) = (one.seal("a", &noise(3000, 1)), one.seal("b", &noise(3000, 2)));
-    let c = two.seal("c", &noise(3000, 3));
+    let ((a, b), c) = (one.two(), two.seal("c", &noise(3000, 3)));
     let begin = || {
         let options = || options().verify_after(true);
         let mut runs = one.manager.begin_all(&[&a, &b], options()).unwrap();
@@ -229,30 +184,13 @@ fn a_chain_under_way_goes_on_while_the_manager_drains_until_its_deadline() {
 }
 
 #[test]
-fn a_chain_ends_when_its_seal_is_too_old() {
-    // covers: VER-15 SEAL-7
-    let age = Duration::from_millis(40);
-    let rig = Rig::new();
-    let shard = rig.manager.seal_model(spec("a").max_age(age), ShardSource::bytes(&noise(3000, 1))).unwrap();
-    let run = rig.begin(&shard).renew().unwrap();
-    thread::sleep(age);
-    assert_error!(run.renew(), VramError::SealRefused { reason: RefusalReason::Expired });
-    assert_eq!((rig.outcomes().last(), rig.count("seal_refused")), (Some(&ExecuteOutcome::Discarded), 1));
-    rig.close_clean();
-}
-
-#[test]
 fn a_step_that_the_trail_does_not_take_does_not_begin() {
     // covers: VER-15 AUD-5
-    let sink = Arc::new(MemorySink::claiming_durable());
-    let policy = Policy::development().require_audit(AuditRequirement::Durable);
-    let rig = Rig::on(small(), Arc::clone(&sink), |builder| builder.policy(policy));
-    let (a, b) = (rig.seal("a", &noise(3000, 1)), rig.seal("b", &noise(3000, 2)));
-    let runs = rig.manager.begin_all(&[&a, &b], options()).unwrap();
-    let runs = Execution::renew_all(runs).unwrap();
-    sink.fail_next(100);
+    let rig = Rig::audited();
+    let (a, b) = rig.two();
+    let runs = Execution::renew_all(rig.manager.begin_all(&[&a, &b], options()).unwrap()).unwrap();
+    rig.sink.failing(true);
     assert_error!(Execution::renew_all(runs).map(drop), VramError::AuditUnavailable { .. });
-    sink.fail_next(0);
     // No pin stays.
     rig.manager.release(&a).unwrap();
     rig.manager.release(&b).unwrap();
@@ -283,51 +221,3 @@ fn a_renewal_waits_for_the_engines_work_and_sees_it() {
     drop(stream);
     rig.close_clean();
 }
-
-/// Callers who all wait for one check of a large image, each with its own way to ask.
-fn launches(ask: impl Fn(&Rig, &SealedShard, usize, &Barrier) + Sync) -> u64 {
-    const CALLERS: usize = 16;
-    let rig = Rig::writable();
-    let shard = rig.seal("slow", &noise(2_000_000, 1));
-    let (barrier, before) = (Barrier::new(CALLERS), rig.digests());
-    thread::scope(|scope| {
-        for caller in 0..CALLERS {
-            let (rig, shard, barrier, ask) = (&rig, &shard, &barrier, &ask);
-            scope.spawn(move || ask(rig, shard, caller, barrier));
-        }
-    });
-    let launches = rig.digests() - before;
-    rig.close_clean();
-    launches
-}
-
-#[test]
-fn closing_and_opening_calls_share_checks_on_streams_that_hold_nothing() {
-    // covers: VER-15 VER-10
-    let streams = launches(|rig, shard, _, barrier| {
-        let stream = rig.stream();
-        barrier.wait();
-        let run = rig.manager.begin(shard, on(&stream)).unwrap();
-        barrier.wait();
-        run.renew().unwrap().finish().unwrap();
-    });
-    assert!((2..32).contains(&streams), "{streams} launches for 32 checks");
-    // The twin: whose stream still holds something gets a check behind it.
-    let busy = launches(|rig, shard, caller, barrier| {
-        let stream = rig.stream();
-        stream.enqueue_write(shard, caller as u64, 1, 0xA5).unwrap();
-        barrier.wait();
-        match rig.manager.begin(shard, on(&stream)) {
-            Ok(_) => panic!("a check that began before the stream's work was shared"),
-            Err(error) => {
-                assert!(
-                    matches!(error, VramError::IntegrityFailure { .. } | VramError::ManagerStopped { .. }),
-                    "{error:?}"
-                )
-            }
-        }
-        stream.synchronize().unwrap();
-    });
-    assert!(busy > 0);
-}
-

@@ -2,50 +2,42 @@
 
 use super::*;
 
-/// Seals a shard and drops a guard of it, with work of its engine's still queued.
-fn abandoned(rig: &Rig, stream: &MockStream<'_>) -> SealedShard {
+/// Begins on a shard, with work of its engine's queued.
+fn with_work<'a>(rig: &'a Rig, stream: &MockStream<'_>) -> (SealedShard, Execution<'a>) {
     let shard = rig.seal("a", &[9; 5000]);
     let guard = rig.manager.begin(&shard, on(stream)).unwrap();
-    stream.enqueue_write(&shard, 0, 5000, 7).unwrap();
-    drop(guard);
-    shard
+    stream.enqueue_write(&shard, 0, 5000, 9).unwrap();
+    (shard, guard)
+}
+
+/// Asks for the release of a shard until it is given: not before the engine's queue has run. Says how often it was busy.
+fn release_at_last(rig: &Rig, shard: &SealedShard) -> u32 {
+    let mut busy = 0;
+    while let Err(error) = rig.manager.release(shard) {
+        assert!(matches!(error, VramError::ShardBusy { .. }), "{error:?}");
+        busy += 1;
+        assert!(busy < 10_000, "the shard is pinned for ever");
+    }
+    assert_eq!(rig.pending(), 0, "released under the engine's work");
+    busy
 }
 
 #[test]
 fn a_dropped_guard_keeps_its_shard_until_the_engines_queue_has_run() {
     // covers: VER-10 VER-3
-    for owned in [false, true] {
-        let rig = Rig::writable();
-        let stream = rig.stream();
-        let shard = rig.seal("a", &[9; 5000]);
-        let begin = || {
-            if owned {
-                drop(rig.manager.begin_owned(&shard, on(&stream)).unwrap());
-            } else {
-                let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
-                stream.enqueue_write(&shard, 0, 5000, 9).unwrap();
-                drop(guard);
-            }
-        };
-        begin();
-        if owned {
-            // Nothing was enqueued: the event has passed at once.
-            rig.manager.release(&shard).unwrap();
-        } else {
-            assert_eq!(rig.pending(), 1, "dropping does not wait");
-            let mut busy = 0;
-            while let Err(error) = rig.manager.release(&shard) {
-                assert!(matches!(error, VramError::ShardBusy { .. }), "{error:?}");
-                assert_eq!(rig.pending(), 1, "busy although the queue has run");
-                busy += 1;
-            }
-            assert!(busy >= 10, "{busy}: it was released under the engine's work");
-            assert_eq!(rig.pending(), 0);
-        }
-        assert_eq!(rig.outcomes(), [ExecuteOutcome::Abandoned]);
-        drop(stream);
-        rig.close_clean();
-    }
+    let rig = Rig::writable();
+    let stream = rig.stream();
+    let (shard, guard) = with_work(&rig, &stream);
+    drop(guard);
+    assert_eq!(rig.pending(), 1, "dropping does not wait");
+    assert!(release_at_last(&rig, &shard) >= 10, "it was released under the engine's work");
+    // The twin: nothing was enqueued, so the event has passed at once.
+    let shard = rig.seal("b", &[9; 5000]);
+    drop(rig.manager.begin_owned(&shard, on(&stream)).unwrap());
+    rig.manager.release(&shard).unwrap();
+    assert_eq!(rig.outcomes(), [ExecuteOutcome::Abandoned; 2]);
+    drop(stream);
+    rig.close_clean();
 }
 
 #[test]
@@ -53,82 +45,51 @@ fn shutdown_and_the_end_wait_for_the_work_of_dropped_guards() {
     // covers: VER-10 SCR-3
     let rig = Rig::writable();
     let stream = rig.stream();
-    abandoned(&rig, &stream);
-    assert_eq!(rig.pending(), 1);
-    let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
-    assert!(report.drained && report.wiped_bytes >= 5000, "{report:?}");
-    assert_eq!((report.busy_bytes, report.residue_bytes, rig.manager.used_vram()), (0, 0, 0));
-    assert_eq!(rig.pending(), 0);
-    drop(stream);
-    rig.close_clean();
-
-    let rig = Rig::writable();
-    let stream = rig.stream();
-    abandoned(&rig, &stream);
-    std::mem::forget(stream); // the engine outlives the manager
-    let Rig { config, manager, .. } = rig;
-    drop(manager);
-    let stats = config.stats();
-    assert_eq!((stats.pending_operations, stats.live_bytes, stats.unwiped_bytes_freed), (0, 0, 0));
-}
-
-#[test]
-fn shutdown_does_not_outwait_its_deadline_for_the_work_of_dropped_guards() {
-    // covers: VER-10 SCR-3
-    let rig = Rig::writable();
-    let stream = rig.stream();
-    abandoned(&rig, &stream);
+    drop(with_work(&rig, &stream).1);
+    // No longer than its deadline.
     let report = rig.manager.shutdown(Duration::ZERO).unwrap();
     assert!(!report.drained && report.busy_bytes >= 5000, "{report:?}");
     assert_eq!((report.wiped_bytes, rig.pending()), (0, 1), "nothing is wiped under the engine's work");
-    // Given time, the next one waits for it.
     let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
-    assert!(report.drained, "{report:?}");
+    assert!(report.drained && report.wiped_bytes >= 5000, "{report:?}");
+    assert_eq!((report.busy_bytes, report.residue_bytes, rig.manager.used_vram(), rig.pending()), (0, 0, 0, 0));
     drop(stream);
     rig.close_clean();
-}
 
-/// Enqueues engine work, ends the guard while calls of this kind fail, and asserts that the shard stays until the work is done.
-fn a_failing_wait(call: MockCall, times: u64, finish: bool, by_shutdown: bool) {
     let rig = Rig::writable();
     let stream = rig.stream();
-    let shard = rig.seal("a", &[9; 5000]);
-    let guard = rig.manager.begin(&shard, on(&stream)).unwrap();
-    stream.enqueue_write(&shard, 0, 5000, 9).unwrap();
-    rig.order(Fault::call(call).times(times));
-    if finish {
-        assert_error!(guard.finish(), VramError::Device(_));
-        assert_eq!(rig.outcomes(), [ExecuteOutcome::Discarded]);
-    } else {
-        drop(guard);
-    }
-    rig.controls().clear_faults().unwrap();
-    if by_shutdown {
-        let report = rig.manager.shutdown(Duration::from_secs(5)).unwrap();
-        assert!(report.drained, "{report:?}");
-        assert_eq!(rig.pending(), 0, "{call:?}: wiped under the engine's work");
-    } else {
-        let mut busy = 0;
-        while let Err(error) = rig.manager.release(&shard) {
-            assert!(matches!(error, VramError::ShardBusy { .. }), "{error:?}");
-            busy += 1;
-            assert!(busy < 10_000, "{call:?}: the shard is pinned for ever");
-        }
-        assert_eq!(rig.pending(), 0, "{call:?}: released under the engine's work");
-    }
-    drop(stream);
-    rig.close_clean();
+    drop(with_work(&rig, &stream).1);
+    std::mem::forget(stream); // the engine outlives the manager
+    let (stats, _) = rig.close();
+    assert_eq!((stats.pending_operations, stats.live_bytes, stats.unwiped_bytes_freed), (0, 0, 0));
 }
 
 #[test]
 fn a_shard_stays_pinned_also_when_waiting_for_the_engine_failed() {
     // covers: VER-10 VER-3
-    for by_shutdown in [false, true] {
-        a_failing_wait(MockCall::Event, 1, true, by_shutdown);
-        a_failing_wait(MockCall::Event, 3, true, by_shutdown);
-        a_failing_wait(MockCall::Synchronize, 1, true, by_shutdown);
-        a_failing_wait(MockCall::Event, 1, false, by_shutdown);
-        a_failing_wait(MockCall::Event, 2, false, by_shutdown);
+    let event = Fault::call(MockCall::Event);
+    let finished = [event.times(1), event.times(3), Fault::call(MockCall::Synchronize).times(1)];
+    let waits = finished.map(|fault| (fault, true)).into_iter().chain([1, 2].map(|times| (event.times(times), false)));
+    for ((fault, finish), by_shutdown) in waits.flat_map(|wait| [(wait, false), (wait, true)]) {
+        let rig = Rig::writable();
+        let stream = rig.stream();
+        let (shard, guard) = with_work(&rig, &stream);
+        rig.order(fault);
+        if finish {
+            assert_error!(guard.finish(), VramError::Device(_));
+            assert_eq!(rig.outcomes(), [ExecuteOutcome::Discarded]);
+        } else {
+            drop(guard);
+        }
+        rig.controls().clear_faults().unwrap();
+        if by_shutdown {
+            assert!(rig.manager.shutdown(Duration::from_secs(5)).unwrap().drained);
+            assert_eq!(rig.pending(), 0, "{fault:?}: wiped under the engine's work");
+        } else {
+            release_at_last(&rig, &shard);
+        }
+        drop(stream);
+        rig.close_clean();
     }
 }
 
@@ -136,7 +97,7 @@ fn a_shard_stays_pinned_also_when_waiting_for_the_engine_failed() {
 fn a_result_over_a_shard_that_was_found_changed_is_discarded_though_the_manager_goes_on() {
     // covers: VER-5 VER-12
     let rig = Rig::lenient();
-    let (a, b) = (rig.seal("a", &[1; 3000]), rig.seal("b", &[2; 3000]));
+    let (a, b) = rig.two();
     let mut guards = rig.manager.begin_all(&[&a, &b], options()).unwrap();
     rig.flip(&a, 2000);
     assert_error!(rig.manager.verify_sealed(&a), VramError::IntegrityFailure { .. });
@@ -165,13 +126,16 @@ fn a_shard_is_not_let_go_before_the_trail_says_that_its_execution_ended() {
     let (told, used) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
     let (tell, keep) = (Arc::clone(&told), Arc::clone(&used));
     // Says how many bytes are used a while after an execution was told to have finished.
-    let rig = Rig::watched(|builder| builder, move |manager, event| {
-        if matches!(event.kind, EventKind::ExecuteFinished { .. }) {
-            tell.store(true, Ordering::SeqCst);
-            thread::sleep(Duration::from_millis(200));
-            keep.lock().unwrap().push(manager.used_vram());
-        }
-    });
+    let rig = Rig::watched(
+        |builder| builder,
+        move |manager, event| {
+            if matches!(event.kind, EventKind::ExecuteFinished { .. }) {
+                tell.store(true, Ordering::SeqCst);
+                thread::sleep(Duration::from_millis(200));
+                keep.lock().unwrap().push(manager.used_vram());
+            }
+        },
+    );
     let shard = rig.seal("a", &[1; 3000]);
     let (room, guard) = (rig.manager.used_vram(), rig.begin(&shard));
     within(Duration::from_secs(30), || {
