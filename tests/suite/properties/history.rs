@@ -17,8 +17,11 @@ struct Live {
     /// A check has found the change.
     quarantined: bool,
     guards: usize,
-    engine: Option<(Arc<Arena>, Vec<u8>, bool, Drops)>,
+    engine: Option<Engine>,
 }
+
+/// An engine's memory, its bytes as they were, whether they are to be wiped, and how often it was given up.
+type Engine = (Arc<Arena>, Vec<u8>, bool, Drops);
 
 /// The model: what lives, and in what state the manager should be.
 struct Model {
@@ -40,7 +43,7 @@ struct Model {
 
 impl Model {
     fn pick(&self, number: u8) -> Option<usize> {
-        (!self.live.is_empty()).then(|| usize::from(number) % self.live.len())
+        usize::from(number).checked_rem(self.live.len())
     }
 
     /// The error is one that the model foresees, or a fault was ordered.
@@ -216,11 +219,10 @@ impl Model {
                     error => self.checked(&[at], true, &error),
                 }
             }
-            Step::Release(at) | Step::ReleaseById(at) => {
+            Step::Release(at, by_id) => {
                 let Some(at) = self.pick(*at) else { return };
                 let shard = self.live[at].shard.clone();
-                let by_id = matches!(step, Step::ReleaseById(_));
-                let released = if by_id { manager.release_by_id(shard.id()) } else { manager.release(&shard) };
+                let released = if *by_id { manager.release_by_id(shard.id()) } else { manager.release(&shard) };
                 if self.live[at].guards > 0 {
                     assert!(matches!(released, Err(VramError::ShardBusy { .. })), "{released:?}");
                     return;
@@ -240,20 +242,16 @@ impl Model {
                 }
             }
             Step::DropScratch(at) => {
-                if self.scratch.is_empty() {
-                    return;
-                }
-                let (room, scratch) = self.scratch.swap_remove(usize::from(*at) % self.scratch.len());
+                let Some(at) = usize::from(*at).checked_rem(self.scratch.len()) else { return };
+                let (room, scratch) = self.scratch.swap_remove(at);
                 let released = scratch.release();
                 self.expect(&released, |_| false);
                 self.tally.left(released.is_ok());
                 self.residue += if released.is_err() { room } else { 0 };
             }
             Step::Stale(at) => {
-                if self.stale.is_empty() {
-                    return;
-                }
-                let stale = &self.stale[usize::from(*at) % self.stale.len()];
+                let Some(at) = usize::from(*at).checked_rem(self.stale.len()) else { return };
+                let stale = &self.stale[at];
                 assert_error!(manager.verify_sealed(stale), VramError::StaleHandle { .. });
                 assert_error!(manager.release(stale), VramError::StaleHandle { .. });
                 let executed = manager.execute(stale, |_| panic!("ran"));
@@ -288,17 +286,15 @@ impl Model {
         Some((self.live.iter().position(|live| live.shard.id() == &shard)?, bracket, guard))
     }
 
+    fn evidence(&self) -> u64 {
+        self.live.iter().filter(|live| live.quarantined).map(|live| live.room).sum()
+    }
+
     fn number(&self, at: usize) -> usize {
         self.live[at].shard.id().as_str()[1..].parse().unwrap()
     }
 
-    fn published(
-        &mut self,
-        sealed: Result<SealedShard, VramError>,
-        bytes: usize,
-        used: u64,
-        engine: Option<(Arc<Arena>, Vec<u8>, bool, Drops)>,
-    ) {
+    fn published(&mut self, sealed: Result<SealedShard, VramError>, bytes: usize, used: u64, engine: Option<Engine>) {
         let now = self.rig.manager.used_vram();
         match sealed {
             Ok(shard) => {
@@ -312,9 +308,8 @@ impl Model {
                 let outcome: Result<(), VramError> = Err(error);
                 self.expect(&outcome, |error| !self.ready && Self::stopped(error));
                 // A failed step keeps nothing, but for what a fault kept it from wiping.
-                let evidence: u64 = self.live.iter().filter(|live| live.quarantined).map(|live| live.room).sum();
                 let kept = now - used;
-                assert_eq!(self.rig.manager.quarantined_vram(), evidence + self.residue + kept);
+                assert_eq!(self.rig.manager.quarantined_vram(), self.evidence() + self.residue + kept);
                 self.residue += kept;
                 let allocated = self.rig.count("vram_allocated") - self.tally.allocated;
                 assert!(self.faulty || allocated == 0, "without a fault nothing is refused after its memory was taken");
@@ -349,8 +344,7 @@ impl Model {
         let rooms: u64 = self.live.iter().map(|live| live.room).sum();
         let scratch: u64 = self.scratch.iter().map(|(room, _)| room).sum();
         assert_eq!(manager.used_vram(), rooms + scratch + self.residue, "the ledger against the model");
-        let evidence: u64 = self.live.iter().filter(|live| live.quarantined).map(|live| live.room).sum();
-        assert_eq!(manager.quarantined_vram(), evidence + self.residue);
+        assert_eq!(manager.quarantined_vram(), self.evidence() + self.residue);
         let adopted: u64 = self.live.iter().filter(|live| live.engine.is_some()).map(|live| live.bytes as u64).sum();
         assert_eq!(manager.adopted_vram(), adopted + self.residue_adopted);
         assert_eq!(manager.state() == ManagerState::Ready, self.ready, "{}", manager.state());
@@ -369,20 +363,10 @@ proptest! {
     fn every_history_ends_as_the_model_says(steps in prop::collection::vec(step(), 1..40), stops in prop::bool::weighted(0.3)) {
         let choice = if stops { OnIntegrityFailure::Stop } else { OnIntegrityFailure::QuarantineShard };
         let rig = Rig::with(small().poison(false), |b| b.on_integrity_failure(choice).quarantine_limit(u64::MAX));
-        let mut model = Model {
-            rig,
-            stops,
-            live: Vec::new(),
-            guards: Vec::new(),
-            scratch: Vec::new(),
-            stale: Vec::new(),
-            residue: 0,
-            residue_adopted: 0,
-            next: 0,
-            faulty: false,
-            ready: true,
-            tally: Tally::default(),
-        };
+        let (live, guards, scratch, stale, tally) = Default::default();
+        let (residue, residue_adopted, next, faulty, ready) = (0, 0, 0, false, true);
+        let mut model =
+            Model { rig, stops, live, guards, scratch, stale, residue, residue_adopted, next, faulty, ready, tally };
         for step in &steps {
             model.run(step);
         }
