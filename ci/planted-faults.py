@@ -149,7 +149,7 @@ ROWS = [
         lib="a_key_of_another_purpose_device_manager_or_worker_does_not_verify"),
     row("length-not-signed", "src/seal.rs", "let tag = key.sign(&bytes);\n        Ok(",
         "let tag = key.sign(&SealMessage { byte_len: 1, ..message.clone() }.encode().unwrap_or_default());\n        Ok(",
-        lib=[SEAL_VECTORS, "any_flipped_bit_is_refused"]),
+        lib=[SEAL_VECTORS, "every_flipped_bit_every_cut_and_every_extension_is_refused"]),
     # Signed and verified without it: only who asks for the length can tell.
     Row("length-not-stated", (Patch("src/seal/message.rs", "        bytes.extend_from_slice(&self.byte_len.to_le_bytes());\n", ""),
                               Patch("src/seal/message.rs", 'byte_len: input.u64("byte_len")?', "byte_len: 1")),
