@@ -216,9 +216,9 @@ planted_step() { # a scenario with a step that nobody defines fails the suite, w
     local features suite status=0
     features=$(mktemp -d) || return 1
     suite=(env VRAM_TEST_DEVICE=stand-in "VRAM_TEST_FEATURES=$features" cargo test --locked -p vram-residency-bdd --test bdd)
-    cp bdd/features/errors.feature "$features"
+    cp bdd/features/devices.feature "$features"
     "${suite[@]}" || { echo "error: without a planted step the suite fails" >&2; status=1; }
-    printf '\n  Scenario: Planted\n    Given a step that nobody defines\n' >>"$features/errors.feature"
+    printf '\n  Scenario: Planted\n    Given a step that nobody defines\n' >>"$features/devices.feature"
     if "${suite[@]}" >"$features/said" 2>&1; then
         echo "error: a step that nobody defines did not fail the suite" >&2
         status=1

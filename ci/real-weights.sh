@@ -62,7 +62,7 @@ wrong=${right%?}$([ "$last" = 0 ] && echo 1 || echo 0)
 status=0
 "$worker" run "$model" --layout file --expect "$wrong" --json >"$temp/run.json" 2>"$temp/err" || status=$?
 equal "exit status under a wrong --expect" "$status" 3
-equal "  code" "$(field error.code "$temp/run.json")" MODEL_LOAD_FAILED
+equal "  code" "$(field error.code "$temp/run.json")" DIGEST_MISMATCH
 
 # Not a model: status 2.
 head -c 1000 "$model" >"$temp/cut.safetensors"

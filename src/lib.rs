@@ -74,7 +74,7 @@ pub use manager::execution::{Execution, OwnedExecution, Verified, VerifiedRegion
 pub use manager::scratch::{Purpose, Scratch};
 pub use manager::set::SealedSet;
 pub use manager::shared::{OnIntegrityFailure, WipeReport};
-pub use manager::verify::Verification;
+pub use manager::verify::VerifyReport;
 pub use manager::{DeviceSelector, Posture, ShutdownReport, VramManager, VramManagerBuilder};
 #[cfg(feature = "mock")]
 pub use manager::{MockControls, MockStream};

@@ -13,7 +13,7 @@ use crate::manager::adopt::{AdoptError, Adopted};
 use crate::manager::execution::{Execution, OwnedExecution, Verified};
 use crate::manager::scratch::{Purpose, Scratch};
 use crate::manager::shared::Core;
-use crate::manager::verify::Verification;
+use crate::manager::verify::VerifyReport;
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
 use crate::spec::{Check, ExecuteOptions, ShardSpec};
@@ -87,8 +87,8 @@ impl VramManager {
     /// digest again, sign. Blocks; O(bytes), with two digests on the device where the memory could be mapped read-only.
     ///
     /// # Errors
-    /// `INVALID_PARAMS`, `POLICY_VIOLATION`, `VRAM_OOM`, `MODEL_LOAD_FAILED` (unreadable, or not the expected digest),
-    /// `AUDIT_UNAVAILABLE`, `CUDA_ERROR`, `MANAGER_STOPPED`. Whatever was allocated is wiped and given back.
+    /// `INVALID_PARAMS`, `POLICY_VIOLATION`, `VRAM_OOM`, `MODEL_LOAD_FAILED`, `DIGEST_MISMATCH` (not the expected model, or not
+    /// what VRAM holds), `AUDIT_UNAVAILABLE`, `CUDA_ERROR`, `DEVICE_UNTRUSTED`, `MANAGER_STOPPED`. Whatever was allocated is wiped and given back.
     pub fn seal_model(&self, spec: ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
         self.core.seal(&spec, source)
     }
@@ -97,19 +97,18 @@ impl VramManager {
     /// O(bytes) on the device.
     ///
     /// # Errors
-    /// `SEAL_VERIFICATION_FAILED` (refused or changed), `STALE_HANDLE`, `CUDA_ERROR`. A change acts like a failed execute.
-    pub fn verify_sealed(&self, shard: &SealedShard) -> Result<Verification, VramError> {
+    /// `SEAL_VERIFICATION_FAILED` (refused or changed), `STALE_HANDLE`, `CUDA_ERROR`, `DEVICE_UNTRUSTED` (not
+    /// proven to have looked). A change acts like a failed execute.
+    pub fn verify_sealed(&self, shard: &SealedShard) -> Result<VerifyReport, VramError> {
         self.core.reap();
-        let checked = self.core.admit(shard).and_then(|record| self.core.check(&[&record], Check::Digest, None));
-        let none = VramError::Internal { what: "a check of one shard gave no verdict" };
-        let verified = checked.and_then(|mut verifications| verifications.pop().ok_or(none));
+        let verified = self.core.admit(shard).and_then(|record| self.core.check(&record, Check::Digest, None));
         verified.inspect_err(|error| self.core.report_failed(Operation::Verify, Some(shard.id()), error))
     }
 
     /// Digests the shard in VRAM and gives no verdict. Blocks; O(bytes) on the device.
     ///
     /// # Errors
-    /// `SEAL_VERIFICATION_FAILED` when the seal is refused, `STALE_HANDLE`, `CUDA_ERROR`.
+    /// `SEAL_VERIFICATION_FAILED` when the seal is refused, `STALE_HANDLE`, `CUDA_ERROR`, `DEVICE_UNTRUSTED`.
     pub fn compute_vram_digest(&self, shard: &SealedShard) -> Result<Digest, VramError> {
         let started = Instant::now();
         let digested = self.core.admit(shard).and_then(|record| self.core.digest_resident(&record));
@@ -144,7 +143,8 @@ impl VramManager {
     /// As [`verify_sealed`](Self::verify_sealed), also of a seal that is older than its [`max_age`](ShardSpec::max_age), and
     /// `MANAGER_STOPPED`, `AUDIT_UNAVAILABLE`, `POLICY_VIOLATION` (less is asked for than the policy demands).
     pub fn begin(&self, shard: &SealedShard, options: ExecuteOptions) -> Result<Execution<'_>, VramError> {
-        Execution::begin(&self.core, shard, &options)
+        let begun = Execution::begin(&self.core, shard, &options);
+        begun.inspect_err(|error| self.core.report_not_begun(&[shard], error))
     }
 
     /// As [`begin`](Self::begin), with a guard that keeps the manager alive: for tasks that outlive a borrow.
@@ -156,7 +156,8 @@ impl VramManager {
         shard: &SealedShard,
         options: ExecuteOptions,
     ) -> Result<OwnedExecution, VramError> {
-        OwnedExecution::begin(Arc::clone(self), &self.core, shard, &options)
+        let begun = OwnedExecution::begin(Arc::clone(self), &self.core, shard, &options);
+        begun.inspect_err(|error| self.core.report_not_begun(&[shard], error))
     }
 
     /// Verifies several shards of this manager in one batch and opens a scope for each, in order; or for none.
@@ -164,7 +165,8 @@ impl VramManager {
     /// # Errors
     /// As [`begin`](Self::begin), of the first shard that fails; `INVALID_PARAMS` when one is given twice.
     pub fn begin_all(&self, shards: &[&SealedShard], options: ExecuteOptions) -> Result<Vec<Execution<'_>>, VramError> {
-        Execution::begin_all(&self.core, shards, &options)
+        let begun = Execution::begin_all(&self.core, shards, &options);
+        begun.inspect_err(|error| self.core.report_not_begun(shards, error))
     }
 
     /// Seals memory that an engine allocated, where it lies: `regions` in order, each but the last padded with virtual zeros to a
@@ -195,7 +197,7 @@ impl VramManager {
     ///
     /// # Errors
     /// The owner, untouched, with `INVALID_PARAMS` (null, empty, misaligned, overlapping or foreign regions),
-    /// `POLICY_VIOLATION`, `VRAM_OOM`, `MODEL_LOAD_FAILED` (not the expected digest), and as
+    /// `POLICY_VIOLATION`, `VRAM_OOM`, `DIGEST_MISMATCH` (not the expected model), and as
     /// [`seal_model`](Self::seal_model).
     #[allow(unsafe_code, reason = "what an engine's addresses are worth only the engine knows")]
     pub unsafe fn adopt<M: Send + Sync + 'static>(
@@ -266,7 +268,7 @@ impl VramManager {
         work: impl for<'v> FnOnce(&Verified<'v>) -> Result<T, E>,
     ) -> Result<T, E> {
         let execution = self.begin(shard, ExecuteOptions::default())?;
-        let worked = work(&execution.verified()?);
+        let worked = work(&execution.verified());
         execution.finish()?;
         worked
     }

@@ -110,7 +110,7 @@ impl Device {
     /// Takes a driver and asks it the known questions.
     ///
     /// # Errors
-    /// The driver's, or `CUDA_ERROR` when a kernel answers a known question wrongly.
+    /// The driver's, or `DEVICE_UNTRUSTED` when a kernel answers a known question wrongly.
     pub(crate) fn open(
         driver: Arc<dyn Driver>,
         params: TreeParams,

@@ -364,6 +364,14 @@ impl Pinned {
     pub(crate) const fn slot(&self) -> u32 {
         self.slot
     }
+
+    /// One more pin of the same shard.
+    pub(crate) fn again(&self) -> Self {
+        if let Some(entry) = self.residents.lock().slot(self.slot) {
+            entry.pins = entry.pins.saturating_add(1);
+        }
+        Self { residents: Arc::clone(&self.residents), record: Arc::clone(&self.record), slot: self.slot }
+    }
 }
 
 impl std::ops::Deref for Pinned {

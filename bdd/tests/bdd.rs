@@ -11,12 +11,9 @@ mod choice;
 mod device;
 mod engine;
 mod faults;
-mod holding;
-mod making;
-mod process;
+mod setup;
 mod shell;
 mod steps;
-mod threads;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -44,9 +41,6 @@ fn report(choice: Choice) -> PathBuf {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    if let Some(ended) = steps::take_credential() {
-        return ended;
-    }
     let choice = Choice::from_env();
     let anchor = device::Anchor::new();
     let device = anchor.describe();

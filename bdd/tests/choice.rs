@@ -6,28 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use cucumber::gherkin::{Feature, Rule, Scenario};
 use vram_residency_rig::{Kind, Machine};
 
-use crate::process;
-
-/// What a scenario's tag asks of the device, and the reason that is given where the device does not have it.
-const NEEDS: &[(&str, Need, &str)] = &[
-    ("mock", Need::Mock, "it is about the mock itself"),
-    ("faults", Need::Orders, "a GPU does not fail or lie to order"),
-    ("capacity", Need::Orders, "a GPU's size cannot be chosen"),
-    ("writable", Need::Orders, "whether a GPU maps memory read-only cannot be chosen"),
-    ("late", Need::Orders, "a GPU runs what is enqueued as soon as it can"),
-    ("two-devices", Need::TwoDevices, "there is no second device"),
-    ("worker", Need::Worker, "no vram-worker is given that can use it"),
-];
-
-#[derive(Clone, Copy)]
-enum Need {
-    Mock,
-    /// A device that takes orders: the mock or the stand-in.
-    Orders,
-    TwoDevices,
-    /// A `vram-worker` that can use the device.
-    Worker,
-}
+use crate::shell;
 
 /// What the device of this run has.
 #[derive(Clone, Copy)]
@@ -37,8 +16,8 @@ pub(crate) struct Choice {
     worker: bool,
 }
 
-/// Scenarios that are not run, by reason.
-static LEFT_OUT: Mutex<BTreeMap<&'static str, Vec<String>>> = Mutex::new(BTreeMap::new());
+/// Scenarios that are not run, by reason, each with the number of its examples.
+static LEFT_OUT: Mutex<BTreeMap<&'static str, BTreeMap<String, usize>>> = Mutex::new(BTreeMap::new());
 
 impl Choice {
     pub(crate) fn from_env() -> Self {
@@ -53,18 +32,23 @@ impl Choice {
             // No worker knows it.
             Kind::StandIn => false,
             // The one that cargo would build may have no kernels.
-            Kind::Cuda(_) => process::given().is_some(),
+            Kind::Cuda(_) => shell::given().is_some(),
         };
         Self { kind, second, worker }
     }
 
-    fn has(self, need: Need) -> bool {
-        match need {
-            Need::Mock => self.kind == Kind::Mock,
-            Need::Orders => !matches!(self.kind, Kind::Cuda(_)),
-            Need::TwoDevices => self.second,
-            Need::Worker => self.worker,
-        }
+    /// Why a scenario with this tag cannot run, if it cannot.
+    fn misses(self, tag: &str) -> Option<&'static str> {
+        let orders = !matches!(self.kind, Kind::Cuda(_));
+        let (has, reason) = match tag {
+            "mock" => (self.kind == Kind::Mock, "it is about the mock itself"),
+            "faults" => (orders, "a GPU does not fail or lie to order"),
+            "capacity" => (orders, "a GPU's size cannot be chosen"),
+            "two-devices" => (self.second, "there is no second device"),
+            "worker" => (self.worker, "no vram-worker is given that can use it"),
+            other => panic!("no such tag: @{other}"),
+        };
+        (!has).then_some(reason)
     }
 
     /// The device in file names.
@@ -78,38 +62,21 @@ impl Choice {
     /// Whether this device can run the scenario. Keeps the names of those that it cannot.
     pub(crate) fn takes(self, feature: &Feature, rule: Option<&Rule>, scenario: &Scenario) -> bool {
         let tags = feature.tags.iter().chain(rule.iter().flat_map(|rule| &rule.tags)).chain(&scenario.tags);
-        for tag in tags.filter(|tag| tag.starts_with(|first: char| first.is_ascii_lowercase())) {
-            let need = NEEDS.iter().find(|(name, ..)| name == tag);
-            let (_, need, reason) = need.unwrap_or_else(|| panic!("{}: no such tag: @{tag}", scenario.name));
-            if !self.has(*need) {
-                let mut left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
-                left_out.entry(reason).or_default().push(format!("{}: {}", feature.name, scenario.name));
-                return false;
-            }
-        }
-        true
+        let mut needs = tags.filter(|tag| tag.starts_with(|first: char| first.is_ascii_lowercase()));
+        let Some(reason) = needs.find_map(|tag| self.misses(tag)) else { return true };
+        let mut left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = format!("{}: {}", feature.name, scenario.name);
+        *left_out.entry(reason).or_default().entry(named).or_default() += 1;
+        false
     }
 }
 
-/// Prints what was not run, and gives how many scenarios that are.
-pub(crate) fn report_left_out() -> usize {
+/// Prints what was not run.
+pub(crate) fn report_left_out() {
     let left_out = LEFT_OUT.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut sum = 0;
     for (reason, names) in &*left_out {
-        println!("not run on this device: {}, because {reason}:", names.len());
-        sum += names.len();
-        let mut counted: Vec<(&String, usize)> = Vec::new();
-        for name in names {
-            match counted.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, times)) => *times += 1,
-                None => counted.push((name, 1)),
-            }
-        }
-        for (name, times) in counted {
-            let examples = if times > 1 { format!(" ({times} examples)") } else { String::new() };
-            println!("  {name}{examples}");
-        }
+        println!("not run on this device, because {reason}:");
+        names.iter().for_each(|(name, examples)| println!("  {name} ({examples})"));
     }
-    println!("not run on this device: {sum} in all");
-    sum
+    println!("not run on this device: {} in all", left_out.values().flat_map(BTreeMap::values).sum::<usize>());
 }

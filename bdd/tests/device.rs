@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use vram_residency::{MockCall, MockConfig, MockStats};
+use vram_residency::{MockConfig, MockStats};
 use vram_residency_rig::{Kind, Machine, StandIn};
 
-use crate::making::{Setup, builder};
+use crate::setup::Setup;
 
 /// Bytes of a mock or a stand-in whose size no scenario chose.
 const MOCK_BYTES: u64 = 8 << 20;
 /// The mock's unit where a scenario counts in units: so large that a few of them hold what every device is asked first.
 const MOCK_UNIT: u64 = 128 << 10;
-/// CUDA_ERROR_NOT_SUPPORTED.
-const NOT_SUPPORTED: u64 = 801;
 const STAND_IN_BYTES: u64 = 64 << 20;
 
 /// A device that nobody else uses, but for a GPU's, of which there is one.
@@ -25,16 +23,6 @@ pub(crate) struct Device {
     free: u64,
 }
 
-/// What a scenario may leave behind.
-pub(crate) struct Left {
-    /// The device died: nothing on it can be destroyed any more.
-    pub(crate) dead: bool,
-    /// It was told not to wipe, for good.
-    pub(crate) unwipeable: bool,
-    /// All memory was allocated whole; what was not never held weights.
-    pub(crate) allocated: bool,
-}
-
 /// The ordinal of the device that the suite was told to use.
 pub(crate) fn first() -> u32 {
     match Kind::from_env() {
@@ -44,8 +32,8 @@ pub(crate) fn first() -> u32 {
 }
 
 impl Device {
-    /// A device of so many units, where that can be chosen, and with or without read-only memory, where that can.
-    pub(crate) fn new(units: Option<u64>, read_only: bool) -> Self {
+    /// A device of so many units, where that can be chosen.
+    pub(crate) fn new(units: Option<u64>) -> Self {
         let kind = Kind::from_env();
         let machine = match kind {
             Kind::Mock => Machine::Mock(MockConfig::new().devices(2)),
@@ -58,14 +46,9 @@ impl Device {
         let bytes = units.map(|units| units * unit);
         let machine = match machine {
             Machine::Mock(config) => {
-                Machine::Mock(config.granularity(unit).capacity_bytes(bytes.unwrap_or(MOCK_BYTES)).read_only(read_only))
+                Machine::Mock(config.granularity(unit).capacity_bytes(bytes.unwrap_or(MOCK_BYTES)))
             }
             Machine::Gpu(gpu) => {
-                match &gpu.stand_in {
-                    _ if read_only => {}
-                    Some(stand_in) => stand_in.set("refuse_read_only", NOT_SUPPORTED),
-                    None => panic!("a GPU maps as it does; the scenario needs the tag @writable"),
-                }
                 match (&gpu.stand_in, bytes) {
                     (Some(stand_in), Some(bytes)) => stand_in.set("capacity", bytes),
                     (None, Some(_)) => panic!("a GPU's size cannot be chosen; the scenario needs the tag @capacity"),
@@ -99,11 +82,6 @@ impl Device {
         self.machine.live_bytes()
     }
 
-    /// A manager was made, when all managers before it used so many bytes: it takes nothing for itself.
-    pub(crate) fn note_manager(&self, used: u64) {
-        assert!(self.live_bytes().is_none_or(|live| live == used), "a manager took memory of the device for itself");
-    }
-
     /// A GPU's driver says no more than how much is free: at least what the ledger says is taken.
     #[track_caller]
     pub(crate) fn assert_taken(&self, used: u64) {
@@ -121,26 +99,6 @@ impl Device {
         }
     }
 
-    /// Digests that were taken.
-    pub(crate) fn digests(&self) -> Option<u64> {
-        self.count(|stats| stats.runs(MockCall::Digest), "ran vram_verity_leaves")
-    }
-
-    /// Proofs of zeros that were made.
-    pub(crate) fn zero_proofs(&self) -> Option<u64> {
-        self.count(|stats| stats.runs(MockCall::CountNonzero), "ran vram_count_nonzero")
-    }
-
-    /// Operations that were enqueued and have not run.
-    pub(crate) fn pending(&self) -> Option<u64> {
-        self.count(|stats| stats.pending_operations, "work")
-    }
-
-    /// Stretches of an engine's memory that the mock knows of. Other drivers know their own memory.
-    pub(crate) fn foreign(&self) -> Option<u64> {
-        self.stats().map(|stats| stats.live_foreign)
-    }
-
     /// Nothing that was staged was freed unwiped.
     #[track_caller]
     pub(crate) fn assert_staging_wiped(&self) {
@@ -155,36 +113,18 @@ impl Device {
         assert_eq!(unwiped, 0, "bytes of device memory were freed unwiped");
     }
 
-    /// What must hold when all managers are gone.
+    /// What must hold when all managers are gone: nothing is left, but on a device that died. Memory that was not allocated whole
+    /// never held weights, and needed no wipe.
     #[track_caller]
-    pub(crate) fn assert_left(&self, scenario: &str, left: &Left) {
-        if !(left.dead || left.unwipeable) && left.allocated {
-            self.machine.assert_clean();
-        }
-        if let Some(stats) = self.stats() {
-            assert_eq!(stats.live_foreign, 0, "{scenario}: the device still knows an engine's memory");
-            if !left.unwipeable {
-                assert_eq!((stats.live_bytes, stats.live_allocations), (0, 0), "{scenario}: device memory is left");
-            }
-            if !left.dead {
-                assert_eq!((stats.live_streams, stats.live_events), (0, 0), "{scenario}: streams or events are left");
-            }
-            assert_eq!(stats.live_host_buffers, 0, "{scenario}: host buffers are left");
-            assert_eq!(stats.unmet_faults, 0, "{scenario}: the device was told to misbehave and did not");
-        } else if let Some(stand_in) = self.stand_in() {
-            assert_eq!(stand_in.get("violations"), 0, "{scenario}: the driver was misused");
-            assert_eq!(stand_in.get("unmet"), 0, "{scenario}: the device was told to misbehave and did not");
-            if !left.unwipeable {
-                assert_eq!(self.live_bytes(), Some(0), "{scenario}: device memory is left");
-            }
-            if !left.dead {
-                let left = (stand_in.get("streams"), stand_in.get("events"), stand_in.get("pinned"));
-                assert_eq!(left, (0, 0, 0), "{scenario}: streams, events or host buffers are left");
-            }
-        }
+    pub(crate) fn assert_left(&self, scenario: &str, dead: bool, whole: bool) {
+        let unmet = self.count(|stats| stats.unmet_faults, "unmet").unwrap_or(0);
+        assert_eq!(unmet, 0, "{scenario}: the device was told to misbehave and did not");
         self.assert_staging_wiped();
-        if left.allocated {
-            self.assert_wiped();
+        if !dead {
+            assert_eq!(self.live_bytes().unwrap_or(0), 0, "{scenario}: device memory is left");
+        }
+        if !dead && whole {
+            self.machine.assert_clean();
         }
     }
 }
@@ -198,14 +138,14 @@ pub(crate) struct Anchor(Device);
 
 impl Anchor {
     pub(crate) fn new() -> Self {
-        Self(Device::new(None, true))
+        Self(Device::new(None))
     }
 
     /// In words.
     pub(crate) fn describe(&self) -> String {
         let Self(device) = self;
         let selector = device.machine.selector_of(first());
-        let manager = builder(selector, device.unit, &Setup::default()).build().unwrap();
+        let manager = Setup::default().build(selector, device.unit, None).unwrap();
         let kind = device.machine.kind().as_str();
         format!("{kind} ({}, {})", manager.device_name(), manager.device_uuid())
     }

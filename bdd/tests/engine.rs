@@ -1,14 +1,13 @@
-//! A make-believe engine: memory that it allocated itself, and streams that it works on.
+//! A make-believe engine, with memory that it allocated itself.
 //!
 //! Every scenario keeps its engines until its managers are gone, so the memory outlives whatever was adopted.
 
 #![allow(unsafe_code, reason = "an engine vouches for its own addresses")]
 
-use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
-use vram_residency::{AdoptError, Adopted, ExecuteOptions, RawRegion, RawStream, Scratch, ShardSpec, VramManager};
-use vram_residency_rig::{EngineStream, Machine, Memory};
+use vram_residency::{AdoptError, Adopted, RawRegion, Scratch, ShardSpec, VerifiedRegion, VramManager};
+use vram_residency_rig::{Machine, Memory};
 
 /// Bytes between the regions, which no shard covers. Odd, so that regions lie at any alignment.
 const GAP: usize = 13;
@@ -58,21 +57,12 @@ impl Arena {
         panic!("the regions have no byte {byte}")
     }
 
-    pub(crate) fn address(&self, at: usize) -> u64 {
-        self.memory.address(at)
-    }
-
     pub(crate) fn region(&self, at: usize, length: usize) -> RawRegion {
         self.memory.region(at, length)
     }
 
     pub(crate) fn regions(&self) -> Vec<RawRegion> {
         self.places.iter().map(|(at, length)| self.region(*at, *length)).collect()
-    }
-
-    /// Bytes of all regions.
-    pub(crate) fn region_bytes(&self) -> u64 {
-        self.places.iter().map(|(_, length)| *length as u64).sum()
     }
 
     /// The image that the regions stand for: each but the last padded with zeros to a block.
@@ -137,58 +127,10 @@ impl Engine {
     }
 }
 
-type Order = Box<dyn FnOnce(&EngineStream<'_>) + Send>;
-
-/// An engine's stream on a thread of its own, which keeps the manager alive that the stream borrows.
-#[derive(Debug)]
-pub(crate) struct Stream {
-    raw: RawStream,
-    orders: Option<mpsc::Sender<Order>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Stream {
-    pub(crate) fn open(machine: &Arc<Machine>, manager: &Arc<VramManager>) -> Self {
-        let (machine, manager) = (Arc::clone(machine), Arc::clone(manager));
-        let ((opened, is_open), (orders, taken)) = (mpsc::channel(), mpsc::channel::<Order>());
-        let thread = std::thread::spawn(move || {
-            let stream = machine.stream(&manager);
-            opened.send(stream.raw()).expect("somebody asked");
-            taken.iter().for_each(|order| order(&stream));
-            // Memory goes when its stream has gone; a failure is that of a dead device.
-            let _ended = stream.synchronize();
-        });
-        Self { raw: is_open.recv().expect("the stream"), orders: Some(orders), thread: Some(thread) }
-    }
-
-    /// Does something with the stream, and gives what came of it.
-    pub(crate) fn ask<T: Send + 'static>(&self, order: impl FnOnce(&EngineStream<'_>) -> T + Send + 'static) -> T {
-        let (answer, answered) = mpsc::channel();
-        let order: Order = Box::new(move |stream| answer.send(order(stream)).expect("somebody asked"));
-        self.orders.as_ref().expect("it is open").send(order).expect("the engine's thread");
-        answered.recv().expect("the engine's answer")
-    }
-
-    /// Work that follows this stream.
-    pub(crate) fn options(&self) -> ExecuteOptions {
-        // SAFETY: the stream is of the manager's own device; the world keeps it until every guard has ended.
-        unsafe { ExecuteOptions::default().on_stream(self.raw) }
-    }
-
-    /// Names this stream as one that uses the memory.
-    pub(crate) fn uses(&self, scratch: &mut Scratch) {
-        // SAFETY: the stream is of the memory's own device; the world lets go of it after all working memory.
-        unsafe { scratch.used_on(self.raw) };
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            thread.join().expect("the engine's thread");
-        }
-    }
+/// Where a shard's region lies.
+pub(crate) fn address(region: &VerifiedRegion<'_>) -> u64 {
+    // SAFETY: the address is used behind the library's back on purpose, and only while the shard is resident.
+    unsafe { region.device_ptr() }.as_u64()
 }
 
 /// Where working memory lies.

@@ -18,46 +18,7 @@ pub(crate) fn kills(how: &str) -> bool {
     how == "die"
 }
 
-pub(crate) fn unwipeable(how: &str) -> bool {
-    matches!(how, "skip every fill" | "die")
-}
-
-/// The call and its turn in `fail CALL number N`.
-fn call_and_turn(how: &str) -> Option<(&str, u64)> {
-    let (call, turn) = how.strip_prefix("fail ")?.split_once(" number ")?;
-    Some((call, turn.parse().expect("a number")))
-}
-
-/// A call of the mock that fails in its turn.
-fn nth_on_mock(call: &str, turn: u64) -> FaultOrder {
-    let call = match call {
-        "allocation" => MockCall::Alloc,
-        "upload" => MockCall::CopyToDevice,
-        "readback" => MockCall::CopyToHost,
-        "fill" => MockCall::Fill,
-        "digest" => MockCall::Digest,
-        "wait" => MockCall::Synchronize,
-        "switch" => MockCall::Protect,
-        other => panic!("no such call: {other}"),
-    };
-    Fault::call(call).nth(turn)
-}
-
-/// The same on the stand-in, by the driver's own names.
-fn nth_on_stand_in(stand_in: &StandIn, call: &str, turn: u64) {
-    match call {
-        "allocation" => stand_in.order("cuMemCreate", UNKNOWN, turn, 1),
-        "upload" => stand_in.order("cuMemcpyHtoDAsync_v2", UNKNOWN, turn, 1),
-        "readback" => stand_in.order("cuMemcpyDtoHAsync_v2", UNKNOWN, turn, 1),
-        "fill" => stand_in.order("cuMemsetD8Async", UNKNOWN, turn, 1),
-        "digest" => stand_in.order("cuLaunchKernel", UNKNOWN, (turn - 1) * DIGEST + 1, 1),
-        "wait" => stand_in.quirk("stream wait fails", turn, 1),
-        "switch" => stand_in.quirk("switch fails", turn, 1),
-        other => panic!("no such call: {other}"),
-    }
-}
-
-/// Tells the device to misbehave, on the next call that can meet it and once, unless the words say otherwise.
+/// Tells the device to misbehave, on the next call that can meet it, once.
 pub(crate) fn order(device: &Device, how: &str) {
     match (&*device.machine, device.stand_in()) {
         (Machine::Mock(config), _) => config.fail(on_mock(how)).unwrap(),
@@ -67,9 +28,6 @@ pub(crate) fn order(device: &Device, how: &str) {
 }
 
 fn on_mock(how: &str) -> FaultOrder {
-    if let Some((call, turn)) = call_and_turn(how) {
-        return nth_on_mock(call, turn);
-    }
     match how {
         "skip a digest" => Fault::DigestSkipped.into(),
         "digest half and say so" => Fault::DigestShort.into(),
@@ -77,7 +35,6 @@ fn on_mock(how: &str) -> FaultOrder {
         "repeat an old digest" => Fault::DigestStale.into(),
         "corrupt an upload" => Fault::CopyToDeviceCorrupts { bit: 4321 }.into(),
         "skip a fill" => Fault::FillSkipped.into(),
-        "skip every fill" => Fault::FillSkipped.always(),
         "skip a zero proof" => Fault::CountSkipped.into(),
         "say that memory is managed" => Fault::Residency(ResidencyLie::Managed).into(),
         "answer residency with zeros" => Fault::Residency(ResidencyLie::AllZero).into(),
@@ -85,21 +42,16 @@ fn on_mock(how: &str) -> FaultOrder {
         "say that no memory is free" => Fault::MemoryInfoFree { free: 0 }.into(),
         "refuse to switch the access" => Fault::call(MockCall::Protect).into(),
         "not confirm a switch of access" => Fault::ProtectUnconfirmed.into(),
-        "confirm a switch of access that it does not make" => Fault::ProtectSkipped.into(),
-        "change byte 4321 with a switch of access" => Fault::ProtectCorrupts { bit: 8 * 4321 + 2 }.into(),
         "fail a digest" => Fault::call(MockCall::Digest).into(),
         "fail a fill" => Fault::call(MockCall::Fill).into(),
-        "fail two synchronisations" => Fault::call(MockCall::Synchronize).times(2),
-        "fail a synchronisation" | "fail a wait for the engine" => Fault::call(MockCall::Synchronize).into(),
+        "fail a readback" => Fault::call(MockCall::CopyToHost).into(),
+        "fail a wait" => Fault::call(MockCall::Synchronize).into(),
         "die" => Fault::Sticky.into(),
         other => panic!("no such misbehaviour: {other}"),
     }
 }
 
 fn on_stand_in(stand_in: &StandIn, how: &str) {
-    if let Some((call, turn)) = call_and_turn(how) {
-        return nth_on_stand_in(stand_in, call, turn);
-    }
     match how {
         "skip a digest" => stand_in.quirk("kernel skipped", 1, DIGEST),
         "digest half and say so" => stand_in.quirk("half hashed", 1, 1),
@@ -111,7 +63,6 @@ fn on_stand_in(stand_in: &StandIn, how: &str) {
         }
         "corrupt an upload" => stand_in.quirk("upload corrupted", 1, 1),
         "skip a fill" => stand_in.quirk("fill skipped", 1, 1),
-        "skip every fill" => stand_in.quirk("fill skipped", 1, u64::MAX),
         "skip a zero proof" => stand_in.quirk("kernel skipped", 1, ZERO_PROOF),
         "say that memory is managed" => stand_in.quirk("managed", 1, 1),
         "answer residency with zeros" => stand_in.quirk("no answer", 1, 1),
@@ -119,15 +70,10 @@ fn on_stand_in(stand_in: &StandIn, how: &str) {
         "say that no memory is free" => stand_in.quirk("nothing free", 1, 1),
         "refuse to switch the access" => stand_in.quirk("switch fails", 1, 1),
         "not confirm a switch of access" => stand_in.quirk("switch unconfirmed", 1, 1),
-        "change byte 4321 with a switch of access" => {
-            stand_in.set("flip_on_switch", 4321);
-            stand_in.quirk("switch flips", 1, 1);
-        }
         "fail a digest" => stand_in.order("cuLaunchKernel", UNKNOWN, 1, 1),
         "fail a fill" => stand_in.order("cuMemsetD8Async", UNKNOWN, 1, 1),
-        "fail two synchronisations" => stand_in.quirk("stream wait fails", 1, 2),
-        "fail a synchronisation" => stand_in.quirk("stream wait fails", 1, 1),
-        "fail a wait for the engine" => stand_in.quirk("event wait fails", 1, 1),
+        "fail a readback" => stand_in.order("cuMemcpyDtoHAsync_v2", UNKNOWN, 1, 1),
+        "fail a wait" => stand_in.quirk("stream wait fails", 1, 1),
         "die" => stand_in.quirk("kernel faults", 1, 1),
         other => panic!("no such misbehaviour: {other}"),
     }

@@ -1,19 +1,19 @@
 //! What a scenario holds: a device, managers on it, weights, seals, and how the last call ended.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use vram_residency::{
-    Digest, ErrorCode, EventKind, ManagerState, MemorySink, OwnedExecution, Scratch, SealedShard, ShardSource,
-    ShardSpec, ShutdownReport, VramError, VramManager, WorkerSecret, digest_bytes,
+    AuditSink, Digest, ManagerState, MemorySink, OwnedExecution, Scratch, SealedShard, ShardSource, ShardSpec,
+    ShutdownReport, VerifiedRegion, VramError, VramManager, WorkerSecret, digest_bytes,
 };
 use vram_residency_rig::Machine;
 
-use crate::device::{Device, Left, first};
-use crate::engine::{Engine, Stream};
-use crate::holding::{Batch, Held, place};
-use crate::making::{Setup, builder_of, usual_secret};
+use crate::device::{Device, first};
+use crate::engine::{Engine, address};
+use crate::setup::{BYTES, Setup, noise};
 use crate::shell::Shell;
 
 /// A second manager, with its device as an attacker there sees it.
@@ -29,63 +29,57 @@ pub(crate) struct World {
     pub(crate) sink: Arc<MemorySink>,
     pub(crate) manager: Option<Arc<VramManager>>,
     pub(crate) second: Option<Second>,
+    /// Weights that are not the usual ones of their name.
     pub(crate) weights: HashMap<String, Vec<u8>>,
     pub(crate) seals: HashMap<String, SealedShard>,
     /// Names of the seals that the second manager made.
     pub(crate) elsewhere: HashSet<String>,
-    /// Seals that were replaced by sealing anew.
-    pub(crate) replaced: HashMap<String, SealedShard>,
-    pub(crate) held: Option<Held>,
-    pub(crate) guards: Vec<OwnedExecution>,
-    pub(crate) batch: Option<Batch>,
-    pub(crate) scratch: Vec<Scratch>,
-    pub(crate) stream: Option<Stream>,
+    pub(crate) executions: Vec<OwnedExecution>,
+    pub(crate) scratch: Option<Scratch>,
     pub(crate) engines: HashMap<String, Engine>,
     pub(crate) ending: Option<JoinHandle<ShutdownReport>>,
     pub(crate) report: Option<ShutdownReport>,
     pub(crate) folder: Option<tempfile::TempDir>,
-    /// For the next manager, where the scenario chooses its secret.
     pub(crate) secret: Option<WorkerSecret>,
-    /// The bytes of the last secret that the scenario chose.
+    /// The bytes of the secret that the scenario chose.
     pub(crate) secret_bytes: Vec<u8>,
     /// What every error so far said, to people and to developers.
     pub(crate) said: Vec<String>,
     pub(crate) shell: Shell,
-    /// How the last call ended; taken by the step that looks at it.
+    /// How the last call ended.
     pub(crate) outcome: Option<Result<(), VramError>>,
-    /// How the threads of the last call ended, each in its own way.
+    /// Whether a step looked at that, if it failed.
+    seen: Cell<bool>,
+    /// How the threads of the last call ended.
     pub(crate) outcomes: Vec<Result<(), VramError>>,
     pub(crate) ran: bool,
     pub(crate) read: Vec<u8>,
     pub(crate) digest: Option<Digest>,
     pub(crate) used_before: u64,
     pub(crate) mark: usize,
-    /// Digests that the device had taken when the last call began, as far as it counts them.
-    pub(crate) digests_before: Option<u64>,
-    /// The devices of this scenario do not map memory read-only.
-    pub(crate) writable: bool,
     /// Where images lie, as far as somebody asked.
-    places: HashMap<String, u64>,
+    pub(crate) places: HashMap<String, u64>,
     pub(crate) sink_fails: bool,
-    /// On a dead device nothing can be destroyed any more.
+    /// On a dead device nothing can be wiped or destroyed any more.
     pub(crate) dead: bool,
-    /// A device that was told to misbehave for good is not held to what every scenario must leave.
-    pub(crate) unwipeable: bool,
+}
+
+/// Where an image lies on the device: its regions in order, of which the scenarios' shards have one.
+pub(crate) fn place(regions: &[VerifiedRegion<'_>]) -> u64 {
+    assert_eq!(regions.len(), 1, "an image of one region");
+    address(&regions[0])
 }
 
 impl World {
     /// Makes the scenario's manager, or gives the error.
     pub(crate) fn try_build(&mut self, setup: Setup) -> Result<(), VramError> {
-        let device = Device::new(setup.units, !self.writable);
+        let device = Device::new(setup.units);
         self.sink = Arc::new(if setup.durable_sink { MemorySink::claiming_durable() } else { MemorySink::default() });
-        let sink = Arc::clone(&self.sink);
         let selector = device.machine.selector_of(first() + setup.ordinal);
-        let secret = self.secret.take().unwrap_or_else(usual_secret);
-        let built = builder_of(secret, selector, device.unit, &setup).audit(sink).build();
-        let device = self.device.insert(device);
-        let manager = built?;
-        device.note_manager(0);
-        self.manager = Some(Arc::new(manager));
+        let unit = device.unit;
+        self.device = Some(device);
+        let sink: Arc<dyn AuditSink> = self.sink.clone();
+        self.manager = Some(Arc::new(setup.build(selector, unit, Some(sink))?));
         Ok(())
     }
 
@@ -99,31 +93,26 @@ impl World {
         self.manager.as_ref().expect("the scenario has a manager")
     }
 
+    pub(crate) fn second(&self) -> &Arc<VramManager> {
+        self.second.as_ref().map(|second| &second.manager).expect("the scenario has a second manager")
+    }
+
+    /// The second manager where words behind a step say so, else the first.
+    pub(crate) fn on(&self, second: &str) -> &Arc<VramManager> {
+        if second.is_empty() { self.manager() } else { self.second() }
+    }
+
     /// The manager that made the seal.
     pub(crate) fn holder(&self, name: &str) -> &Arc<VramManager> {
         if self.elsewhere.contains(name) { self.second() } else { self.manager() }
-    }
-
-    pub(crate) fn second(&self) -> &Arc<VramManager> {
-        self.second.as_ref().map(|second| &second.manager).expect("the scenario has a second manager")
     }
 
     pub(crate) fn device(&self) -> &Device {
         self.device.as_ref().expect("the scenario has a device")
     }
 
-    pub(crate) fn stream(&self) -> &Stream {
-        self.stream.as_ref().expect("the scenario has an engine's stream")
-    }
-
     pub(crate) fn engine(&mut self, name: &str) -> &mut Engine {
         self.engines.get_mut(name).unwrap_or_else(|| panic!("the scenario has an engine {name:?}"))
-    }
-
-    /// So many digests have run since the device counted `before`, as far as it counts them.
-    #[track_caller]
-    pub(crate) fn assert_digests_since(&self, before: Option<u64>, wanted: u64, why: &str) {
-        assert_eq!(self.device().digests(), before.map(|before| before + wanted), "{why}");
     }
 
     /// Where the image of a shard lies. It takes an execution to learn that, unless one is under way.
@@ -132,18 +121,16 @@ impl World {
             return *known;
         }
         let (seal, manager) = (self.seal_of(name), self.holder(name));
-        let guard = self.guards.iter().find(|guard| &guard.verification().shard == seal.id());
-        let guarded = guard.map(|guard| place(&guard.regions()));
-        let guarded = guarded.or_else(|| self.batch.as_ref().and_then(|batch| batch.place_of(seal.id())));
-        let place = guarded.unwrap_or_else(|| {
+        let open = self.executions.iter().find(|execution| &execution.verification().shard == seal.id());
+        let found = open.map(|execution| place(&execution.regions())).unwrap_or_else(|| {
             // Whoever attacks does not depend on the trail.
             self.sink.failing(false);
             let found = manager.execute(seal, |verified| place(&verified.regions())).expect("the shard is as it was");
             self.sink.failing(self.sink_fails);
             found
         });
-        self.places.insert(name.to_owned(), place);
-        place
+        self.places.insert(name.to_owned(), found);
+        found
     }
 
     /// The machine that holds a shard, as an attacker there sees it.
@@ -154,8 +141,8 @@ impl World {
         }
     }
 
-    pub(crate) fn weights(&self, name: &str) -> &[u8] {
-        self.weights.get(name).unwrap_or_else(|| panic!("the scenario has weights {name:?}"))
+    pub(crate) fn weights(&self, name: &str) -> Vec<u8> {
+        self.weights.get(name).cloned().unwrap_or_else(|| noise(BYTES, name))
     }
 
     pub(crate) fn seal_of(&self, name: &str) -> &SealedShard {
@@ -164,52 +151,66 @@ impl World {
 
     /// The digest of named weights under the manager's tree.
     pub(crate) fn digest_of(&self, weights: &str) -> Digest {
-        digest_bytes(self.manager().tree_params(), self.weights(weights))
+        digest_bytes(self.manager().tree_params(), &self.weights(weights))
+    }
+
+    #[track_caller]
+    fn assert_seen(&self) {
+        let unseen = matches!(self.outcome, Some(Err(_))) && !self.seen.get();
+        assert!(!unseen, "an earlier step failed unseen: {:?}", self.outcome);
     }
 
     /// Marks the trail and the ledger, so that later steps can say what this step changed.
+    #[track_caller]
     pub(crate) fn before_call(&mut self) {
-        assert!(!matches!(self.outcome, Some(Err(_))), "an earlier step failed unseen: {:?}", self.outcome);
+        self.assert_seen();
+        self.outcome = None;
         self.mark = self.sink.names().len();
-        self.digests_before = self.device.as_ref().and_then(Device::digests);
         self.used_before = self.manager.as_ref().map_or(0, |manager| manager.used_vram());
         self.ran = false;
     }
 
     /// Keeps how a call ended.
     pub(crate) fn note<T>(&mut self, outcome: Result<T, VramError>) -> Option<T> {
+        self.seen.set(false);
+        if let Err(error) = &outcome {
+            self.said.push(format!("{error} {error:?}"));
+        }
         let (value, outcome) = match outcome {
             Ok(value) => (Some(value), Ok(())),
-            Err(error) => {
-                self.said.push(format!("{error} {error:?}"));
-                (None, Err(error))
-            }
+            Err(error) => (None, Err(error)),
         };
         self.outcome = Some(outcome);
         value
     }
 
-    pub(crate) fn seal(&mut self, name: &str, spec: ShardSpec, weights: &str) {
+    /// Seals named weights from a source, by the manager that `second` says.
+    pub(crate) fn seal_from(&mut self, spec: ShardSpec, source: ShardSource<'_>, name: &str, second: &str) {
         self.before_call();
-        let sealed = self.manager().seal_model(spec, ShardSource::bytes(self.weights(weights)));
+        let sealed = self.on(second).seal_model(spec, source);
         if let Some(seal) = self.note(sealed) {
+            assert_eq!(seal.digest(), self.digest_of(name));
             self.places.remove(name);
             self.seals.insert(name.to_owned(), seal);
+            if !second.is_empty() {
+                self.elsewhere.insert(name.to_owned());
+            }
         }
     }
 
+    pub(crate) fn seal(&mut self, name: &str, spec: ShardSpec, second: &str) {
+        let weights = self.weights(name);
+        self.seal_from(spec, ShardSource::bytes(&weights), name, second);
+    }
+
     /// The error of the last call, which must have failed.
+    #[track_caller]
     pub(crate) fn error(&self) -> &VramError {
+        self.seen.set(true);
         match &self.outcome {
             Some(Err(error)) => error,
             other => panic!("the last call did not fail: {other:?}"),
         }
-    }
-
-    #[track_caller]
-    pub(crate) fn assert_code(&self, code: &str) {
-        let found: ErrorCode = self.error().code();
-        assert_eq!(found.as_str(), code, "{}", self.error());
     }
 
     /// Names of the events since the last call began.
@@ -229,29 +230,17 @@ impl World {
         assert_eq!(live, used, "live bytes, and what the ledger says");
     }
 
-    /// Ends what may still be open, streams last: guards and working memory may follow them.
-    fn end_everything(&mut self) {
-        if let Some(held) = self.held.take() {
-            let _ = held.finish();
-        }
-        self.guards.drain(..).for_each(|guard| drop(guard.finish()));
-        if let Some(batch) = self.batch.take() {
-            let _ = batch.finish();
-        }
-        self.scratch.clear();
-        self.stream = None;
+    /// What holds after every scenario: an exact ledger, a trail without gaps, and nothing unwiped when the manager is gone.
+    pub(crate) fn assert_invariants(&mut self, scenario: &str) {
+        self.assert_seen();
+        self.executions.drain(..).for_each(|execution| drop(execution.finish()));
+        self.scratch = None;
         if let Some(ending) = self.ending.take() {
             ending.join().expect("the shutdown's thread");
         }
-    }
-
-    /// What holds after every scenario: an exact ledger, a trail without gaps, and nothing unwiped when the manager is gone.
-    pub(crate) fn assert_invariants(&mut self, scenario: &str) {
-        self.shell.assert_looked(scenario);
-        self.end_everything();
         self.sink.failing(false);
         self.assert_recount();
-        let allocated = !self.sink.names().contains(&"vram_allocation_failed");
+        let whole = !self.sink.names().contains(&"vram_allocation_failed");
         self.second = None;
         if let Some(manager) = self.manager.take() {
             Arc::into_inner(manager).unwrap_or_else(|| panic!("{scenario}: someone still holds the manager"));
@@ -261,10 +250,7 @@ impl World {
             assert!(!engine.is_held(), "{scenario}: somebody still holds the memory of {name}");
         }
         if let Some(device) = &self.device {
-            device.assert_left(scenario, &Left { dead: self.dead, unwipeable: self.unwipeable, allocated });
+            device.assert_left(scenario, self.dead, whole);
         }
-        let events = self.sink.events();
-        let refused = events.iter().any(|event| matches!(event.kind, EventKind::SealRefused { suppressed: 1.., .. }));
-        assert!(!refused, "{scenario}: refusals were suppressed");
     }
 }

@@ -29,6 +29,7 @@ impl Severity {
 /// Why memory is kept out of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum QuarantineCause {
     /// Its bytes are not the sealed ones; it is kept to be looked at.
     Evidence,

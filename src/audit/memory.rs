@@ -8,13 +8,13 @@ use super::{Ack, AuditEvent, AuditSink};
 use crate::error::AuditError;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Keeps every event in memory and fails on order. For tests: it grows without bound, and what it keeps dies with it.
+/// Keeps every event in memory. For tests: it grows without bound, and what it keeps dies with it. With the feature `mock` it fails
+/// on order.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use vram_residency::MemorySink;
 /// let sink = Arc::new(MemorySink::default()); // .audit(sink.clone())
-/// sink.fail_next(1);
 /// assert!(sink.events().is_empty());
 /// ```
 #[derive(Debug, Default)]
@@ -30,6 +30,7 @@ struct Kept {
 
 impl MemorySink {
     /// A sink that acknowledges as [`Ack::Durable`], so that tests can satisfy a policy that asks for it. It is not.
+    #[cfg(feature = "mock")]
     #[must_use]
     pub fn claiming_durable() -> Self {
         Self(Mutex::new(Kept { durable: true, ..Kept::default() }))
@@ -48,11 +49,13 @@ impl MemorySink {
     }
 
     /// Refuses every event from now on, or no longer.
+    #[cfg(feature = "mock")]
     pub fn failing(&self, failing: bool) {
         self.kept().failing = failing;
     }
 
     /// Refuses the next `count` events.
+    #[cfg(feature = "mock")]
     pub fn fail_next(&self, count: u64) {
         self.kept().fail_next = count;
     }

@@ -22,6 +22,7 @@ pub(crate) const PATIENCE_AT_THE_END: Duration = Duration::from_secs(5);
 
 /// What the policy asks of the trail before a permissive step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AuditRequirement {
     /// Nothing: events are best effort.
     BestEffort,

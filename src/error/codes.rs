@@ -20,10 +20,16 @@ pub enum ErrorCode {
     PolicyViolation,
     /// A device call failed.
     CudaError,
+    /// The device did not prove that a kernel ran.
+    DeviceUntrusted,
+    /// Memory could not be proven wiped and given back.
+    WipeFailed,
     /// There is no such device, or no driver for it.
     DeviceUnavailable,
-    /// The model could not be read, or is not the expected one.
+    /// The model could not be read.
     ModelLoadFailed,
+    /// The model is not the one that was expected.
+    DigestMismatch,
     /// The audit trail did not accept an event that the policy requires.
     AuditUnavailable,
     /// The manager no longer permits this.
@@ -45,8 +51,11 @@ impl ErrorCode {
             Self::SealVerificationFailed => "SEAL_VERIFICATION_FAILED",
             Self::PolicyViolation => "POLICY_VIOLATION",
             Self::CudaError => "CUDA_ERROR",
+            Self::DeviceUntrusted => "DEVICE_UNTRUSTED",
+            Self::WipeFailed => "WIPE_FAILED",
             Self::DeviceUnavailable => "DEVICE_UNAVAILABLE",
             Self::ModelLoadFailed => "MODEL_LOAD_FAILED",
+            Self::DigestMismatch => "DIGEST_MISMATCH",
             Self::AuditUnavailable => "AUDIT_UNAVAILABLE",
             Self::ManagerStopped => "MANAGER_STOPPED",
             Self::Internal => "INTERNAL",

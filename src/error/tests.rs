@@ -91,7 +91,7 @@ fn every() -> Vec<(VramError, ErrorCode, ErrorCategory, Option<u64>, [&'static s
             None,
             ["model-a have changed; first change in bytes 4096 to 4608", "load the model again"],
         ),
-        (mismatch, Code::ModelLoadFailed, Who::User, None, ["not the expected model", "check the file"]),
+        (mismatch, Code::DigestMismatch, Who::User, None, ["not the expected model", "check the file"]),
         (
             VramError::ModelLoad { problem: "\"m\": it is a directory; name a file in it".to_owned(), source: None },
             Code::ModelLoadFailed,
@@ -109,12 +109,12 @@ fn every() -> Vec<(VramError, ErrorCode, ErrorCategory, Option<u64>, [&'static s
         ),
         (
             VramError::DeviceUntrusted { operation: "digest" },
-            Code::CudaError,
+            Code::DeviceUntrusted,
             Who::Device,
             None,
             ["did not prove that its digest ran", "take it out of service"],
         ),
-        (wipe, Code::CudaError, Who::Device, None, ["64 bytes of shard model-a", "the end of the manager tries"]),
+        (wipe, Code::WipeFailed, Who::Device, None, ["64 bytes of shard model-a", "the end of the manager tries"]),
         (
             VramError::DeviceUnavailable { problem: "CUDA device 7 is not there; check nvidia-smi".to_owned() },
             Code::DeviceUnavailable,

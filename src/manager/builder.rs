@@ -83,13 +83,13 @@ impl DeviceSelector {
 }
 
 /// A driver, and the mock's own handle to it where it is the mock.
-struct Opened {
+struct OpenDevice {
     driver: Arc<dyn Driver>,
     #[cfg(feature = "mock")]
     mock: Option<Arc<crate::driver::mock::MockDriver>>,
 }
 
-impl Opened {
+impl OpenDevice {
     #[cfg(feature = "cuda")]
     fn cuda(wanted: Cuda, library: &DriverLibrary) -> Result<Self, VramError> {
         Ok(Self {
@@ -119,26 +119,26 @@ impl Opened {
 }
 
 impl DeviceSelector {
-    fn open(self, library: &DriverLibrary) -> Result<Opened, VramError> {
+    fn open(self, library: &DriverLibrary) -> Result<OpenDevice, VramError> {
         match self {
-            Self::Auto => Opened::cuda(Cuda::First, library),
+            Self::Auto => OpenDevice::cuda(Cuda::First, library),
             #[cfg(feature = "mock")]
-            Self::AutoOrMock => Opened::cuda(Cuda::First, library).or_else(|error| {
-                // What the policy forbids is no missing device.
-                if matches!(error, VramError::PolicyViolation { .. }) {
+            Self::AutoOrMock => OpenDevice::cuda(Cuda::First, library).or_else(|error| {
+                // What the policy forbids is no missing device; who names a library does not mean the mock.
+                if matches!(error, VramError::PolicyViolation { .. }) || library.told.is_some() {
                     return Err(error);
                 }
                 crate::panics::aside(|| {
                     tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
                 });
-                Opened::mock(&crate::driver::mock::MockConfig::new())
+                OpenDevice::mock(&crate::driver::mock::MockConfig::new())
             }),
-            Self::Cuda(ordinal) => Opened::cuda(Cuda::Ordinal(ordinal), library),
-            Self::CudaUuid(uuid) => Opened::cuda(Cuda::Uuid(uuid), library),
+            Self::Cuda(ordinal) => OpenDevice::cuda(Cuda::Ordinal(ordinal), library),
+            Self::CudaUuid(uuid) => OpenDevice::cuda(Cuda::Uuid(uuid), library),
             #[cfg(feature = "mock")]
-            Self::Mock(config) => Opened::mock(&config),
+            Self::Mock(config) => OpenDevice::mock(&config),
             #[cfg(feature = "stand-in")]
-            Self::StandIn { library: told, ordinal } => Ok(Opened {
+            Self::StandIn { library: told, ordinal } => Ok(OpenDevice {
                 driver: crate::driver::cuda::open_stand_in(
                     Cuda::Ordinal(ordinal),
                     &DriverLibrary { told: Some(told), ..library.clone() },
@@ -279,10 +279,10 @@ impl VramManagerBuilder {
     pub(crate) fn build_with(mut self, driver: Arc<dyn Driver>) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
         self.admit_start()?;
-        self.build_on(Opened { driver, mock: None }, threads)
+        self.build_on(OpenDevice { driver, mock: None }, threads)
     }
 
-    fn build_on(mut self, opened: Opened, threads: NonZeroUsize) -> Result<VramManager, VramError> {
+    fn build_on(mut self, opened: OpenDevice, threads: NonZeroUsize) -> Result<VramManager, VramError> {
         let info = opened.driver.info().clone();
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(|_| NO_RANDOMNESS)?;

@@ -12,9 +12,8 @@ use crate::error::VramError;
 use crate::id::ShardId;
 use crate::manager::VramManager;
 use crate::manager::shared::Core;
-use crate::manager::verify::Verification;
+use crate::manager::verify::VerifyReport;
 use crate::seal::SealedShard;
-use crate::shards::Pinned;
 use crate::spec::ExecuteOptions;
 use crate::types::RawDevicePtr;
 
@@ -67,7 +66,6 @@ impl<'a> VerifiedRegion<'a> {
 #[derive(Clone, Copy)]
 pub struct Verified<'a> {
     scope: &'a Scope,
-    record: &'a Pinned,
 }
 
 impl fmt::Debug for Verified<'_> {
@@ -80,31 +78,31 @@ impl<'a> Verified<'a> {
     /// The shard.
     #[must_use]
     pub fn id(&self) -> &'a ShardId {
-        &self.record.id
+        &self.scope.record.id
     }
 
     /// Bytes of the image.
     #[must_use]
     pub fn byte_len(&self) -> u64 {
-        self.record.image.bytes()
+        self.scope.record.image.bytes()
     }
 
     /// What the check found.
     #[must_use]
-    pub fn verification(&self) -> &'a Verification {
-        &self.scope.verification
+    pub fn verification(&self) -> &'a VerifyReport {
+        &self.scope.report
     }
 
     /// What lies where in the image.
     #[must_use]
     pub fn layout(&self) -> &'a Layout {
-        &self.record.layout
+        &self.scope.record.layout
     }
 
     /// The tensors of the image in order, or one region for all of it where the layout knows none. O(tensors).
     #[must_use]
     pub fn regions(&self) -> Vec<VerifiedRegion<'a>> {
-        let (layout, image) = (self.layout(), &self.record.image);
+        let (layout, image) = (self.layout(), &self.scope.record.image);
         let region = |tensor, offset: u64, bytes| {
             // A tensor of no bytes may lie behind the last byte.
             let address = image.address(offset).or_else(|| image.end().filter(|_| bytes == 0));
@@ -134,7 +132,7 @@ impl<'a> Verified<'a> {
                 ),
             });
         }
-        let read = self.scope.core.device.read(&self.record.image, offset, out).map_err(VramError::from);
+        let read = self.scope.core.device.read(&self.scope.record.image, offset, out).map_err(VramError::from);
         read.inspect_err(|error| self.scope.core.note_device_failure(error))
     }
 }
@@ -168,8 +166,7 @@ pub struct OwnedExecution {
 
 impl Execution<'_> {
     pub(crate) fn begin(core: &Arc<Core>, shard: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
-        let mut begun = Self::begin_all(core, &[shard], options)?;
-        begun.pop().ok_or(VramError::Internal { what: "a check of one shard gave no execution" })
+        Ok(Self { scope: Scope::begin(core, shard, options)?, manager: PhantomData })
     }
 
     pub(crate) fn begin_all(
@@ -177,7 +174,7 @@ impl Execution<'_> {
         shards: &[&SealedShard],
         options: &ExecuteOptions,
     ) -> Result<Vec<Self>, VramError> {
-        let scopes = Scope::begin(core, shards, options)?;
+        let scopes = Scope::begin_all(core, shards, options)?;
         Ok(scopes.into_iter().map(|scope| Self { scope, manager: PhantomData }).collect())
     }
 }
@@ -189,9 +186,7 @@ impl OwnedExecution {
         shard: &SealedShard,
         options: &ExecuteOptions,
     ) -> Result<Self, VramError> {
-        let scope = Scope::begin(core, &[shard], options)?.pop();
-        let scope = scope.ok_or(VramError::Internal { what: "a check of one shard gave no execution" })?;
-        Ok(Self { scope, manager })
+        Ok(Self { scope: Scope::begin(core, shard, options)?, manager })
     }
 
     /// The manager that it keeps alive.
@@ -204,31 +199,28 @@ impl OwnedExecution {
 macro_rules! guard {
     ($guard:ty) => {
         impl $guard {
-            /// The verified bytes.
-            ///
-            /// # Errors
-            /// `INTERNAL`, never in practice: the scope is over.
-            pub fn verified(&self) -> Result<Verified<'_>, VramError> {
-                let record = self.scope.record.as_ref().ok_or(VramError::Internal { what: "the execution is over" })?;
-                Ok(Verified { scope: &self.scope, record })
+            /// The verified bytes. O(1).
+            #[must_use]
+            pub const fn verified(&self) -> Verified<'_> {
+                Verified { scope: &self.scope }
             }
 
             /// Bytes of the image.
             #[must_use]
             pub const fn byte_len(&self) -> u64 {
-                self.scope.verification.bytes
+                self.scope.report.bytes
             }
 
             /// What the check found.
             #[must_use]
-            pub const fn verification(&self) -> &Verification {
-                &self.scope.verification
+            pub const fn verification(&self) -> &VerifyReport {
+                &self.scope.report
             }
 
             /// The tensors of the image, or one region for all of it. O(tensors).
             #[must_use]
             pub fn regions(&self) -> Vec<VerifiedRegion<'_>> {
-                self.verified().map(|verified| verified.regions()).unwrap_or_default()
+                self.verified().regions()
             }
 
             /// Copies bytes of the image out of VRAM; see [`Verified::read_at`].
@@ -236,7 +228,7 @@ macro_rules! guard {
             /// # Errors
             /// As there.
             pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
-                self.verified()?.read_at(offset, out)
+                self.verified().read_at(offset, out)
             }
 
             /// Closes this execute and opens the next with one check: the result counts, and the shard is verified for what comes. For
@@ -263,8 +255,8 @@ macro_rules! guard {
             /// [`max_age`](crate::ShardSpec::max_age), and `AUDIT_UNAVAILABLE`: discard the result, and what the work wrote since the last
             /// good check (a KV cache, scratch). The chain is over.
             pub fn renew(self) -> Result<Self, VramError> {
-                let renewed = Self::renew_all(vec![self])?.pop();
-                renewed.ok_or(VramError::Internal { what: "an execution was not renewed" })
+                let Self { scope, manager } = self;
+                Ok(Self { scope: scope.renew()?, manager })
             }
 
             /// [`renew`](Self::renew) for executions that belong together, in order: one check of each shard, in one batch a manager; all
@@ -284,10 +276,10 @@ macro_rules! guard {
             ///
             /// # Errors
             /// `MANAGER_STOPPED` when the manager stopped meanwhile, `SEAL_VERIFICATION_FAILED` when the shard was found changed,
-            /// `CUDA_ERROR`: discard the result.
-            pub fn finish(self) -> Result<Verification, VramError> {
-                let closed = Self::finish_all(vec![self])?.pop();
-                closed.ok_or(VramError::Internal { what: "an execution gave no verdict" })
+            /// `CUDA_ERROR`, `DEVICE_UNTRUSTED`: discard the result.
+            pub fn finish(self) -> Result<VerifyReport, VramError> {
+                let Self { scope, manager: _manager } = self; // it lives until the scope has ended
+                scope.finish()
             }
 
             /// Closes executions that belong together: a batch, or the parts of a set on any managers. Waits for the work of all,
@@ -295,7 +287,7 @@ macro_rules! guard {
             ///
             /// # Errors
             /// As [`finish`](Self::finish), of the first that fails: discard every result.
-            pub fn finish_all(executions: Vec<Self>) -> Result<Vec<Verification>, VramError> {
+            pub fn finish_all(executions: Vec<Self>) -> Result<Vec<VerifyReport>, VramError> {
                 // The managers live until their scopes have ended.
                 let (scopes, _managers): (Vec<_>, Vec<_>) =
                     executions.into_iter().map(|Self { scope, manager }| (scope, manager)).unzip();

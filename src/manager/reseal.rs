@@ -22,14 +22,13 @@ impl Core {
         let started = Instant::now();
         self.authenticate(sealed)?; // before anything else is said of it
         self.permit()?;
-        let records = [self.admit(sealed)?];
-        self.check(&records.each_ref(), Check::Digest, None)?;
-        if records.iter().any(|record| self.residents.is_shared(record)) {
+        let record = self.admit(sealed)?;
+        self.check(&record, Check::Digest, None)?;
+        if self.residents.is_shared(&record) {
             return Err(self.absent(sealed, Absent::Busy)); // before a seal is announced that will not be
         }
-        let write_protected =
-            records.iter().all(|record| record.lock().as_ref().is_some_and(|live| live.memory.is_write_protected()));
-        drop(records);
+        let write_protected = record.lock().as_ref().is_some_and(|live| live.memory.is_write_protected());
+        drop(record);
         let old = sealed.message();
         let next = self.residents.next_generation()?;
         let message = SealMessage { generation: next, sealed_at: self.clock.unix_nanos(), ..old.clone() };
@@ -56,7 +55,7 @@ impl Core {
             Ok(()) => Ok(renewed),
             Err(Absent::Failed) => {
                 // Somebody else's check found a change meanwhile; this call repeats it.
-                self.check(&[&self.admit(sealed)?], Check::Digest, None)?;
+                self.check(&self.admit(sealed)?, Check::Digest, None)?;
                 Err(self.absent(sealed, Absent::Busy))
             }
             Err(absent) => Err(self.absent(sealed, absent)),

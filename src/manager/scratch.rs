@@ -105,7 +105,7 @@ impl Scratch {
     /// Wipes, proves zero, and frees now.
     ///
     /// # Errors
-    /// `CUDA_ERROR` when the wipe could not be proven: the memory is quarantined then.
+    /// `WIPE_FAILED` when the wipe could not be proven: the memory is quarantined then.
     pub fn release(self) -> Result<(), VramError> {
         self.retire()
     }

@@ -9,7 +9,7 @@ use crate::digest::layout::Layout;
 use crate::digest::{TreeDigest, first_difference};
 use crate::error::{BadRange, VramError};
 use crate::id::ShardId;
-use crate::manager::shared::{Core, WipeReport};
+use crate::manager::shared::{Core, Retiring, WipeReport};
 use crate::memory::{CheckSizes, Owners, Protection, ShardMemory, Unallocated, UploadFailed};
 use crate::metrics::Outcome;
 use crate::panics::aside;
@@ -22,7 +22,7 @@ use crate::types::{DigestKind, DriverError, DriverErrorKind};
 
 /// Memory on its way to becoming a shard. Dropped before that, also by a panic, it is wiped and given back; an engine's memory
 /// goes back to the engine as it is.
-pub(crate) struct Held<'a> {
+pub(crate) struct Unsealed<'a> {
     core: &'a Core,
     id: &'a ShardId,
     memory: Option<(ShardMemory, Reservation)>,
@@ -30,7 +30,7 @@ pub(crate) struct Held<'a> {
 
 const GIVEN_AWAY: VramError = VramError::Internal { what: "sealing memory was given away" };
 
-impl Held<'_> {
+impl Unsealed<'_> {
     /// The memory, while it is held.
     pub(crate) fn memory(&mut self) -> Result<&mut ShardMemory, VramError> {
         self.memory.as_mut().map(|(memory, _)| memory).ok_or(GIVEN_AWAY)
@@ -48,11 +48,11 @@ impl Held<'_> {
         let mut owners = Owners::default();
         memory.disown(&mut owners);
         reservation.let_adopted_go();
-        Some(self.core.retire(self.id, memory, reservation, &mut owners))
+        Some(self.core.retire(self.id, Retiring::Shard(Box::new(memory)), reservation, &mut owners))
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Unsealed<'_> {
     fn drop(&mut self) {
         // A failed wipe is quarantined and in the trail; the error that led here is the caller's answer.
         let _reported = self.retire();
@@ -114,7 +114,7 @@ impl Core {
     pub(crate) fn publish(
         &self,
         claim: Claim,
-        mut held: Held<'_>,
+        mut held: Unsealed<'_>,
         spec: &ShardSpec,
         sealed: TreeDigest,
         layout: Layout,
@@ -208,7 +208,7 @@ impl Core {
         id: &'a ShardId,
         needed: Option<u64>,
         take: impl FnOnce() -> Result<ShardMemory, Unallocated>,
-    ) -> Result<Held<'a>, VramError> {
+    ) -> Result<Unsealed<'a>, VramError> {
         let needed = needed.unwrap_or(u64::MAX);
         match self.reserve(needed).and_then(|reservation| match take() {
             Ok(memory) => Ok((memory, reservation)),
@@ -216,7 +216,7 @@ impl Core {
         }) {
             Ok(memory) => {
                 self.trail.emit(EventKind::VramAllocated { shard: id.clone(), bytes: memory.1.bytes() });
-                Ok(Held { core: self, id, memory: Some(memory) })
+                Ok(Unsealed { core: self, id, memory: Some(memory) })
             }
             Err(error) => {
                 self.report_unallocated(id, needed, &error);
@@ -239,7 +239,7 @@ impl Core {
         let needed = reservation.bytes();
         if failed.stuck > 0 {
             reservation.shrink_to(failed.stuck);
-            self.keep_stuck(id, reservation);
+            let _reported = self.retire(id, Retiring::Stuck, reservation, &mut Owners::default());
         }
         match failed.error {
             VramError::Device(DriverError { kind: DriverErrorKind::OutOfMemory, .. }) => {

@@ -28,13 +28,14 @@ mod reports;
 mod scratch;
 mod state;
 
-pub(crate) use pins::Held;
+pub(crate) use pins::WatchId;
 use pins::{Reapable, Watch};
 use scratch::Working;
 pub(crate) use state::StateCell;
 
 /// What an integrity failure does besides quarantining the shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum OnIntegrityFailure {
     /// The manager stops for good.
     #[default]
@@ -45,6 +46,7 @@ pub enum OnIntegrityFailure {
 
 /// What a release did.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct WipeReport {
     /// The shard.
     pub shard: ShardId,
@@ -95,26 +97,46 @@ impl fmt::Debug for Core {
 #[derive(Debug)]
 struct Residue {
     id: ShardId,
-    memory: ResidueMemory,
+    memory: Retiring,
     counted: Quarantined,
 }
 
-/// What could not be wiped.
+/// Memory that is to be wiped, proven zero and given back.
 #[derive(Debug)]
-enum ResidueMemory {
+pub(crate) enum Retiring {
     /// Never held anything of ours; the driver did not take it back.
     Stuck,
+    /// A shard's.
     Shard(Box<ShardMemory>),
+    /// Working memory.
     Scratch(Box<ScratchMemory>),
 }
 
-impl ResidueMemory {
-    /// Tries once more.
-    fn wipe_and_free(self, owners: &mut Owners) -> Result<Retired, (Self, Retired)> {
+impl Retiring {
+    /// Tries it. What fails is given back with the reason, where there is one, and with what was done.
+    fn wipe_and_free(self, owners: &mut Owners) -> Result<Retired, (Self, Option<DeviceFailure>, Retired)> {
         match self {
-            Self::Stuck => Err((Self::Stuck, Retired::default())),
-            Self::Shard(memory) => memory.wipe_and_free(owners).map_err(|left| (Self::Shard(left.memory), left.done)),
-            Self::Scratch(memory) => memory.wipe_and_free().map_err(|left| (Self::Scratch(left.memory), left.done)),
+            Self::Stuck => Err((Self::Stuck, None, Retired::default())),
+            Self::Shard(memory) => memory
+                .wipe_and_free(owners)
+                .map_err(|Unretired { memory, failure, done }| (Self::Shard(memory), Some(failure), done)),
+            Self::Scratch(memory) => memory
+                .wipe_and_free()
+                .map_err(|Unretired { memory, failure, done }| (Self::Scratch(memory), Some(failure), done)),
+        }
+    }
+
+    /// Whether it is, in part, an engine's.
+    fn holds_engine_memory(&self) -> bool {
+        matches!(self, Self::Shard(memory) if memory.holds_engine_memory())
+    }
+
+    /// The bytes that it takes of our share of the device, where that is known.
+    fn room(&self) -> Option<u64> {
+        match self {
+            Self::Stuck => None,
+            Self::Shard(memory) => Some(memory.room()),
+            Self::Scratch(memory) => Some(memory.room()),
         }
     }
 }
@@ -232,45 +254,36 @@ impl Core {
     pub(crate) fn retire(
         &self,
         id: &ShardId,
-        memory: ShardMemory,
+        memory: Retiring,
         mut reservation: Reservation,
         owners: &mut Owners,
     ) -> Result<WipeReport, VramError> {
         let started = Instant::now();
-        let outcome = match memory.wipe_and_free(owners) {
-            Ok(retired) => {
+        let (done, kept) = match memory.wipe_and_free(owners) {
+            Ok(done) => {
                 drop(reservation);
-                let duration = started.elapsed();
-                self.report_wiped(id, retired, duration);
-                Ok(WipeReport { shard: id.clone(), bytes: retired.wiped, left_unwiped: retired.left, duration })
+                (done, None)
             }
-            Err(Unretired { memory, failure, done }) => {
+            Err((memory, failure, done)) => {
                 if !memory.holds_engine_memory() {
                     reservation.let_adopted_go();
                 }
-                reservation.shrink_to(memory.room());
+                if let Some(room) = memory.room() {
+                    reservation.shrink_to(room);
+                }
                 let bytes = reservation.bytes();
-                self.keep_residue(Residue {
-                    id: id.clone(),
-                    memory: ResidueMemory::Shard(memory),
-                    counted: reservation.quarantine(),
-                });
-                self.report_wiped(id, done, started.elapsed());
-                Err(self.report_residue(id, bytes, failure))
+                self.keep_residue(Residue { id: id.clone(), memory, counted: reservation.quarantine() });
+                (done, Some((bytes, failure)))
             }
+        };
+        let duration = started.elapsed();
+        self.report_wiped(id, done, duration);
+        let outcome = match kept {
+            None => Ok(WipeReport { shard: id.clone(), bytes: done.wiped, left_unwiped: done.left, duration }),
+            Some((bytes, failure)) => Err(self.report_residue(id, bytes, failure)),
         };
         self.report_memory();
         outcome
-    }
-
-    /// Keeps counting memory that the driver did not take back.
-    pub(crate) fn keep_stuck(&self, id: &ShardId, reservation: Reservation) {
-        let bytes = reservation.bytes();
-        let (shard, cause) = (id.clone(), QuarantineCause::Residue);
-        self.keep_residue(Residue { id: id.clone(), memory: ResidueMemory::Stuck, counted: reservation.quarantine() });
-        self.trail.note(EventKind::ShardQuarantined { shard, bytes, cause });
-        self.limit_residue();
-        self.report_memory();
     }
 
     /// A device that does not give back more than that is not to be trusted.
@@ -296,11 +309,12 @@ impl Core {
         }
     }
 
-    fn report_residue(&self, id: &ShardId, bytes: u64, failure: DeviceFailure) -> VramError {
-        let cause = if failure.is_sticky() { QuarantineCause::WipeImpossible } else { QuarantineCause::Residue };
+    fn report_residue(&self, id: &ShardId, bytes: u64, failure: Option<DeviceFailure>) -> VramError {
+        let impossible = failure.as_ref().is_some_and(DeviceFailure::is_sticky);
+        let cause = if impossible { QuarantineCause::WipeImpossible } else { QuarantineCause::Residue };
         let source = match failure {
-            DeviceFailure::Call(error) => Some(error),
-            DeviceFailure::Unproven(_) => None,
+            Some(DeviceFailure::Call(error)) => Some(error),
+            Some(DeviceFailure::Unproven(_)) | None => None,
         };
         let error = VramError::WipeFailed { shard: id.clone(), bytes, source };
         self.trail.note(EventKind::ShardQuarantined { shard: id.clone(), bytes, cause });
@@ -317,7 +331,7 @@ impl Core {
         if record.failure.get().is_some() {
             self.ledger.let_evidence_go(record.room);
         }
-        self.retire(&record.id, memory, reservation, owners)
+        self.retire(&record.id, Retiring::Shard(Box::new(memory)), reservation, owners)
     }
 
     /// The end: wipes every live shard, pinned or not, and tries once more to wipe what could not be wiped before. No owner is dropped
@@ -341,7 +355,7 @@ impl Core {
                     self.report_wiped(&id, retired, started.elapsed());
                     wiped = wiped.saturating_add(retired.wiped);
                 }
-                Err((memory, done)) => {
+                Err((memory, _, done)) => {
                     self.report_wiped(&id, done, started.elapsed());
                     left = left.saturating_add(counted.bytes());
                     self.keep_residue(Residue { id, memory, counted });

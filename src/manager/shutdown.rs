@@ -30,7 +30,7 @@ impl VramManager {
     /// Wipes a shard, proves it zero, and gives its memory back. Permitted in every state.
     ///
     /// # Errors
-    /// `SHARD_BUSY` while it is used, `STALE_HANDLE`, `SEAL_VERIFICATION_FAILED` (refused), `CUDA_ERROR` when the wipe could
+    /// `SHARD_BUSY` while it is used, `STALE_HANDLE`, `SEAL_VERIFICATION_FAILED` (refused), `WIPE_FAILED` when the wipe could
     /// not be proven: the memory is quarantined then and the handle is stale.
     pub fn release(&self, shard: &SealedShard) -> Result<WipeReport, VramError> {
         let mut owners = Owners::default(); // dropped after the next: an owner's drop may wait for what is under way
@@ -87,9 +87,8 @@ impl VramManager {
     /// An execution that was dropped without `finish` has ended once what its engine had enqueued has run. Audit sinks hold up no
     /// wipe; after the last one they have what is left of the deadline to take its events, half a second at least and five at most.
     ///
-    /// # Errors
-    /// None today; device failures are in the report and in the trail.
-    pub fn shutdown(&self, deadline: Duration) -> Result<ShutdownReport, VramError> {
+    /// It cannot fail: what could not be wiped is in the report and in the trail.
+    pub fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         if self.core.state.drain() {
             self.core.trail.note(EventKind::ManagerDraining {});
         }
@@ -120,7 +119,7 @@ impl VramManager {
         self.core.trail.flush_refusals();
         let (least, most) = (Instant::now().checked_add(PATIENCE), Instant::now().checked_add(PATIENCE_AT_THE_END));
         self.core.trail.settle_until(until.or(most).max(least).min(most));
-        Ok(report)
+        report
     }
 }
 

@@ -1,6 +1,6 @@
 //! The check: seal, record, VRAM, in this order.
 //!
-//! Owns [`Verification`] and the order of the check. A seal proves that this manager made the handle; the record
+//! Owns [`VerifyReport`] and the order of the check. A seal proves that this manager made the handle; the record
 //! says what must be resident; VRAM is digested and compared with the record, never with what was presented. A call may share
 //! the result of a check that began after it, and of no other: nothing else is ever reused.
 
@@ -11,17 +11,18 @@ use crate::digest::{TreeDigest, first_difference};
 use crate::error::{BadRange, RefusalReason, VramError};
 use crate::id::ShardId;
 use crate::manager::shared::Core;
-use crate::memory::{DigestFailure, Event};
+use crate::memory::{DeviceFailure, DigestFailure, Event};
 use crate::metrics::Outcome;
 use crate::seal::SealedShard;
 use crate::shards::{Absent, Pinned, Record, Resident};
 use crate::spec::Check;
-use crate::types::Digest;
+use crate::sync::MutexGuard;
+use crate::types::{Digest, EventId};
 
 /// What a successful check found. Plain data: holding one permits nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Verification {
+pub struct VerifyReport {
     /// The shard.
     pub shard: ShardId,
     /// The digest that VRAM had, equal to the sealed one.
@@ -34,12 +35,67 @@ pub struct Verification {
     pub duration: Duration,
 }
 
-/// What the check of one pinned shard came to.
-enum Checked {
+/// The digest of one pinned shard under way. The shard's memory is locked until it is collected.
+struct Digesting<'a> {
+    record: &'a Pinned,
+    resident: MutexGuard<'a, Option<Resident>>,
+    launch: Launch,
+}
+
+/// What a digest waits for.
+enum Launch {
+    /// Nothing: a check that began after the call had found everything as sealed.
+    Shared,
+    /// This call's own launch, begun at this tick.
+    Begun(u64),
+    /// The launch failed.
+    Failed(DigestFailure),
+}
+
+/// What one digest came to.
+enum Digested {
     /// A check that began after the call had found everything as sealed.
     Shared,
     /// This call's own launch.
     Found(Result<TreeDigest, DigestFailure>),
+}
+
+impl<'a> Digesting<'a> {
+    /// Launches a digest of the image, behind `after` if that is given, or finds that a check which began after tick `call` has just
+    /// made one.
+    ///
+    /// A check is shared by whoever called before it began: what a caller's own stream held has to have run by then, and an
+    /// execute that is closed has waited for its work before it calls. It is counted by ticks, which are drawn after both.
+    fn launch(record: &'a Pinned, call: u64, after: Option<EventId>) -> Result<Self, VramError> {
+        let mut resident = record.lock();
+        let Some(found) = resident.as_mut() else {
+            return Err(VramError::StaleHandle { shard: record.id.clone() });
+        };
+        let launch = if after.is_none() && found.good_since > call {
+            Launch::Shared
+        } else {
+            let began = record.tick();
+            found.memory.launch_digest(after).map_or_else(Launch::Failed, |()| Launch::Begun(began))
+        };
+        Ok(Self { record, resident, launch })
+    }
+
+    /// Waits for the digest, remembers when it began if it found everything as sealed, and lets go of the memory.
+    fn collect(mut self) -> Digested {
+        let began = match self.launch {
+            Launch::Shared => return Digested::Shared,
+            Launch::Failed(failure) => return Digested::Found(Err(failure)),
+            Launch::Begun(began) => began,
+        };
+        let Some(resident) = self.resident.as_mut() else {
+            return Digested::Found(Err(DeviceFailure::Unproven("digest").into()));
+        };
+        let found = resident.memory.collect_digest();
+        if let Ok(found) = &found {
+            resident.good_since = if *found == self.record.sealed { began } else { 0 };
+        }
+        Digested::Found(found)
+    }
 }
 
 impl Core {
@@ -102,100 +158,90 @@ impl Core {
         VramError::SealRefused { reason }
     }
 
-    /// Checks what lies in VRAM under pinned records, all launches before the first wait, behind `after` if that is given.
-    /// Pins that come in twice are the caller's mistake to refuse.
+    /// Checks what lies in VRAM under a pinned record, behind `after` if that is given.
+    ///
+    /// # Errors
+    /// `IntegrityFailure`, and the shard is quarantined; the device's.
+    pub(crate) fn check(
+        &self,
+        record: &Pinned,
+        check: Check,
+        after: Option<&Event>,
+    ) -> Result<VerifyReport, VramError> {
+        let started = Instant::now();
+        self.refuse_failed(record, started)?;
+        let digested = Digesting::launch(record, record.tick(), still_ahead(after))?.collect();
+        self.judge(record, digested, check, started)
+    }
+
+    /// [`check`](Self::check) of several records, all launches before the first wait. Records that come in twice are the caller's
+    /// mistake to refuse.
     ///
     /// # Errors
     /// Of the first shard that fails; each one that failed is quarantined.
-    pub(crate) fn check(
+    pub(crate) fn check_all(
         &self,
         records: &[&Pinned],
         check: Check,
         after: Option<&Event>,
-    ) -> Result<Vec<Verification>, VramError> {
+    ) -> Result<Vec<VerifyReport>, VramError> {
         let started = Instant::now();
-        for record in records {
-            if let Some(first_bad) = record.failure.get() {
-                self.telemetry.verified(Outcome::Mismatch, started.elapsed(), 0);
-                return Err(self.fail_integrity(record, VerificationFailure::Quarantined, None, first_bad.clone()));
+        records.iter().try_for_each(|record| self.refuse_failed(record, started))?;
+        let after = still_ahead(after);
+        // Locked in slot order, so that two batches cannot wait for each other.
+        let mut order: Vec<(usize, &Pinned, u64)> =
+            records.iter().enumerate().map(|(at, record)| (at, *record, record.tick())).collect();
+        order.sort_unstable_by_key(|(_, record, _)| record.slot());
+        let launched = order.into_iter().map(|(at, record, call)| Ok((at, Digesting::launch(record, call, after)?)));
+        let launched: Vec<(usize, Digesting<'_>)> = launched.collect::<Result<_, VramError>>()?;
+        // No lock is held any more when the verdicts are told.
+        let mut digested: Vec<(usize, &Pinned, Digested)> =
+            launched.into_iter().map(|(at, digesting)| (at, digesting.record, digesting.collect())).collect();
+        digested.sort_unstable_by_key(|(at, ..)| *at);
+        let mut outcome = Ok(Vec::with_capacity(records.len()));
+        for (_, record, digested) in digested {
+            match (self.judge(record, digested, check, started), &mut outcome) {
+                (Ok(report), Ok(reports)) => reports.push(report),
+                (Err(error), Ok(_)) => outcome = Err(error),
+                (_, Err(_)) => {} // the first error stays; every failure is acted on
             }
         }
-        let checked = self.digest_all(records, after)?;
-        let mut outcome = Ok(());
-        let mut verifications = Vec::with_capacity(records.len());
-        for (record, checked) in records.iter().zip(checked) {
-            match self.judge(record, checked, check, started) {
-                Ok(verification) => verifications.push(verification),
-                Err(error) => outcome = outcome.and(Err(error)), // the first error stays; every failure is acted on
-            }
-        }
-        outcome.map(|()| verifications)
+        outcome
     }
 
-    /// Digests every record's image, or finds that a check which began after this call has just done so.
-    ///
-    /// A check is shared by whoever called before it began: what a caller's own stream held has to have run by then, and an
-    /// execute that is closed has waited for its work before it calls. It is counted by ticks, which are drawn after both.
-    fn digest_all(&self, records: &[&Pinned], after: Option<&Event>) -> Result<Vec<Checked>, VramError> {
-        // Where the stream holds something, only a launch behind it will do. An error is told by that launch.
-        let after = after.filter(|event| !event.has_passed().unwrap_or(false)).map(Event::id);
-        let calls: Vec<u64> = records.iter().map(|record| record.tick()).collect();
-        // Locked in slot order, so that two batches cannot wait for each other.
-        let mut order: Vec<(u32, usize)> = records.iter().enumerate().map(|(at, record)| (record.slot(), at)).collect();
-        order.sort_unstable();
-        let mut held = Vec::with_capacity(records.len());
-        for (_, at) in order {
-            if let Some((record, call)) = records.get(at).zip(calls.get(at)) {
-                held.push((at, *call, record, record.lock()));
-            }
-        }
-        let mut launched = Vec::with_capacity(held.len());
-        for (at, call, record, resident) in &mut held {
-            let Some(resident) = resident.as_mut() else {
-                return Err(VramError::StaleHandle { shard: record.id.clone() });
-            };
-            if after.is_none() && resident.good_since > *call {
-                launched.push((*at, resident, Ok(None)));
-                continue;
-            }
-            let began = record.tick();
-            let launch = resident.memory.launch_digest(after).map(|()| Some(began));
-            launched.push((*at, resident, launch));
-        }
-        let mut checked: Vec<(usize, Checked)> = launched
-            .into_iter()
-            .map(|(at, resident, launch)| (at, collect(records.get(at), resident, launch)))
-            .collect();
-        checked.sort_unstable_by_key(|(at, _)| *at);
-        Ok(checked.into_iter().map(|(_, checked)| checked).collect())
+    /// Refuses a shard that failed a check before: nothing is launched for it.
+    fn refuse_failed(&self, record: &Pinned, started: Instant) -> Result<(), VramError> {
+        let Some(first_bad) = record.failure.get() else { return Ok(()) };
+        self.telemetry.verified(Outcome::Mismatch, started.elapsed(), 0);
+        Err(self.fail_integrity(record, VerificationFailure::Quarantined, None, first_bad.clone()))
     }
 
     fn judge(
         &self,
         record: &Record,
-        checked: Checked,
+        digested: Digested,
         check: Check,
         started: Instant,
-    ) -> Result<Verification, VramError> {
+    ) -> Result<VerifyReport, VramError> {
         let bytes = record.image.bytes();
-        match checked {
-            Checked::Found(Err(failure)) => {
+        match digested {
+            Digested::Found(Err(failure)) => {
                 let error = VramError::from(failure);
                 self.telemetry.verified(Outcome::Error, started.elapsed(), 0);
                 self.report_unproven(record, &error);
                 self.note_device_failure(&error);
                 return Err(error);
             }
-            Checked::Found(Ok(found)) if found != record.sealed => {
+            Digested::Found(Ok(found)) if found != record.sealed => {
                 self.telemetry.verified(Outcome::Mismatch, started.elapsed(), bytes);
                 let first_bad = self.locate(record, &found);
                 let reason = VerificationFailure::DigestMismatch;
                 return Err(self.fail_integrity(record, reason, Some(found.digest), first_bad));
             }
-            Checked::Found(Ok(_)) => self.telemetry.verified(Outcome::Ok, started.elapsed(), bytes),
-            Checked::Shared => self.telemetry.verified(Outcome::Ok, started.elapsed(), 0),
+            Digested::Found(Ok(_)) => self.telemetry.verified(Outcome::Ok, started.elapsed(), bytes),
+            Digested::Shared => self.telemetry.verified(Outcome::Ok, started.elapsed(), 0),
         }
-        let verification = Verification {
+        let report = VerifyReport {
             shard: record.id.clone(),
             digest: record.sealed.digest,
             bytes,
@@ -203,13 +249,13 @@ impl Core {
             duration: started.elapsed(),
         };
         self.trail.emit(EventKind::SealVerified {
-            shard: verification.shard.clone(),
-            digest: verification.digest,
-            bytes: verification.bytes,
+            shard: report.shard.clone(),
+            digest: report.digest,
+            bytes: report.bytes,
             check: check.as_str().to_owned(),
-            duration: verification.duration,
+            duration: report.duration,
         });
-        Ok(verification)
+        Ok(report)
     }
 
     /// Digests a live shard's image in VRAM and gives no verdict. A device that cannot show that it did stops the manager.
@@ -231,17 +277,7 @@ impl Core {
     }
 }
 
-/// Waits for one launch, and remembers when it began if it found everything as sealed.
-fn collect(record: Option<&&Pinned>, resident: &mut Resident, launch: Result<Option<u64>, DigestFailure>) -> Checked {
-    match launch {
-        Ok(None) => Checked::Shared,
-        Err(failure) => Checked::Found(Err(failure)),
-        Ok(Some(began)) => {
-            let found = resident.memory.collect_digest();
-            if let (Ok(found), Some(record)) = (&found, record) {
-                resident.good_since = if *found == record.sealed { began } else { 0 };
-            }
-            Checked::Found(found)
-        }
-    }
+/// The event, where its stream still holds something: only a launch behind it will do then. An error is told by that launch.
+fn still_ahead(after: Option<&Event>) -> Option<EventId> {
+    after.filter(|event| !event.has_passed().unwrap_or(false)).map(Event::id)
 }

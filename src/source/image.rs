@@ -45,7 +45,7 @@ impl<'a> ImageReader<'a> {
     /// `id`. The whole source counts, its header included.
     ///
     /// # Errors
-    /// `MODEL_LOAD_FAILED` ([`VramError::DigestMismatch`]) when what lies where is not what was vouched for; `INTERNAL` when bytes
+    /// `DIGEST_MISMATCH` when what lies where is not what was vouched for; `INTERNAL` when bytes
     /// were read already.
     pub fn expect(mut self, id: ShardId, expectation: &Expectation) -> Result<Self, VramError> {
         if self.opened.position() > 0 {
@@ -67,8 +67,8 @@ impl<'a> ImageReader<'a> {
     /// Confirms that the image was the whole source, and that the source did not change meanwhile.
     ///
     /// # Errors
-    /// `MODEL_LOAD_FAILED` when the source has more bytes than it had at the start, or was written to, and
-    /// ([`VramError::DigestMismatch`]) when it is not what was expected; `INTERNAL` when the image was not read to its end.
+    /// `MODEL_LOAD_FAILED` when the source has more bytes than it had at the start, or was written to; `DIGEST_MISMATCH` when it is not
+    /// what was expected; `INTERNAL` when the image was not read to its end.
     pub fn finish(self) -> Result<(), VramError> {
         self.opened.finish()?;
         let Some((id, measure)) = self.expected else { return Ok(()) };

@@ -9,6 +9,7 @@ use super::{DeviceUuid, Span};
 /// What sort of device a manager runs on. It is signed into every seal and named in every event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum DeviceKind {
     /// A CUDA GPU.
     Cuda,

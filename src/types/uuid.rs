@@ -10,7 +10,7 @@ use crate::id::Invalid;
 use crate::text::quote;
 
 /// The 16 bytes by which a driver tells devices (and MIG instances) apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DeviceUuid([u8; 16]);
 
 impl DeviceUuid {
@@ -42,6 +42,12 @@ impl DeviceUuid {
         let mut bytes = [0; 16];
         hex::decode_to_slice(digits.replace('-', ""), &mut bytes).map_err(|_| refused())?;
         Ok(Self(bytes))
+    }
+}
+
+impl fmt::Debug for DeviceUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DeviceUuid({self})")
     }
 }
 

@@ -65,7 +65,7 @@ fn given_back_exactly_as_it_was() {
     let regions = PLACES.map(|(at, bytes)| memory.region(at, bytes));
     let wrong = vouching::regions(bench.manager.tree_params(), &regions, wrong);
     let refused = adopt(&bench.manager, spec("a").expect(wrong).wipe_adopted(true), &memory, &PLACES);
-    assert_eq!(refused.unwrap_err().code(), ErrorCode::ModelLoadFailed);
+    assert_eq!(refused.unwrap_err().code(), ErrorCode::DigestMismatch);
     assert!(memory.read(0, BYTES) == bytes);
     assert_eq!(std::sync::Arc::strong_count(&memory), 1);
     bench.close();

@@ -72,7 +72,7 @@ fn agree(bench: &Bench, params: &TreeParams, lengths: &[usize]) {
             spec("image").expect(vouching::file(bench.manager.tree_params(), digest)),
             ShardSource::bytes(&other),
         );
-        assert_eq!(refused.unwrap_err().code(), ErrorCode::ModelLoadFailed, "{length} bytes");
+        assert_eq!(refused.unwrap_err().code(), ErrorCode::DigestMismatch, "{length} bytes");
     }
 }
 
@@ -177,13 +177,13 @@ fn batches_of_adopted_regions() {
             let (at, length) = places[count - 1];
             memory.flip(at + length - 1, 7);
             let refused = adopt(&bench.manager, spec("engine").expect(vouched(&places)), &memory, &places);
-            assert_eq!(refused.unwrap_err().code(), ErrorCode::ModelLoadFailed, "{count} regions");
+            assert_eq!(refused.unwrap_err().code(), ErrorCode::DigestMismatch, "{count} regions");
             memory.flip(at + length - 1, 7);
             if count > 1 {
                 let mut order = places.clone();
                 order.swap(0, count - 1);
                 let refused = adopt(&bench.manager, spec("engine").expect(vouched(&order)), &memory, &order);
-                assert_eq!(refused.unwrap_err().code(), ErrorCode::ModelLoadFailed, "{count} regions");
+                assert_eq!(refused.unwrap_err().code(), ErrorCode::DigestMismatch, "{count} regions");
             }
         }
         bench.close();

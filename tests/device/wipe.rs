@@ -112,7 +112,7 @@ fn a_refused_seal_frees_nothing_unwiped() {
         .manager
         .seal_model(spec("a").expect(vouching::file(bench.manager.tree_params(), wrong)), ShardSource::bytes(&bytes))
         .unwrap_err();
-    assert_eq!((refused.code(), bench.manager.used_vram()), (ErrorCode::ModelLoadFailed, 0));
+    assert_eq!((refused.code(), bench.manager.used_vram()), (ErrorCode::DigestMismatch, 0));
     // Nor does an execution that was given up.
     let shard = bench.seal("a", &bytes);
     drop(bench.manager.begin(&shard, ExecuteOptions::default()).unwrap());
@@ -149,7 +149,7 @@ fn after_a_refused_seal() {
         .manager
         .seal_model(spec("a").expect(vouching::file(bench.manager.tree_params(), wrong)), source)
         .unwrap_err();
-    assert_eq!(refused.code(), ErrorCode::ModelLoadFailed);
+    assert_eq!(refused.code(), ErrorCode::DigestMismatch);
     let aliases = aliases.into_inner().unwrap();
     assert_eq!(aliases.len(), 1, "the spy saw the memory that was being loaded");
     assert_zero(&aliases[0]);

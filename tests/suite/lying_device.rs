@@ -77,7 +77,7 @@ fn a_replayed_table_passes_only_where_it_is_true() {
 #[test]
 fn a_lie_while_sealing_seals_nothing() {
     // covers: SEAL-1 VER-11 RES-6
-    let (untrusted, mismatch) = (ErrorCode::CudaError, ErrorCode::ModelLoadFailed);
+    let (untrusted, mismatch) = (ErrorCode::DeviceUntrusted, ErrorCode::DigestMismatch);
     for (fault, wanted) in [
         (Fault::DigestSkipped, untrusted),
         (Fault::DigestShort, untrusted),
@@ -262,7 +262,7 @@ fn a_device_that_answers_known_questions_wrongly_gets_no_manager() {
         let config = small();
         config.fail(fault).unwrap();
         let error = builder(&config).build().unwrap_err();
-        assert_eq!(error.code(), ErrorCode::CudaError, "{fault:?}: {error:?}");
+        assert_eq!(error.code(), ErrorCode::DeviceUntrusted, "{fault:?}: {error:?}");
         assert_eq!(config.stats().live_host_buffers, 0, "{fault:?}");
     }
 }

@@ -14,7 +14,7 @@ use proptest::test_runner::FileFailurePersistence;
 use crate::*;
 
 /// A thousand cases; what failed once is tried again first (`proptest-regressions/suite.txt`).
-fn thousand() -> ProptestConfig {
+pub(crate) fn thousand() -> ProptestConfig {
     let kept = FileFailurePersistence::Direct("proptest-regressions/suite.txt");
     ProptestConfig { cases: 1000, failure_persistence: Some(Box::new(kept)), ..ProptestConfig::default() }
 }

@@ -58,7 +58,7 @@ fn an_integrity_failure_stops_all_but_evidence_and_release() {
         assert!(rig.manager.release(&bad).unwrap().bytes >= 70_000);
         rig.manager.release_by_id(good.id()).unwrap();
         assert_eq!((rig.manager.used_vram(), rig.manager.quarantined_vram()), (0, 0));
-        let report = rig.manager.shutdown(Duration::ZERO).unwrap();
+        let report = rig.manager.shutdown(Duration::ZERO);
         assert_eq!((report.wiped_bytes, report.residue_bytes), (0, 0));
         assert_eq!(rig.manager.state(), state, "the first reason stays");
         rig.close_clean();
@@ -105,7 +105,7 @@ fn results_in_flight_are_discarded_when_another_shard_fails() {
             // The twin: only the changed shard goes.
             assert!(inside.is_ok() && finished.is_ok());
             let in_flight = rig.begin(&good);
-            assert!(!rig.manager.shutdown(Duration::from_millis(10)).unwrap().drained);
+            assert!(!rig.manager.shutdown(Duration::from_millis(10)).drained);
             assert_error!(in_flight.finish(), VramError::ManagerStopped { .. });
         } else {
             assert_error!(inside, VramError::ManagerStopped { .. });
@@ -129,7 +129,7 @@ fn a_shutdown_is_drained_when_the_last_guard_finishes_in_time() {
         let stream = rig.stream();
         let guard = rig.manager.begin(&held, on(&stream)).unwrap();
         thread::scope(|scope| {
-            let shutdown = scope.spawn(|| rig.manager.shutdown(deadline).unwrap());
+            let shutdown = scope.spawn(|| rig.manager.shutdown(deadline));
             until("the manager drains", || rig.manager.state() == ManagerState::Draining);
             assert_no_new_work(&rig, &other, ManagerState::Draining);
             assert_evidence(&rig, &other);
@@ -173,14 +173,14 @@ fn a_shutdown_waits_for_a_seal_that_is_under_way_and_what_is_being_sealed_is_not
             let source = reads(|at, room| {
                 match stop {
                     "patient" if at == 0 => {
-                        ending = Some(scope.spawn(|| manager.shutdown(Duration::from_secs(60)).unwrap()));
+                        ending = Some(scope.spawn(|| manager.shutdown(Duration::from_secs(60))));
                         until("the manager drains", || manager.state() == ManagerState::Draining);
                         thread::sleep(Duration::from_millis(50));
                         let ended = ending.as_ref().is_some_and(|ending| ending.is_finished());
                         assert!(!ended, "weights lie in memory, and it says that it has ended");
                     }
                     "impatient" if at == 0 => {
-                        let report = manager.shutdown(Duration::ZERO).unwrap();
+                        let report = manager.shutdown(Duration::ZERO);
                         assert!(!report.drained && report.busy_bytes == manager.used_vram(), "{report:?}");
                     }
                     "failure" if at == 0 => {

@@ -1,5 +1,5 @@
 //! No bytes without a check, and nothing that would forge one. `allowed.rs` has the twin of each line.
-use vram_residency::{Execution, SealedShard, Verification, Verified, WorkerSecret};
+use vram_residency::{Execution, SealedShard, VerifyReport, Verified, WorkerSecret};
 
 /// A `Verified` and an `Execution` come from a check only, and what they hold is their own.
 fn forged(shard: &SealedShard, run: Execution<'_>) {
@@ -21,7 +21,7 @@ fn from_a_seal(shard: &SealedShard, other: &SealedShard) {
 }
 
 /// A report is data: it opens nothing.
-fn from_a_report(report: Verification) {
+fn from_a_report(report: VerifyReport) {
     report.read_at(0, &mut [0]);
 }
 

@@ -55,19 +55,17 @@ impl Failure {
             Self::Io { .. } | Self::Unread => return 1,
             Self::Vram(error) | Self::Unexpected { error, .. } => error,
         };
-        match error {
-            // Shares its outward code with models that cannot be read, but is the answer to another question.
-            VramError::DigestMismatch { .. } => 3,
-            _ => match error.code() {
-                ErrorCode::InvalidParams | ErrorCode::ConfigError | ErrorCode::ModelLoadFailed => USAGE,
-                ErrorCode::SealVerificationFailed => 3,
-                ErrorCode::DeviceUnavailable
-                | ErrorCode::CudaError
-                | ErrorCode::VramOom
-                | ErrorCode::PolicyViolation
-                | ErrorCode::AuditUnavailable => 4,
-                _ => 1,
-            },
+        match error.code() {
+            ErrorCode::InvalidParams | ErrorCode::ConfigError | ErrorCode::ModelLoadFailed => USAGE,
+            ErrorCode::SealVerificationFailed | ErrorCode::DigestMismatch => 3,
+            ErrorCode::DeviceUnavailable
+            | ErrorCode::CudaError
+            | ErrorCode::DeviceUntrusted
+            | ErrorCode::WipeFailed
+            | ErrorCode::VramOom
+            | ErrorCode::PolicyViolation
+            | ErrorCode::AuditUnavailable => 4,
+            _ => 1,
         }
     }
 

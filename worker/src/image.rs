@@ -80,7 +80,7 @@ impl Image<'_> {
         }
         let mut start = 0u64;
         let placed = |part: &Execution<'_>| {
-            let layout = part.verified()?.layout().clone();
+            let layout = part.verified().layout().clone();
             let at = start;
             start = start.saturating_add(layout.byte_len());
             Ok((at, layout))

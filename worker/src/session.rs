@@ -67,14 +67,14 @@ impl Session {
             released = released.and(self.manager.release(shard).map(drop));
         }
         // Also wipes what could not be released just now.
-        let ended = self.manager.shutdown(DRAIN).map(drop);
+        self.manager.shutdown(DRAIN);
         let used = self.manager.used_vram();
         let left = if used == self.used_before {
             Ok(())
         } else {
             Err(VramError::Internal { what: "device memory is still in use after everything was released" })
         };
-        (used, released.and(ended).and(left))
+        (used, released.and(left))
     }
 }
 
@@ -97,7 +97,8 @@ impl Wishes<'_> {
     #[cfg(feature = "mock")]
     fn build_on_any(&self) -> Result<VramManager, VramError> {
         match self.build(Device::Auto) {
-            Err(error @ VramError::DeviceUnavailable { .. }) => {
+            // Who names a library does not mean the mock.
+            Err(error @ VramError::DeviceUnavailable { .. }) if self.options.driver_library.is_none() => {
                 let _nobody_listens = writeln!(io::stderr(), "warning: {error}; going on with the mock");
                 self.build(Device::Mock)
             }

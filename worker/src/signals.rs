@@ -119,19 +119,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signal_is_noted_and_named() {
-        let signals = Signals::default();
-        assert!(signals.check().is_ok());
-        signals.hang_up.store(true, Ordering::Relaxed);
-        assert!(matches!(signals.check(), Err(Failure::Interrupted(Signal::HangUp))));
-        signals.interrupt.store(true, Ordering::Relaxed);
-        assert!(matches!(signals.check(), Err(Failure::Interrupted(Signal::Interrupt))));
-        signals.terminate.store(true, Ordering::Relaxed);
-        assert!(matches!(signals.check(), Err(Failure::Interrupted(Signal::Terminate))));
-        assert_eq!(Signal::Terminate.to_string(), "SIGTERM");
-    }
-
-    #[test]
     fn work_is_left_behind_when_a_signal_comes() {
         // covers: SCR-1
         let signals = Signals::default();

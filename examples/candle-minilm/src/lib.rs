@@ -105,7 +105,7 @@ impl<'a> Sealed<'a> {
     /// Digests the file, lets candle load it, and seals what candle has if it has that digest.
     ///
     /// # Errors
-    /// Those of [`Encoder::load`] and of the library; `MODEL_LOAD_FAILED` when candle's memory is not, byte for byte, the file.
+    /// Those of [`Encoder::load`] and of the library; `DIGEST_MISMATCH` when candle's memory is not, byte for byte, the file.
     pub fn load(manager: &'a VramManager, folder: &Path) -> Result<Self, Failure> {
         let file = ShardSource::safetensors(folder.join("model.safetensors"))?;
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::audit::{EventKind, ExecuteOutcome};
 use crate::error::{ManagerState, RefusalReason, VramError};
-use crate::manager::shared::{Core, Held};
-use crate::manager::verify::Verification;
+use crate::manager::shared::{Core, WatchId};
+use crate::manager::verify::VerifyReport;
 use crate::memory::Event;
 use crate::seal::SealedShard;
 use crate::shards::Pinned;
@@ -22,8 +22,8 @@ use crate::types::StreamId;
 /// One verified shard in use.
 pub(super) struct Scope {
     pub(super) core: Arc<Core>,
-    pub(super) record: Option<Pinned>,
-    pub(super) verification: Verification,
+    pub(super) record: Pinned,
+    pub(super) report: VerifyReport,
     started: Instant,
     /// An execute is under way: its end is still to be told.
     open: bool,
@@ -34,7 +34,7 @@ pub(super) struct Scope {
     /// What the engine enqueued has run.
     waited: bool,
     max_hold: Option<Duration>,
-    held: Option<Held>,
+    held: Option<WatchId>,
 }
 
 /// What closes a scope.
@@ -48,31 +48,35 @@ enum Closing {
 
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope")
-            .field("core", &self.core)
-            .field("verification", &self.verification)
-            .finish_non_exhaustive()
+        f.debug_struct("Scope").field("core", &self.core).field("report", &self.report).finish_non_exhaustive()
     }
 }
 
 impl Scope {
-    /// Begins one scope a shard, all of them verified in one batch, or none.
-    pub(super) fn begin(
+    /// Checks the shard and begins a scope.
+    pub(super) fn begin(core: &Arc<Core>, shard: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
+        core.reap();
+        // Nothing is said of a seal, nor of the manager's state, before it is known whose seal it is.
+        core.authenticate(shard)?;
+        let verify_after = Self::permit(core, options)?;
+        let record = core.admit_fresh(shard)?;
+        let after = Self::behind(core, options)?;
+        let report = core.check(&record, options.check.unwrap_or_default(), after.as_ref())?;
+        // Another check may have failed meanwhile: of another shard, or, where that stops nobody, of this one.
+        core.permit()?;
+        record.intact()?;
+        Self::open(core, record, report, options, verify_after)
+    }
+
+    /// [`begin`](Self::begin) for several shards: all of them checked in one batch, or none has a scope.
+    pub(super) fn begin_all(
         core: &Arc<Core>,
         shards: &[&SealedShard],
         options: &ExecuteOptions,
     ) -> Result<Vec<Self>, VramError> {
         core.reap();
-        let begun = Self::try_begin(core, shards, options);
-        begun.inspect_err(|error| core.report_not_begun(shards, error))
-    }
-
-    fn try_begin(core: &Arc<Core>, shards: &[&SealedShard], options: &ExecuteOptions) -> Result<Vec<Self>, VramError> {
-        // Nothing is said of a seal, nor of the manager's state, before it is known whose seal it is.
         shards.iter().try_for_each(|shard| core.authenticate(shard))?;
-        core.permit()?;
-        let verify_after = core.policy.admit_verify_after(options.verify_after);
-        let verify_after = verify_after.inspect_err(|error| core.report_violation(error))?;
+        let verify_after = Self::permit(core, options)?;
         let mut records: Vec<Pinned> = Vec::with_capacity(shards.len());
         let mut slots = HashSet::with_capacity(shards.len());
         for shard in shards {
@@ -85,71 +89,107 @@ impl Scope {
             }
             records.push(record);
         }
-        let check = options.check.unwrap_or_default();
-        // The check must see what the engine's stream has still to write.
-        let after = options.stream.map(|stream| Event::record(&core.device, stream)).transpose();
-        let after = after.map_err(VramError::from).inspect_err(|error| core.note_device_failure(error))?;
-        let verifications = core.check(&records.iter().collect::<Vec<_>>(), check, after.as_ref())?;
-        // Another check may have failed meanwhile: of another shard, or, where that stops nobody, of one of these.
+        let after = Self::behind(core, options)?;
+        let pinned: Vec<&Pinned> = records.iter().collect();
+        let reports = core.check_all(&pinned, options.check.unwrap_or_default(), after.as_ref())?;
         core.permit()?;
-        for record in &records {
-            record.intact()?;
-        }
-        let mut scopes = Vec::with_capacity(records.len());
-        for (record, verification) in records.into_iter().zip(verifications) {
-            core.announce_execute(&record.id)?;
-            scopes.push(Self {
-                core: Arc::clone(core),
-                held: options.max_hold.and_then(|most| core.watch(&record.id, most)),
-                record: Some(record),
-                verification,
-                started: Instant::now(),
-                open: true,
-                check,
-                verify_after,
-                stream: options.stream,
-                waited: false,
-                max_hold: options.max_hold,
-            });
-        }
-        Ok(scopes)
+        records.iter().try_for_each(|record| record.intact())?;
+        let opened = records.into_iter().zip(reports);
+        opened.map(|(record, report)| Self::open(core, record, report, options, verify_after)).collect()
     }
 
-    /// Closes scopes that belong together: all of their results count, or none does.
-    pub(super) fn finish_all(mut scopes: Vec<Self>) -> Result<Vec<Verification>, VramError> {
-        let closed = Self::close(&mut scopes, Closing::Finish);
-        let outcome = if closed.is_ok() { ExecuteOutcome::Finished } else { ExecuteOutcome::Discarded };
-        scopes.iter_mut().for_each(|scope| scope.end(outcome));
-        closed.map(|()| scopes.iter().map(|scope| scope.verification.clone()).collect())
+    /// Whether work may begin, and whether it is checked once more when it ends.
+    fn permit(core: &Core, options: &ExecuteOptions) -> Result<bool, VramError> {
+        core.permit()?;
+        let verify_after = core.policy.admit_verify_after(options.verify_after);
+        verify_after.inspect_err(|error| core.report_violation(error))
     }
 
-    /// Closes scopes that belong together and opens the next ones, with one check for both.
+    /// The check must see what the engine's stream has still to write.
+    fn behind(core: &Core, options: &ExecuteOptions) -> Result<Option<Event>, VramError> {
+        let after = options.stream.map(|stream| Event::record(&core.device, stream)).transpose();
+        after.map_err(VramError::from).inspect_err(|error| core.note_device_failure(error))
+    }
+
+    /// Announces the execute over what was just found good.
+    fn open(
+        core: &Arc<Core>,
+        record: Pinned,
+        report: VerifyReport,
+        options: &ExecuteOptions,
+        verify_after: bool,
+    ) -> Result<Self, VramError> {
+        core.announce_execute(&record.id)?;
+        Ok(Self {
+            core: Arc::clone(core),
+            held: options.max_hold.and_then(|most| core.watch(&record.id, most)),
+            record,
+            report,
+            started: Instant::now(),
+            open: true,
+            check: options.check.unwrap_or_default(),
+            verify_after,
+            stream: options.stream,
+            waited: false,
+            max_hold: options.max_hold,
+        })
+    }
+
+    /// Closes the scope: whether its result counts.
+    pub(super) fn finish(mut self) -> Result<VerifyReport, VramError> {
+        let closed = self.close(Closing::Finish);
+        self.end(outcome(&closed));
+        closed.map(|()| self.report.clone())
+    }
+
+    /// [`finish`](Self::finish) for scopes that belong together: all of their results count, or none does.
+    pub(super) fn finish_all(mut scopes: Vec<Self>) -> Result<Vec<VerifyReport>, VramError> {
+        let closed = Self::close_all(&mut scopes, Closing::Finish);
+        scopes.iter_mut().for_each(|scope| scope.end(outcome(&closed)));
+        closed.map(|()| scopes.iter().map(|scope| scope.report.clone()).collect())
+    }
+
+    /// Closes the scope and opens the next one, with one check for both.
+    pub(super) fn renew(mut self) -> Result<Self, VramError> {
+        let closed = self.close(Closing::Renew);
+        self.tell_finished(outcome(&closed));
+        closed.and_then(|()| self.open_next())?;
+        Ok(self)
+    }
+
+    /// [`renew`](Self::renew) for scopes that belong together.
     pub(super) fn renew_all(mut scopes: Vec<Self>) -> Result<Vec<Self>, VramError> {
-        if let Err(error) = Self::close(&mut scopes, Closing::Renew) {
-            scopes.iter_mut().for_each(|scope| scope.end(ExecuteOutcome::Discarded));
-            return Err(error);
-        }
-        for scope in &mut scopes {
-            scope.tell_finished(ExecuteOutcome::Finished);
-        }
-        scopes.iter_mut().try_for_each(Self::open_next)?;
+        let closed = Self::close_all(&mut scopes, Closing::Renew);
+        scopes.iter_mut().for_each(|scope| scope.tell_finished(outcome(&closed)));
+        closed.and_then(|()| scopes.iter_mut().try_for_each(Self::open_next))?;
         Ok(scopes)
     }
 
     /// Begins the next execute over what the last check found good.
     fn open_next(&mut self) -> Result<(), VramError> {
-        let Some(record) = &self.record else { return Ok(()) };
-        self.core.announce_execute(&record.id)?;
-        self.held = self.max_hold.and_then(|most| self.core.watch(&record.id, most));
+        self.core.announce_execute(&self.record.id)?;
+        self.held = self.max_hold.and_then(|most| self.core.watch(&self.record.id, most));
         (self.started, self.waited, self.open) = (Instant::now(), false, true);
         Ok(())
     }
 
-    /// Waits for all that the executes enqueued, then checks what has to be checked, then looks whether the results count.
-    fn close(scopes: &mut [Self], closing: Closing) -> Result<(), VramError> {
+    /// Waits for all that the execute enqueued, then checks if it has to be checked, then looks whether the result counts.
+    fn close(&mut self, closing: Closing) -> Result<(), VramError> {
+        self.wait(closing)?;
+        if closing == Closing::Renew {
+            self.counts()?; // what is lost already needs no check
+        }
+        if self.is_checked(closing) {
+            self.report = self.core.check(&self.record, self.check, None)?;
+        }
+        self.counts()
+    }
+
+    /// [`close`](Self::close) for scopes that belong together: the work of all has ended before the first check begins.
+    fn close_all(scopes: &mut [Self], closing: Closing) -> Result<(), VramError> {
         scopes.iter_mut().try_for_each(|scope| scope.wait(closing))?;
         if closing == Closing::Renew {
-            scopes.iter().try_for_each(Self::counts)?; // what is lost already needs no check
+            scopes.iter().try_for_each(Self::counts)?;
         }
         // A set may lie on several devices; each manager checks its own in one batch.
         let mut managers: Vec<Arc<Core>> = Vec::new();
@@ -164,28 +204,32 @@ impl Scope {
 
     /// One check of what the scopes of one manager used, begun after all of their work had ended.
     fn check_after(core: &Arc<Core>, scopes: &mut [Self], closing: Closing) -> Result<(), VramError> {
-        let wanted =
-            |scope: &&mut Self| Arc::ptr_eq(&scope.core, core) && (closing == Closing::Renew || scope.verify_after);
+        let wanted = |scope: &&mut Self| Arc::ptr_eq(&scope.core, core) && scope.is_checked(closing);
         let mut wanted: Vec<&mut Self> = scopes.iter_mut().filter(wanted).collect();
         let Some(check) = wanted.first().map(|scope| scope.check) else { return Ok(()) };
         // Guards of one shard, taken by several calls, can be closed together: its bytes are read once.
         let mut slots = HashSet::with_capacity(wanted.len());
-        let records: Vec<&Pinned> = wanted.iter().filter_map(|scope| scope.record.as_ref()).collect();
-        let records: Vec<&Pinned> = records.into_iter().filter(|record| slots.insert(record.slot())).collect();
-        let found = core.check(&records, check, None)?;
-        let found: HashMap<u32, Verification> = records.iter().map(|record| record.slot()).zip(found).collect();
+        let records = wanted.iter().map(|scope| &scope.record);
+        let records: Vec<&Pinned> = records.filter(|record| slots.insert(record.slot())).collect();
+        let reports = core.check_all(&records, check, None)?;
+        let reports: HashMap<u32, VerifyReport> = records.iter().map(|record| record.slot()).zip(reports).collect();
         for scope in &mut wanted {
-            if let Some(verification) = scope.record.as_ref().and_then(|record| found.get(&record.slot())) {
-                scope.verification = verification.clone();
+            if let Some(report) = reports.get(&scope.record.slot()) {
+                scope.report = report.clone();
             }
         }
         Ok(())
     }
 
+    /// Whether closing takes a check.
+    fn is_checked(&self, closing: Closing) -> bool {
+        closing == Closing::Renew || self.verify_after
+    }
+
     /// Waits for the engine's work. A chain does not go on under a seal that is too old.
     fn wait(&mut self, closing: Closing) -> Result<(), VramError> {
-        if let Some(record) = self.record.as_ref().filter(|record| closing == Closing::Renew && record.is_expired()) {
-            let (shard, reason) = (Some(record.id.clone()), RefusalReason::Expired);
+        if closing == Closing::Renew && self.record.is_expired() {
+            let (shard, reason) = (Some(self.record.id.clone()), RefusalReason::Expired);
             self.core.trail.refused(EventKind::SealRefused { shard, reason, suppressed: 0 });
             return Err(VramError::SealRefused { reason: RefusalReason::Expired });
         }
@@ -201,30 +245,34 @@ impl Scope {
     fn counts(&self) -> Result<(), VramError> {
         match self.core.state.get() {
             state @ ManagerState::Stopped(_) => Err(VramError::ManagerStopped { state }),
-            _ => self.record.as_ref().map_or(Ok(()), |record| record.intact()),
+            _ => self.record.intact(),
         }
     }
 
     /// Says how the execute ended, once; the pin stays.
     fn tell_finished(&mut self, outcome: ExecuteOutcome) {
-        let Some(record) = self.record.as_ref().filter(|_| std::mem::take(&mut self.open)) else { return };
-        let (shard, duration) = (record.id.clone(), self.started.elapsed());
+        if !std::mem::take(&mut self.open) {
+            return;
+        }
+        let (shard, duration) = (self.record.id.clone(), self.started.elapsed());
         if let Some(held) = self.held.take() {
             self.core.unwatch(held, &shard, self.max_hold.unwrap_or_default(), duration);
         }
         self.core.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration });
     }
 
-    /// Ends the scope once, with its outcome in the trail.
+    /// Ends the scope, with its outcome in the trail: before the pin goes, or the trail would tell of the release first.
     fn end(&mut self, outcome: ExecuteOutcome) {
-        // Before the pin goes: the trail must not tell of the release first.
         self.tell_finished(outcome);
-        let Some(record) = self.record.take() else { return };
-        match self.stream.filter(|_| !self.waited) {
-            Some(stream) => self.core.reap_later(record, stream),
-            None => drop(record),
+        if let Some(stream) = self.stream.take().filter(|_| !self.waited) {
+            self.core.reap_later(self.record.again(), stream);
         }
     }
+}
+
+/// How an execute that was closed has ended.
+const fn outcome<T>(closed: &Result<T, VramError>) -> ExecuteOutcome {
+    if closed.is_ok() { ExecuteOutcome::Finished } else { ExecuteOutcome::Discarded }
 }
 
 impl Drop for Scope {

@@ -50,12 +50,12 @@ impl Reapable {
 
 /// A guard that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Held(u64);
+pub(crate) struct WatchId(u64);
 
 /// What is known of a watched guard.
 #[derive(Debug)]
 pub(super) struct Watch {
-    held: Held,
+    held: WatchId,
     shard: ShardId,
     since: Instant,
     most: Duration,
@@ -129,16 +129,16 @@ impl Core {
     }
 
     /// Watches a guard that should not be held longer than `most`.
-    pub(crate) fn watch(&self, shard: &ShardId, most: Duration) -> Option<Held> {
+    pub(crate) fn watch(&self, shard: &ShardId, most: Duration) -> Option<WatchId> {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.0 = watched.0.checked_add(1)?;
-        let held = Held(watched.0);
+        let held = WatchId(watched.0);
         watched.1.push(Watch { held, shard: shard.clone(), since: Instant::now(), most, reported: false });
         Some(held)
     }
 
     /// Watches it no more; reports it if nobody did and it was held too long.
-    pub(crate) fn unwatch(&self, held: Held, shard: &ShardId, most: Duration, duration: Duration) {
+    pub(crate) fn unwatch(&self, held: WatchId, shard: &ShardId, most: Duration, duration: Duration) {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let reported = watched.1.iter().any(|watch| watch.held == held && watch.reported);
         watched.1.retain(|watch| watch.held != held);

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
-use std::time::Instant;
 
-use super::{Core, Residue, ResidueMemory};
+use super::{Core, Retiring};
 use crate::audit::EventKind;
 use crate::capacity::Reservation;
 use crate::error::VramError;
 use crate::id::ShardId;
-use crate::memory::{ScratchMemory, Unallocated, Unretired};
+use crate::memory::{Owners, ScratchMemory, Unallocated};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::StreamId;
@@ -77,27 +76,8 @@ impl Core {
     pub(crate) fn retire_scratch(&self, key: u64) -> Result<(), VramError> {
         let _underway = self.residents.underway();
         let entry = self.scratch.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        let Some((name, memory, mut reservation)) = entry else { return Ok(()) };
-        let started = Instant::now();
-        let outcome = match memory.wipe_and_free() {
-            Ok(retired) => {
-                drop(reservation);
-                self.report_wiped(&name, retired, started.elapsed());
-                Ok(())
-            }
-            Err(Unretired { memory, failure, done }) => {
-                reservation.shrink_to(memory.room());
-                let bytes = reservation.bytes();
-                self.keep_residue(Residue {
-                    id: name.clone(),
-                    memory: ResidueMemory::Scratch(memory),
-                    counted: reservation.quarantine(),
-                });
-                self.report_wiped(&name, done, started.elapsed());
-                Err(self.report_residue(&name, bytes, failure))
-            }
-        };
-        self.report_memory();
-        outcome
+        let Some((name, memory, reservation)) = entry else { return Ok(()) };
+        let memory = Retiring::Scratch(Box::new(memory));
+        self.retire(&name, memory, reservation, &mut Owners::default()).map(drop)
     }
 }

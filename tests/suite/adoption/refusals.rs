@@ -71,8 +71,8 @@ fn an_adoption_that_must_not_be_is_refused_whole() {
     };
     let refuse = |spec, code, words| assert_refused(&rig, spec, &arena, &all, code, words);
     refuse(spec("live"), ErrorCode::InvalidParams, "shard id");
-    refuse(vouched(b"other weights"), ErrorCode::ModelLoadFailed, "");
-    refuse(vouched(b"other weights").wipe_adopted(true), ErrorCode::ModelLoadFailed, "");
+    refuse(vouched(b"other weights"), ErrorCode::DigestMismatch, "");
+    refuse(vouched(b"other weights").wipe_adopted(true), ErrorCode::DigestMismatch, "");
     refuse(spec("engine").part(SetId::random().unwrap(), 2, 2), ErrorCode::InvalidParams, "part");
     assert_eq!(rig.manager.state(), ManagerState::Ready);
     // The twin: the right digest.
@@ -94,7 +94,7 @@ fn an_adoption_that_must_not_be_is_refused_whole() {
         rig.manager.release(shard).unwrap();
     }
     drop(adopted);
-    rig.manager.shutdown(Duration::ZERO).unwrap();
+    rig.manager.shutdown(Duration::ZERO);
     assert_refused(&rig, spec("engine"), &arena, &all, ErrorCode::ManagerStopped, "");
     rig.close_clean();
 }
@@ -172,7 +172,14 @@ fn a_dead_or_lying_device_gives_the_memory_back_too() {
     for fault in [Fault::DigestSkipped, Fault::DigestShort, Fault::DigestStale, Fault::CopyToHostSkipped] {
         let rig = Rig::new();
         rig.order(fault);
-        assert_refused(&rig, spec("engine").wipe_adopted(true), &arena, &all, ErrorCode::CudaError, "did not prove");
+        assert_refused(
+            &rig,
+            spec("engine").wipe_adopted(true),
+            &arena,
+            &all,
+            ErrorCode::DeviceUntrusted,
+            "did not prove",
+        );
         assert_eq!(rig.manager.state(), ManagerState::Stopped(StopReason::DeviceUntrusted));
         rig.close_clean();
     }

@@ -29,7 +29,7 @@ fn calls_that_fail_in_no_other_way_leave_an_event_too() {
     step(&|| scratch(0), Operation::AllocateScratch, None, wrong);
     fails(MockCall::Residency);
     step(&|| drop(manager.enforce_vram_only_policy().unwrap_err()), Operation::EnforcePolicy, None, cuda);
-    manager.shutdown(Duration::ZERO).unwrap();
+    manager.shutdown(Duration::ZERO);
     step(&|| scratch(1), Operation::AllocateScratch, None, ErrorCode::ManagerStopped);
     rig.close_clean();
 }
@@ -49,7 +49,7 @@ fn a_check_that_is_not_proven_is_a_failed_check_and_a_manager_that_is_not_built_
 
     let policy = ErrorCode::PolicyViolation;
     for (fault, code, event) in [
-        (Fault::DigestSkipped, ErrorCode::CudaError, "manager_not_started"),
+        (Fault::DigestSkipped, ErrorCode::DeviceUntrusted, "manager_not_started"),
         (Fault::Residency(ResidencyLie::AllZero), policy, "policy_violation"),
     ] {
         let (config, sink) = (small(), Arc::new(MemorySink::default()));
@@ -108,7 +108,7 @@ fn failed_seals_leave_their_events_with_their_fields() {
     let another = || rig.vouched("two", b"something else");
     let seal = |spec, source| rig.manager.seal_model(spec, source).unwrap_err();
     let steps: [(&dyn Fn() -> VramError, &[&str], ErrorCode); 5] = [
-        (&|| seal(another(), ShardSource::bytes(&bytes)), &mismatch, ErrorCode::ModelLoadFailed),
+        (&|| seal(another(), ShardSource::bytes(&bytes)), &mismatch, ErrorCode::DigestMismatch),
         (&|| seal(spec("two"), ShardSource::reader(9, std::io::empty())), &allocated, ErrorCode::ModelLoadFailed),
         (&|| seal(spec("one"), ShardSource::bytes(&bytes)), &["vram_seal_failed"], ErrorCode::InvalidParams),
         (
@@ -159,7 +159,7 @@ fn every_failed_check_leaves_its_events() {
     assert_eq!(rig.events_of(release), ["shard_quarantined"]);
     assert_eq!(rig.events_of(release), ["seal_refused"]);
     assert_eq!(said!(rig, EventKind::SealRefused { reason, .. } => reason), [RefusalReason::Stale]);
-    let end = || assert!(rig.manager.shutdown(Duration::ZERO).unwrap().drained);
+    let end = || assert!(rig.manager.shutdown(Duration::ZERO).drained);
     assert_eq!(rig.events_of(end), ["manager_draining", "manager_stopped"]);
     rig.close_clean();
 

@@ -41,7 +41,7 @@ fn every_step_of_an_ordinary_life_leaves_its_event_once() {
     }
     assert_eq!(rig.outcomes(), [ExecuteOutcome::Finished, ExecuteOutcome::Abandoned]);
     assert_eq!(rig.event("execute_finished").severity, Severity::Warning);
-    let end = || assert!(manager.shutdown(Duration::ZERO).unwrap().drained);
+    let end = || assert!(manager.shutdown(Duration::ZERO).drained);
     assert_eq!(rig.events_of(end), [&["manager_draining", "manager_stopped"][..], &gone, &gone].concat());
     assert!(rig.events_of(end).is_empty(), "what has ended does not end again");
     rig.close_clean();
