@@ -30,9 +30,11 @@ const fn place(error: &VramError) -> usize {
     }
 }
 
-/// One of each variant, with its code, category, after how many milliseconds it may be tried again, and words of what happened
-/// and what to do.
-fn every() -> Vec<(VramError, ErrorCode, ErrorCategory, Option<u64>, [&'static str; 2])> {
+/// An error, its code and category, after how many milliseconds it may be tried again, and words of what happened and what to do.
+type Row = (VramError, ErrorCode, ErrorCategory, Option<u64>, [&'static str; 2]);
+
+/// One of each variant.
+fn every() -> Vec<Row> {
     use ErrorCategory as Who;
     use ErrorCode as Code;
     let shard = || ShardId::new("model-a").unwrap();

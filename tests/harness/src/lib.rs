@@ -4,7 +4,12 @@
 #![allow(unsafe_code, reason = "an engine hands over its memory and its streams")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a suite that cannot go on fails")]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "a suite that overflows fails")]
-#![allow(clippy::missing_panics_doc, clippy::must_use_candidate, missing_docs, reason = "for the project's own suites")]
+#![allow(
+    missing_docs,
+    clippy::len_without_is_empty,
+    clippy::new_without_default,
+    reason = "for the project's own suites"
+)]
 
 mod dice;
 mod engine;

@@ -123,7 +123,7 @@ fn a_manager_that_closes_in_the_middle_of_an_adoption_gives_the_memory_back_unto
                     }
                     for _ in 0..3 {
                         let manager = Arc::clone(manager);
-                        threads.lock().unwrap().push(thread::spawn(move || drop(manager.shutdown(Duration::ZERO))));
+                        threads.lock().unwrap().push(thread::spawn(move || manager.shutdown(Duration::ZERO)));
                         thread::sleep(Duration::from_millis(150));
                     }
                 }
@@ -139,7 +139,7 @@ fn a_manager_that_closes_in_the_middle_of_an_adoption_gives_the_memory_back_unto
         drop(owner);
         // The sink runs on the trail's thread, and may outlive the adoption.
         until("every shutdown began", || closing.lock().unwrap().len() == 3);
-        closing.lock().unwrap().drain(..).for_each(|thread| thread.join().unwrap());
+        closing.lock().unwrap().drain(..).for_each(|thread| drop(thread.join()));
         until("the sink lets the manager go", || Arc::strong_count(&rig.manager) == 1);
         rig.close_clean();
     }
@@ -192,7 +192,7 @@ fn an_owner_may_call_the_manager_from_its_drop() {
         };
         // Here, or on a thread that it waits for.
         let ask = move |_: &mut Vec<u8>| {
-            let said = if elsewhere { thread::scope(|scope| scope.spawn(|| call()).join().unwrap()) } else { call() };
+            let said = if elsewhere { thread::scope(|scope| scope.spawn(&call).join().unwrap()) } else { call() };
             say.send(said).unwrap();
         };
         within(Duration::from_secs(60), || {

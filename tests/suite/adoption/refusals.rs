@@ -84,7 +84,7 @@ fn an_adoption_that_must_not_be_is_refused_whole() {
     let address = unsafe { rig.begin(&live).regions()[0].device_ptr() }.as_u64();
     let other = Rig::with(rig.config.clone(), |builder| builder);
     for taken in [arena.region(5002, 1), RawRegion::new(address, 3000), RawRegion::new(address + 100, 10)] {
-        assert_refused(&rig, spec("second"), &arena, &[taken.clone()], ErrorCode::InvalidParams, "regions");
+        assert_refused(&rig, spec("second"), &arena, std::slice::from_ref(&taken), ErrorCode::InvalidParams, "regions");
         let words = "nobody else has adopted";
         assert_refused(&other, spec("second"), &arena, &[taken], ErrorCode::InvalidParams, words);
     }

@@ -107,7 +107,8 @@ fn failed_seals_leave_their_events_with_their_fields() {
     let lie = || rig.order(Fault::Residency(ResidencyLie::AllZero));
     let another = || rig.vouched("two", b"something else");
     let seal = |spec, source| rig.manager.seal_model(spec, source).unwrap_err();
-    let steps: [(&dyn Fn() -> VramError, &[&str], ErrorCode); 5] = [
+    type Step<'a> = (&'a dyn Fn() -> VramError, &'a [&'a str], ErrorCode);
+    let steps: [Step<'_>; 5] = [
         (&|| seal(another(), ShardSource::bytes(&bytes)), &mismatch, ErrorCode::DigestMismatch),
         (&|| seal(spec("two"), ShardSource::reader(9, std::io::empty())), &allocated, ErrorCode::ModelLoadFailed),
         (&|| seal(spec("one"), ShardSource::bytes(&bytes)), &["vram_seal_failed"], ErrorCode::InvalidParams),
