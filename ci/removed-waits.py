@@ -104,13 +104,13 @@ ROWS = [
         "src/manager/execution/scope.rs", "self.stream.filter(|_| !self.waited)",
         "self.stream.filter(|_| outcome == ExecuteOutcome::Abandoned)"),), FAILED_WAIT),
     Row("reap-before-event", (Patch(
-        "src/manager/shared/pins.rs", "self.event(device).and_then(Event::has_passed).unwrap_or_else(",
+        "src/manager/inner/pins.rs", "self.event(device).and_then(Event::has_passed).unwrap_or_else(",
         "self.event(device).and_then(Event::has_passed).map(|_| true).unwrap_or_else("),), DROPPED),
     Row("reap-all", (Patch(
-        "src/manager/shared/pins.rs", "reapable.event(&self.device).and_then(Event::synchronize)",
+        "src/manager/inner/pins.rs", "reapable.event(&self.device).and_then(Event::synchronize)",
         "reapable.event(&self.device).map(drop)"),), ENDED),
     Row("shutdown-reaps", (Patch(
-        "src/manager/shared/pins.rs", "            self.reap();\n            let look_again",
+        "src/manager/inner/pins.rs", "            self.reap();\n            let look_again",
         "            let look_again"),), ENDED),
     Row("end-reaps", (Patch(
         "src/manager/shutdown.rs", "        self.core.reap_all();\n        self.core.retire_everything();",

@@ -71,9 +71,9 @@ pub use id::{ModelRef, SetId, ShardId, WorkerId};
 pub use keys::{SecretFileMode, WorkerSecret};
 pub use manager::adopt::{AdoptError, Adopted};
 pub use manager::execution::{Execution, OwnedExecution, Verified, VerifiedRegion};
+pub use manager::inner::{OnIntegrityFailure, WipeReport};
 pub use manager::scratch::{Purpose, Scratch};
 pub use manager::set::SealedSet;
-pub use manager::shared::{OnIntegrityFailure, WipeReport};
 pub use manager::verify::VerifyReport;
 pub use manager::{DeviceSelector, Posture, ShutdownReport, VramManager, VramManagerBuilder};
 #[cfg(feature = "mock")]

@@ -11,8 +11,8 @@ use crate::digest::{TreeDigest, TreeParams};
 use crate::error::{ManagerState, RefusalReason, VramError};
 use crate::manager::adopt::{AdoptError, Adopted};
 use crate::manager::execution::{Execution, OwnedExecution, Verified};
+use crate::manager::inner::Inner;
 use crate::manager::scratch::{Purpose, Scratch};
-use crate::manager::shared::Core;
 use crate::manager::verify::VerifyReport;
 use crate::seal::SealedShard;
 use crate::source::ShardSource;
@@ -22,6 +22,7 @@ use crate::types::{DeviceKind, DeviceUuid, Digest, MemoryInfo, RawRegion};
 pub(crate) mod adopt;
 mod builder;
 pub(crate) mod execution;
+pub(crate) mod inner;
 #[cfg(feature = "mock")]
 mod mock;
 mod posture;
@@ -29,7 +30,6 @@ mod reseal;
 pub(crate) mod scratch;
 mod seal;
 pub(crate) mod set;
-pub(crate) mod shared;
 mod shutdown;
 pub(crate) mod verify;
 
@@ -66,14 +66,14 @@ pub use shutdown::ShutdownReport;
 /// # }
 /// ```
 pub struct VramManager {
-    core: Arc<Core>,
+    inner: Arc<Inner>,
     #[cfg(feature = "mock")]
     mock: Option<Arc<crate::driver::mock::MockDriver>>,
 }
 
 impl fmt::Debug for VramManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VramManager").field("core", &self.core).finish_non_exhaustive()
+        f.debug_struct("VramManager").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
@@ -90,7 +90,7 @@ impl VramManager {
     /// `INVALID_PARAMS`, `POLICY_VIOLATION`, `VRAM_OOM`, `MODEL_LOAD_FAILED`, `DIGEST_MISMATCH` (not the expected model, or not
     /// what VRAM holds), `AUDIT_UNAVAILABLE`, `CUDA_ERROR`, `DEVICE_UNTRUSTED`, `MANAGER_STOPPED`. Whatever was allocated is wiped and given back.
     pub fn seal_model(&self, spec: ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
-        self.core.seal(&spec, source)
+        self.inner.seal(&spec, source)
     }
 
     /// Checks the seal and digests the shard in VRAM, as an execute would, whatever the seal's age. Also answers after the manager stopped. Blocks;
@@ -100,9 +100,9 @@ impl VramManager {
     /// `SEAL_VERIFICATION_FAILED` (refused or changed), `STALE_HANDLE`, `CUDA_ERROR`, `DEVICE_UNTRUSTED` (not
     /// proven to have looked). A change acts like a failed execute.
     pub fn verify_sealed(&self, shard: &SealedShard) -> Result<VerifyReport, VramError> {
-        self.core.reap();
-        let verified = self.core.admit(shard).and_then(|record| self.core.check(&record, Check::Digest, None));
-        verified.inspect_err(|error| self.core.report_failed(Operation::Verify, Some(shard.id()), error))
+        self.inner.reap();
+        let verified = self.inner.admit(shard).and_then(|record| self.inner.check(&record, Check::Digest, None));
+        verified.inspect_err(|error| self.inner.report_failed(Operation::Verify, Some(shard.id()), error))
     }
 
     /// Digests the shard in VRAM and gives no verdict. Blocks; O(bytes) on the device.
@@ -111,15 +111,15 @@ impl VramManager {
     /// `SEAL_VERIFICATION_FAILED` when the seal is refused, `STALE_HANDLE`, `CUDA_ERROR`, `DEVICE_UNTRUSTED`.
     pub fn compute_vram_digest(&self, shard: &SealedShard) -> Result<Digest, VramError> {
         let started = Instant::now();
-        let digested = self.core.admit(shard).and_then(|record| self.core.digest_resident(&record));
+        let digested = self.inner.admit(shard).and_then(|record| self.inner.digest_resident(&record));
         match digested {
             Ok(TreeDigest { digest, image_bytes: bytes, .. }) => {
                 let (shard, duration) = (shard.id().clone(), started.elapsed());
-                self.core.trail.emit(EventKind::DigestComputed { shard, digest, bytes, duration });
+                self.inner.trail.emit(EventKind::DigestComputed { shard, digest, bytes, duration });
                 Ok(digest)
             }
             Err(error) => {
-                self.core.report_failed(Operation::ComputeDigest, Some(shard.id()), &error);
+                self.inner.report_failed(Operation::ComputeDigest, Some(shard.id()), &error);
                 Err(error)
             }
         }
@@ -132,8 +132,8 @@ impl VramManager {
     /// # Errors
     /// `SEAL_VERIFICATION_FAILED` (refused).
     pub fn open_seal(&self, bytes: &[u8]) -> Result<SealedShard, VramError> {
-        let shard = SealedShard::from_bytes(bytes).map_err(|_| self.core.refuse(None, RefusalReason::Malformed))?;
-        self.core.authenticate(&shard)?;
+        let shard = SealedShard::from_bytes(bytes).map_err(|_| self.inner.refuse(None, RefusalReason::Malformed))?;
+        self.inner.authenticate(&shard)?;
         Ok(shard)
     }
 
@@ -143,8 +143,8 @@ impl VramManager {
     /// As [`verify_sealed`](Self::verify_sealed), also of a seal that is older than its [`max_age`](ShardSpec::max_age), and
     /// `MANAGER_STOPPED`, `AUDIT_UNAVAILABLE`, `POLICY_VIOLATION` (less is asked for than the policy demands).
     pub fn begin(&self, shard: &SealedShard, options: ExecuteOptions) -> Result<Execution<'_>, VramError> {
-        let begun = Execution::begin(&self.core, shard, &options);
-        begun.inspect_err(|error| self.core.report_not_begun(&[shard], error))
+        let begun = Execution::begin(&self.inner, shard, &options);
+        begun.inspect_err(|error| self.inner.report_not_begun(&[shard], error))
     }
 
     /// As [`begin`](Self::begin), with a guard that keeps the manager alive: for tasks that outlive a borrow.
@@ -156,8 +156,8 @@ impl VramManager {
         shard: &SealedShard,
         options: ExecuteOptions,
     ) -> Result<OwnedExecution, VramError> {
-        let begun = OwnedExecution::begin(Arc::clone(self), &self.core, shard, &options);
-        begun.inspect_err(|error| self.core.report_not_begun(&[shard], error))
+        let begun = OwnedExecution::begin(Arc::clone(self), &self.inner, shard, &options);
+        begun.inspect_err(|error| self.inner.report_not_begun(&[shard], error))
     }
 
     /// Verifies several shards of this manager in one batch and opens a scope for each, in order; or for none.
@@ -165,8 +165,8 @@ impl VramManager {
     /// # Errors
     /// As [`begin`](Self::begin), of the first shard that fails; `INVALID_PARAMS` when one is given twice.
     pub fn begin_all(&self, shards: &[&SealedShard], options: ExecuteOptions) -> Result<Vec<Execution<'_>>, VramError> {
-        let begun = Execution::begin_all(&self.core, shards, &options);
-        begun.inspect_err(|error| self.core.report_not_begun(shards, error))
+        let begun = Execution::begin_all(&self.inner, shards, &options);
+        begun.inspect_err(|error| self.inner.report_not_begun(shards, error))
     }
 
     /// Seals memory that an engine allocated, where it lies: `regions` in order, each but the last padded with virtual zeros to a
@@ -207,7 +207,7 @@ impl VramManager {
         regions: &[RawRegion],
     ) -> Result<Adopted<M>, AdoptError<M>> {
         // SAFETY: the caller vouches for the regions in the words above.
-        unsafe { self.core.adopt(&spec, owner, regions) }
+        unsafe { self.inner.adopt(&spec, owner, regions) }
     }
 
     /// Allocates unsealed working memory, zeroed: counted in [`used_vram`](Self::used_vram), wiped when dropped. Blocks.
@@ -215,7 +215,7 @@ impl VramManager {
     /// # Errors
     /// `INVALID_PARAMS`, `VRAM_OOM`, `POLICY_VIOLATION`, `CUDA_ERROR`, `MANAGER_STOPPED`.
     pub fn allocate_scratch(&self, purpose: Purpose, bytes: u64) -> Result<Scratch, VramError> {
-        Scratch::allocate(&self.core, purpose, bytes)
+        Scratch::allocate(&self.inner, purpose, bytes)
     }
 
     /// Verifies a shard in full and seals it anew, under a new generation and with a fresh age; the old seal is stale then.
@@ -224,19 +224,19 @@ impl VramManager {
     /// # Errors
     /// As [`verify_sealed`](Self::verify_sealed), and `SHARD_BUSY`, `MANAGER_STOPPED`, `AUDIT_UNAVAILABLE`.
     pub fn reseal(&self, shard: &SealedShard) -> Result<SealedShard, VramError> {
-        self.core.reseal(shard)
+        self.inner.reseal(shard)
     }
 
     /// Whether the seal is one that this manager honours now, of a shard that is in service. Reads no VRAM.
     pub(crate) fn admit_to_set(&self, shard: &SealedShard) -> Result<(), VramError> {
         // That it failed a check says more than that its seal is old.
-        self.core.admit(shard)?.intact()?;
-        self.core.admit_fresh(shard).map(drop)
+        self.inner.admit(shard)?.intact()?;
+        self.inner.admit_fresh(shard).map(drop)
     }
 
     /// Whether new work may begin.
     pub(crate) fn permit(&self) -> Result<(), VramError> {
-        self.core.permit()
+        self.inner.permit()
     }
 
     /// Verifies the shard, runs `work` over its bytes, and gives its result if it counts.
@@ -276,31 +276,31 @@ impl VramManager {
     /// All of the device's memory, in bytes. O(1), no driver call.
     #[must_use]
     pub fn total_vram(&self) -> u64 {
-        self.core.ledger.total()
+        self.inner.ledger.total()
     }
 
     /// Bytes that this manager holds, in allocator granularity, quarantined ones included. O(1), no driver call.
     #[must_use]
     pub fn used_vram(&self) -> u64 {
-        self.core.ledger.used()
+        self.inner.ledger.used()
     }
 
     /// Bytes that further shards may take: the device less headroom less what is used. O(1), no driver call.
     #[must_use]
     pub fn available_vram(&self) -> u64 {
-        self.core.ledger.available()
+        self.inner.ledger.available()
     }
 
     /// Bytes of engines' memory that are under seal. They are not part of [`used_vram`](Self::used_vram). O(1).
     #[must_use]
     pub fn adopted_vram(&self) -> u64 {
-        self.core.ledger.adopted()
+        self.inner.ledger.adopted()
     }
 
     /// Bytes of used memory that are kept out of service: shards that failed a check, and memory not proven wiped. O(1).
     #[must_use]
     pub fn quarantined_vram(&self) -> u64 {
-        self.core.ledger.quarantined()
+        self.inner.ledger.quarantined()
     }
 
     /// The driver's view of the device's memory, other processes included.
@@ -308,44 +308,44 @@ impl VramManager {
     /// # Errors
     /// `CUDA_ERROR`.
     pub fn memory_info(&self) -> Result<MemoryInfo, VramError> {
-        let asked = self.core.device.memory_info().map_err(VramError::from);
-        asked.inspect_err(|error| self.core.note_device_failure(error))
+        let asked = self.inner.device.memory_info().map_err(VramError::from);
+        asked.inspect_err(|error| self.inner.note_device_failure(error))
     }
 
     /// What the manager permits now. O(1).
     #[must_use]
     pub fn state(&self) -> ManagerState {
-        self.core.state.get()
+        self.inner.state.get()
     }
 
     /// CUDA or mock. O(1).
     #[must_use]
     pub fn device_kind(&self) -> DeviceKind {
-        self.core.device.info().kind
+        self.inner.device.info().kind
     }
 
     /// The device's name. O(1).
     #[must_use]
     pub fn device_name(&self) -> &str {
-        &self.core.device.info().name
+        &self.inner.device.info().name
     }
 
     /// The device's identity. O(1).
     #[must_use]
     pub fn device_uuid(&self) -> DeviceUuid {
-        self.core.device.info().uuid
+        self.inner.device.info().uuid
     }
 
     /// The driver's ordinal of the device. O(1).
     #[must_use]
     pub fn device_ordinal(&self) -> u32 {
-        self.core.device.info().ordinal
+        self.inner.device.info().ordinal
     }
 
     /// Block size and salt of every digest that this manager takes. O(1).
     #[must_use]
     pub fn tree_params(&self) -> &TreeParams {
-        self.core.device.params()
+        self.inner.device.params()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Metric names, through the `metrics` facade.
 //!
-//! Owns the names, their descriptions and units, and [`Telemetry`], which writes them under the label `gpu_device` (kind and
+//! Owns the names, their descriptions and units, and [`Metrics`], which writes them under the label `gpu_device` (kind and
 //! ordinal, as `cuda:0`). Metrics inform; nothing reads them back to decide. Label values are words of this crate, never
 //! foreign text.
 
@@ -80,11 +80,11 @@ pub(crate) struct Gauges {
 
 /// The metrics of one manager.
 #[derive(Clone, Debug)]
-pub(crate) struct Telemetry {
+pub(crate) struct Metrics {
     device: SharedString,
 }
 
-impl Telemetry {
+impl Metrics {
     /// Describes the metrics to the recorder that is installed now, and labels them with the device.
     pub(crate) fn new(identity: &Identity) -> Self {
         aside(describe);

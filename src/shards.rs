@@ -1,6 +1,6 @@
 //! The slot table: which shards live, under which generation, and who is using them.
 //!
-//! Owns [`Residents`], [`Record`] and the RAII values [`Claim`] and [`Pinned`]. Promises that a shard id is live at most once, that
+//! Owns [`ShardTable`], [`Record`] and the RAII values [`Claim`] and [`Pinned`]. Promises that a shard id is live at most once, that
 //! a generation is never given out twice, and that a record is handed out for removal only when nobody pins it. One short lock,
 //! never held across device work or audit, and across no other lock but that of an unpinned record that is sealed anew.
 
@@ -110,12 +110,12 @@ pub(crate) enum Absent {
 
 /// The live shards of one manager.
 #[derive(Debug, Default)]
-pub(crate) struct Residents {
+pub(crate) struct ShardTable {
     table: Mutex<Table>,
     idle: Condvar,
 }
 
-impl Residents {
+impl ShardTable {
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -152,7 +152,7 @@ impl Residents {
         }
         table.take(slot, adopted);
         table.names.insert(id.clone(), Place { slot, generation: None });
-        Ok(Claim { residents: Arc::clone(self), id: id.clone(), slot, generation, published: false })
+        Ok(Claim { shards: Arc::clone(self), id: id.clone(), slot, generation, published: false })
     }
 
     /// Pins a live shard.
@@ -161,7 +161,7 @@ impl Residents {
         let entry = table.slot(slot).ok_or(Absent::Unknown)?;
         let record = Arc::clone(entry.live(generation)?);
         entry.pins = entry.pins.saturating_add(1);
-        Ok(Pinned { residents: Arc::clone(self), record, slot })
+        Ok(Pinned { shards: Arc::clone(self), record, slot })
     }
 
     /// Notes a call that takes or retires memory, from before it looks at the manager's state until its memory is in the table,
@@ -169,7 +169,7 @@ impl Residents {
     pub(crate) fn underway(self: &Arc<Self>) -> Underway {
         let mut table = self.lock();
         table.underway = table.underway.saturating_add(1);
-        Underway { residents: Arc::clone(self) }
+        Underway { shards: Arc::clone(self) }
     }
 
     /// Looks at a live shard without pinning it: its memory may go at any time.
@@ -185,7 +185,7 @@ impl Residents {
             .filter_map(|(slot, entry)| {
                 let record = Arc::clone(entry.record.as_ref()?);
                 entry.pins = entry.pins.saturating_add(1);
-                Some(Pinned { residents: Arc::clone(self), record, slot })
+                Some(Pinned { shards: Arc::clone(self), record, slot })
             })
             .collect()
     }
@@ -301,7 +301,7 @@ impl Residents {
 /// A name, slot and generation that are taken but not yet live. Dropping it gives name and slot back.
 #[derive(Debug)]
 pub(crate) struct Claim {
-    residents: Arc<Residents>,
+    shards: Arc<ShardTable>,
     id: ShardId,
     slot: u32,
     generation: u64,
@@ -321,7 +321,7 @@ impl Claim {
 
     /// Makes the shard live; gives the record back when the manager is shutting down.
     pub(crate) fn publish(mut self, record: Record) -> Result<(), Box<Record>> {
-        let mut table = self.residents.lock();
+        let mut table = self.shards.lock();
         if table.closed {
             drop(table);
             return Err(Box::new(record));
@@ -343,7 +343,7 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         if !self.published {
-            let mut table = self.residents.lock();
+            let mut table = self.shards.lock();
             table.names.remove(&self.id);
             table.vacate(self.slot);
             table.free.push(self.slot);
@@ -354,7 +354,7 @@ impl Drop for Claim {
 /// A live shard that cannot be released while this exists.
 #[derive(Debug)]
 pub(crate) struct Pinned {
-    residents: Arc<Residents>,
+    shards: Arc<ShardTable>,
     record: Arc<Record>,
     slot: u32,
 }
@@ -367,10 +367,10 @@ impl Pinned {
 
     /// One more pin of the same shard.
     pub(crate) fn again(&self) -> Self {
-        if let Some(entry) = self.residents.lock().slot(self.slot) {
+        if let Some(entry) = self.shards.lock().slot(self.slot) {
             entry.pins = entry.pins.saturating_add(1);
         }
-        Self { residents: Arc::clone(&self.residents), record: Arc::clone(&self.record), slot: self.slot }
+        Self { shards: Arc::clone(&self.shards), record: Arc::clone(&self.record), slot: self.slot }
     }
 }
 
@@ -384,27 +384,27 @@ impl std::ops::Deref for Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let mut table = self.residents.lock();
+        let mut table = self.shards.lock();
         if let Some(entry) = table.slot(self.slot) {
             entry.pins = entry.pins.saturating_sub(1);
         }
         drop(table);
-        self.residents.idle.notify_all();
+        self.shards.idle.notify_all();
     }
 }
 
 /// A call that takes or retires memory.
 #[derive(Debug)]
 pub(crate) struct Underway {
-    residents: Arc<Residents>,
+    shards: Arc<ShardTable>,
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        let mut table = self.residents.lock();
+        let mut table = self.shards.lock();
         table.underway = table.underway.saturating_sub(1);
         drop(table);
-        self.residents.idle.notify_all();
+        self.shards.idle.notify_all();
     }
 }
 

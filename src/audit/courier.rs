@@ -12,7 +12,7 @@ use super::queue::{Queue, Taken, Waiting};
 use super::text;
 use super::{Ack, AuditEvent, AuditSink, TracingSink};
 use crate::error::AuditError;
-use crate::metrics::Telemetry;
+use crate::metrics::Metrics;
 use crate::panics::{aside, caught, dispose};
 use crate::sync::thread;
 
@@ -43,15 +43,15 @@ impl Fed {
 struct Courier {
     queue: Arc<Queue>,
     sinks: Vec<Fed>,
-    telemetry: Telemetry,
+    metrics: Metrics,
     /// The last event failed, and that was logged.
     failing: bool,
 }
 
 /// Starts the thread; it ends when the queue is closed and empty.
-pub(super) fn start(queue: Arc<Queue>, sinks: Vec<Arc<dyn AuditSink>>, telemetry: Telemetry) -> io::Result<()> {
+pub(super) fn start(queue: Arc<Queue>, sinks: Vec<Arc<dyn AuditSink>>, metrics: Metrics) -> io::Result<()> {
     let sinks = sinks.into_iter().map(|sink| Fed { sink, owed: Owed::default() }).collect();
-    let courier = Courier { queue, sinks, telemetry, failing: false };
+    let courier = Courier { queue, sinks, metrics, failing: false };
     thread::Builder::new().name("vram-audit".to_owned()).spawn(move || courier.run()).map(drop)
 }
 
@@ -78,7 +78,7 @@ impl Courier {
                 Ok(Ack::Durable) => best = Some(Ack::Durable),
                 Ok(Ack::Accepted) => best = best.or(Some(Ack::Accepted)),
                 Err(error) => {
-                    self.telemetry.audit_failed();
+                    self.metrics.audit_failed();
                     if failure.is_none() {
                         failure = Some(error);
                     } else {

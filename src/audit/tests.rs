@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::Clock;
 use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason, VramError};
 use crate::id::{ShardId, WorkerId};
-use crate::metrics::Telemetry;
+use crate::metrics::Metrics;
 use crate::metrics::tests::Remembered;
 use crate::types::{DeviceKind, DeviceUuid, Digest, Identity, Origin};
 
@@ -29,7 +29,7 @@ fn identity() -> Identity {
 }
 
 fn trail_at(clock: &Clock, requirement: AuditRequirement, sinks: Vec<Arc<dyn AuditSink>>) -> AuditTrail {
-    AuditTrail::new(sinks, requirement, identity(), clock.clone(), Telemetry::new(&identity())).unwrap()
+    AuditTrail::new(sinks, requirement, identity(), clock.clone(), Metrics::new(&identity())).unwrap()
 }
 
 fn trail(requirement: AuditRequirement, sinks: Vec<Arc<dyn AuditSink>>) -> AuditTrail {
@@ -314,8 +314,8 @@ fn failing_sinks_hold_up_neither_protective_steps_nor_other_sinks() {
     ::tracing::subscriber::with_default(records.clone(), || {
         let (clock, sinks): (_, Vec<Arc<dyn AuditSink>>) =
             (Clock::fixed(0), vec![bad.clone(), Arc::new(Panics), good.clone()]);
-        let telemetry = Telemetry::new(&other);
-        let trail = AuditTrail::new(sinks, AuditRequirement::Durable, other, clock, telemetry).unwrap();
+        let metrics = Metrics::new(&other);
+        let trail = AuditTrail::new(sinks, AuditRequirement::Durable, other, clock, metrics).unwrap();
         bad.fail_next(2);
         (0..3).for_each(|_| trail.emit(started()));
     });

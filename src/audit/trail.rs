@@ -11,7 +11,7 @@ use super::queue::{Envelope, Queue, Queued};
 use super::{Ack, AuditSink, EventKind, TracingSink};
 use crate::clock::Clock;
 use crate::error::{AuditError, VramError};
-use crate::metrics::Telemetry;
+use crate::metrics::Metrics;
 use crate::panics::aside;
 use crate::types::Identity;
 
@@ -37,7 +37,7 @@ pub(crate) struct AuditTrail {
     queue: Arc<Queue>,
     sinks: usize,
     requirement: AuditRequirement,
-    telemetry: Telemetry,
+    metrics: Metrics,
 }
 
 impl AuditTrail {
@@ -50,11 +50,11 @@ impl AuditTrail {
         requirement: AuditRequirement,
         identity: Identity,
         clock: Clock,
-        telemetry: Telemetry,
+        metrics: Metrics,
     ) -> Result<Self, VramError> {
         let queue = Arc::new(Queue::new(Envelope { identity, clock }));
-        let trail = Self { queue: Arc::clone(&queue), sinks: sinks.len(), requirement, telemetry: telemetry.clone() };
-        courier::start(queue, sinks, telemetry).map_err(|source| {
+        let trail = Self { queue: Arc::clone(&queue), sinks: sinks.len(), requirement, metrics: metrics.clone() };
+        courier::start(queue, sinks, metrics).map_err(|source| {
             trail.queue.end();
             let problem = "the thread that calls the audit sinks did not start; allow this process more threads";
             let source = AuditError { problem: problem.to_owned(), source: Some(source) };
@@ -159,7 +159,7 @@ impl AuditTrail {
             }),
             Queued::Lost => {}
         }
-        self.telemetry.audit_failed();
+        self.metrics.audit_failed();
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use crate::digest::layout::Layout;
 use crate::error::VramError;
-use crate::manager::shared::Core;
+use crate::manager::inner::Inner;
 use crate::memory::{ImageMap, ShardMemory};
 use crate::seal::SealedShard;
 use crate::spec::{Expectation, ShardSpec, Wanted, judge_layout};
@@ -62,19 +62,19 @@ pub struct AdoptError<M> {
 
 /// Regions known to the driver; made unknown again when dropped.
 struct Registered<'a> {
-    core: &'a Core,
+    inner: &'a Inner,
     spans: Vec<Span>,
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
         for span in self.spans.drain(..) {
-            self.core.device.unregister(span);
+            self.inner.device.unregister(span);
         }
     }
 }
 
-impl Core {
+impl Inner {
     /// Seals an engine's memory; see `VramManager::adopt`.
     ///
     /// # Safety
@@ -87,7 +87,7 @@ impl Core {
         regions: &[RawRegion],
     ) -> Result<Adopted<M>, AdoptError<M>> {
         let owner = Arc::new(owner);
-        let _underway = self.residents.underway(); // ends before the owner is dropped, should this unwind
+        let _underway = self.shards.underway(); // ends before the owner is dropped, should this unwind
         let held: Arc<dyn Any + Send + Sync> = Arc::<M>::clone(&owner);
         // SAFETY: the caller of this function vouches for the regions, in the words of `VramManager::adopt`.
         let sealed = unsafe { self.try_adopt(spec, held, regions) };
@@ -123,8 +123,8 @@ impl Core {
         let vouched = self.vouched_for(spec, &layout)?;
         let image =
             ImageMap::new(params, &spans).ok_or(VramError::Internal { what: "adopted regions form no image" })?;
-        let claim = self.residents.claim(&spec.id, spans.clone())?;
-        let mut registered = Registered { core: self, spans: Vec::with_capacity(spans.len()) };
+        let claim = self.shards.claim(&spec.id, spans.clone())?;
+        let mut registered = Registered { inner: self, spans: Vec::with_capacity(spans.len()) };
         for (span, region) in spans.into_iter().zip(regions) {
             let written = region.writable || spec.wipe_adopted;
             let access = if written { Access::ReadWrite } else { Access::ReadOnly };

@@ -15,9 +15,9 @@ use crate::driver::Driver;
 use crate::error::VramError;
 use crate::id::WorkerId;
 use crate::keys::{SealKey, WorkerSecret};
-use crate::manager::shared::{Core, CoreParts, OnIntegrityFailure};
+use crate::manager::inner::{Inner, InnerParts, OnIntegrityFailure};
 use crate::memory::{DEFAULT_STAGING_BYTES, Device};
-use crate::metrics::Telemetry;
+use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::types::{DeviceKind, DeviceUuid, Identity};
 
@@ -287,9 +287,9 @@ impl VramManagerBuilder {
         let mut salt = [0; 32];
         getrandom::fill(&mut salt).map_err(|_| NO_RANDOMNESS)?;
         let identity = self.identity(info.kind, info.uuid, info.ordinal)?;
-        let telemetry = Telemetry::new(&identity);
+        let metrics = Metrics::new(&identity);
         let clock = Clock::system();
-        let trail = self.trail(&identity, &clock, &telemetry)?;
+        let trail = self.trail(&identity, &clock, &metrics)?;
         // Loading and starting a driver loads more libraries.
         let admitted = self.policy.admit_device(info.kind).and_then(|()| self.policy.check_environment());
         if let Err(VramError::PolicyViolation { rule, problem }) = &admitted {
@@ -319,7 +319,7 @@ impl VramManagerBuilder {
             });
         };
         let (key, ledger, device) = prepared.inspect_err(failed)?;
-        let core = Core::new(CoreParts {
+        let inner = Inner::new(InnerParts {
             identity,
             key,
             policy: self.policy,
@@ -327,13 +327,13 @@ impl VramManagerBuilder {
             device,
             ledger,
             trail,
-            telemetry,
+            metrics,
             clock,
             quarantine_limit: self.quarantine_limit.unwrap_or(info.total_bytes.wrapping_shr(2)),
         });
-        core.report_memory();
+        inner.report_memory();
         Ok(VramManager {
-            core: Arc::new(core),
+            inner: Arc::new(inner),
             #[cfg(feature = "mock")]
             mock: opened.mock,
         })
@@ -346,13 +346,13 @@ impl VramManagerBuilder {
     }
 
     /// Takes the sinks out: the trail drops them where a panic of theirs ends.
-    fn trail(&mut self, identity: &Identity, clock: &Clock, telemetry: &Telemetry) -> Result<AuditTrail, VramError> {
+    fn trail(&mut self, identity: &Identity, clock: &Clock, metrics: &Metrics) -> Result<AuditTrail, VramError> {
         let mut sinks = std::mem::take(&mut self.sinks);
         if sinks.is_empty() {
             sinks.push(Arc::new(TracingSink));
         }
         let requirement = self.policy.audit_requirement();
-        AuditTrail::new(sinks, requirement, identity.clone(), clock.clone(), telemetry.clone())
+        AuditTrail::new(sinks, requirement, identity.clone(), clock.clone(), metrics.clone())
     }
 
     fn admit_staging(&self) -> Result<(), VramError> {

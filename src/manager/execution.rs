@@ -11,7 +11,7 @@ use crate::digest::layout::{Layout, TensorInfo};
 use crate::error::VramError;
 use crate::id::ShardId;
 use crate::manager::VramManager;
-use crate::manager::shared::Core;
+use crate::manager::inner::Inner;
 use crate::manager::verify::VerifyReport;
 use crate::seal::SealedShard;
 use crate::spec::ExecuteOptions;
@@ -132,8 +132,8 @@ impl<'a> Verified<'a> {
                 ),
             });
         }
-        let read = self.scope.core.device.read(&self.scope.record.image, offset, out).map_err(VramError::from);
-        read.inspect_err(|error| self.scope.core.note_device_failure(error))
+        let read = self.scope.inner.device.read(&self.scope.record.image, offset, out).map_err(VramError::from);
+        read.inspect_err(|error| self.scope.inner.note_device_failure(error))
     }
 }
 
@@ -165,16 +165,16 @@ pub struct OwnedExecution {
 }
 
 impl Execution<'_> {
-    pub(crate) fn begin(core: &Arc<Core>, shard: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
-        Ok(Self { scope: Scope::begin(core, shard, options)?, manager: PhantomData })
+    pub(crate) fn begin(inner: &Arc<Inner>, shard: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
+        Ok(Self { scope: Scope::begin(inner, shard, options)?, manager: PhantomData })
     }
 
     pub(crate) fn begin_all(
-        core: &Arc<Core>,
+        inner: &Arc<Inner>,
         shards: &[&SealedShard],
         options: &ExecuteOptions,
     ) -> Result<Vec<Self>, VramError> {
-        let scopes = Scope::begin_all(core, shards, options)?;
+        let scopes = Scope::begin_all(inner, shards, options)?;
         Ok(scopes.into_iter().map(|scope| Self { scope, manager: PhantomData }).collect())
     }
 }
@@ -182,11 +182,11 @@ impl Execution<'_> {
 impl OwnedExecution {
     pub(crate) fn begin(
         manager: Arc<VramManager>,
-        core: &Arc<Core>,
+        inner: &Arc<Inner>,
         shard: &SealedShard,
         options: &ExecuteOptions,
     ) -> Result<Self, VramError> {
-        Ok(Self { scope: Scope::begin(core, shard, options)?, manager })
+        Ok(Self { scope: Scope::begin(inner, shard, options)?, manager })
     }
 
     /// The manager that it keeps alive.

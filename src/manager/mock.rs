@@ -37,7 +37,7 @@ impl MockStream<'_> {
     /// made with [`MockConfig::read_only`](crate::MockConfig::read_only)`(false)`; `INVALID_PARAMS` when the range leaves the
     /// shard's region, or is an engine's memory that was not adopted as writable; those of a seal that is not live.
     pub fn enqueue_write(&self, shard: &SealedShard, offset: u64, bytes: u64, value: u8) -> Result<(), VramError> {
-        let record = self.controls.manager.core.admit(shard)?;
+        let record = self.controls.manager.inner.admit(shard)?;
         let at = record.image.address(offset).ok_or_else(|| VramError::InvalidParams {
             field: "offset",
             problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
@@ -106,7 +106,7 @@ impl<'a> MockControls<'a> {
     /// # Errors
     /// `CUDA_ERROR` when the mock refuses.
     pub fn engine_stream(&self) -> Result<MockStream<'a>, VramError> {
-        let stream = self.manager.core.device.stream()?;
+        let stream = self.manager.inner.device.stream()?;
         Ok(MockStream { controls: *self, stream })
     }
 
@@ -116,7 +116,7 @@ impl<'a> MockControls<'a> {
     /// `INVALID_PARAMS` when the position leaves the image, or is an engine's memory that was not adopted as writable; those of a
     /// seal that is not live.
     pub fn flip_bit(&self, shard: &SealedShard, byte: u64, bit: u8) -> Result<(), VramError> {
-        let record = self.manager.core.admit(shard)?;
+        let record = self.manager.inner.admit(shard)?;
         match record.image.address(byte).filter(|_| bit < 8) {
             Some(at) => self.driver.flip_bit(at, 0, bit).map_err(|error| not_ours(shard, error)),
             None => Err(VramError::InvalidParams {
@@ -148,7 +148,7 @@ impl<'a> MockControls<'a> {
     /// # Errors
     /// Those of a seal that is not live, and of a range that leaves the image.
     pub fn peek(&self, shard: &SealedShard, offset: u64, out: &mut [u8]) -> Result<(), VramError> {
-        let record = self.manager.core.admit(shard)?;
+        let record = self.manager.inner.admit(shard)?;
         let at = record.image.address(offset).ok_or_else(|| VramError::InvalidParams {
             field: "offset",
             problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),

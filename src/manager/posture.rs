@@ -31,23 +31,23 @@ impl VramManager {
     pub fn enforce_vram_only_policy(&self) -> Result<Posture, VramError> {
         let posture = self.look_again().inspect_err(|error| {
             if matches!(error, VramError::PolicyViolation { .. }) {
-                let _held_up = self.core.stop(StopReason::PolicyViolation);
-                self.core.report_violation(error);
+                let _held_up = self.inner.stop(StopReason::PolicyViolation);
+                self.inner.report_violation(error);
             }
-            self.core.report_failed(Operation::EnforcePolicy, None, error);
-            self.core.note_device_failure(error);
+            self.inner.report_failed(Operation::EnforcePolicy, None, error);
+            self.inner.note_device_failure(error);
         })?;
         let Posture { resident_shards, write_protected_shards, .. } = posture;
-        self.core.trail.emit(EventKind::PostureConfirmed { resident_shards, write_protected_shards });
+        self.inner.trail.emit(EventKind::PostureConfirmed { resident_shards, write_protected_shards });
         Ok(posture)
     }
 
     fn look_again(&self) -> Result<Posture, VramError> {
-        let core = &self.core;
-        core.policy.admit_device(core.identity.kind)?;
-        core.policy.check_environment()?;
+        let inner = &self.inner;
+        inner.policy.admit_device(inner.identity.kind)?;
+        inner.policy.check_environment()?;
         let (mut resident_shards, mut write_protected_shards): (u64, u64) = (0, 0);
-        for record in core.residents.pin_all() {
+        for record in inner.shards.pin_all() {
             if let Some(resident) = record.lock().as_ref() {
                 resident.memory.prove_residency()?;
                 resident_shards = resident_shards.saturating_add(1);
@@ -56,10 +56,10 @@ impl VramManager {
             }
         }
         Ok(Posture {
-            policy: core.policy.name(),
-            relaxed: core.policy.relaxed_here(),
-            device_kind: core.identity.kind,
-            device_uuid: core.identity.uuid,
+            policy: inner.policy.name(),
+            relaxed: inner.policy.relaxed_here(),
+            device_kind: inner.identity.kind,
+            device_uuid: inner.identity.uuid,
             resident_shards,
             write_protected_shards,
         })

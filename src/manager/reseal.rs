@@ -4,13 +4,13 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::error::VramError;
-use crate::manager::shared::Core;
+use crate::manager::inner::Inner;
 use crate::seal::{SealMessage, SealedShard};
 use crate::shards::{Absent, Record, Resident};
 use crate::spec::Check;
 use crate::sync::Mutex;
 
-impl Core {
+impl Inner {
     /// Verifies a shard and puts it under a new generation; see `VramManager::reseal`.
     pub(crate) fn reseal(&self, sealed: &SealedShard) -> Result<SealedShard, VramError> {
         self.reap();
@@ -24,18 +24,18 @@ impl Core {
         self.permit()?;
         let record = self.admit(sealed)?;
         self.check(&record, Check::Digest, None)?;
-        if self.residents.is_shared(&record) {
+        if self.shards.is_shared(&record) {
             return Err(self.absent(sealed, Absent::Busy)); // before a seal is announced that will not be
         }
         let write_protected = record.lock().as_ref().is_some_and(|live| live.memory.is_write_protected());
         drop(record);
         let old = sealed.message();
-        let next = self.residents.next_generation()?;
+        let next = self.shards.next_generation()?;
         let message = SealMessage { generation: next, sealed_at: self.clock.unix_nanos(), ..old.clone() };
         let renewed = SealedShard::sign(&self.key, message)?;
         self.permit()?; // another shard may have failed meanwhile
         self.announce(&renewed, write_protected, started)?;
-        let renewal = self.residents.renew(old.slot, old.generation, next, |record| {
+        let renewal = self.shards.renew(old.slot, old.generation, next, |record| {
             Some(Record {
                 id: record.id.clone(),
                 message: renewed.message_bytes().to_vec(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::audit::Operation;
 use crate::error::VramError;
 use crate::id::ShardId;
-use crate::manager::shared::Core;
+use crate::manager::inner::Inner;
 use crate::memory::ScratchMemory;
 use crate::types::{RawDevicePtr, RawStream};
 
@@ -38,7 +38,7 @@ impl Purpose {
 /// Working memory, zeroed when it is handed out. Wiped, proven zero and freed when dropped.
 #[derive(Debug)]
 pub struct Scratch {
-    core: Arc<Core>,
+    inner: Arc<Inner>,
     key: u64,
     purpose: Purpose,
     bytes: u64,
@@ -46,21 +46,22 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn allocate(core: &Arc<Core>, purpose: Purpose, bytes: u64) -> Result<Self, VramError> {
-        let _underway = core.residents.underway();
-        core.reap();
+    pub(crate) fn allocate(inner: &Arc<Inner>, purpose: Purpose, bytes: u64) -> Result<Self, VramError> {
+        let _underway = inner.shards.underway();
+        inner.reap();
         let none = || VramError::InvalidParams { field: "scratch length", problem: "is 0; give at least 1".to_owned() };
-        let permitted = core.permit().and_then(|()| if bytes == 0 { Err(none()) } else { Ok(()) });
-        permitted.inspect_err(|error| core.report_failed(Operation::AllocateScratch, None, error))?;
-        let key = core.scratch.next();
+        let permitted = inner.permit().and_then(|()| if bytes == 0 { Err(none()) } else { Ok(()) });
+        permitted.inspect_err(|error| inner.report_failed(Operation::AllocateScratch, None, error))?;
+        let key = inner.scratch.next();
         let name = ShardId::of_scratch(purpose.as_str(), key);
-        let allocated = core
-            .allocate_scratch(&name, bytes, |room, check_room| ScratchMemory::allocate(&core.device, room, check_room));
-        let (memory, reservation) = allocated.inspect_err(|error| core.note_device_failure(error))?;
+        let allocated = inner.allocate_scratch(&name, bytes, |room, check_room| {
+            ScratchMemory::allocate(&inner.device, room, check_room)
+        });
+        let (memory, reservation) = allocated.inspect_err(|error| inner.note_device_failure(error))?;
         let ptr = RawDevicePtr::of(memory.ptr());
-        core.scratch.insert(key, name, memory, reservation);
-        core.report_memory();
-        Ok(Self { core: Arc::clone(core), key, purpose, bytes, ptr })
+        inner.scratch.insert(key, name, memory, reservation);
+        inner.report_memory();
+        Ok(Self { inner: Arc::clone(inner), key, purpose, bytes, ptr })
     }
 
     /// What it is for.
@@ -99,7 +100,7 @@ impl Scratch {
     /// It is not `CU_STREAM_PER_THREAD`: that handle is another stream on every thread, and this crate waits on threads of its choice.
     #[allow(unsafe_code, reason = "whether a foreign stream lives only its engine knows")]
     pub unsafe fn used_on(&mut self, stream: RawStream) {
-        self.core.scratch.used_on(self.key, stream.id());
+        self.inner.scratch.used_on(self.key, stream.id());
     }
 
     /// Wipes, proves zero, and frees now.
@@ -111,8 +112,8 @@ impl Scratch {
     }
 
     fn retire(&self) -> Result<(), VramError> {
-        let retired = self.core.retire_scratch(self.key);
-        self.core.trail.settle();
+        let retired = self.inner.retire_scratch(self.key);
+        self.inner.trail.settle();
         retired
     }
 }

@@ -9,7 +9,7 @@ use crate::digest::layout::Layout;
 use crate::digest::{TreeDigest, first_difference};
 use crate::error::{BadRange, VramError};
 use crate::id::ShardId;
-use crate::manager::shared::{Core, Retiring, WipeReport};
+use crate::manager::inner::{Inner, Retiring, WipeReport};
 use crate::memory::{CheckSizes, Owners, Protection, ShardMemory, Unallocated, UploadFailed};
 use crate::metrics::Outcome;
 use crate::panics::aside;
@@ -23,7 +23,7 @@ use crate::types::{DigestKind, DriverError, DriverErrorKind};
 /// Memory on its way to becoming a shard. Dropped before that, also by a panic, it is wiped and given back; an engine's memory
 /// goes back to the engine as it is.
 pub(crate) struct Unsealed<'a> {
-    core: &'a Core,
+    inner: &'a Inner,
     id: &'a ShardId,
     memory: Option<(ShardMemory, Reservation)>,
 }
@@ -48,7 +48,7 @@ impl Unsealed<'_> {
         let mut owners = Owners::default();
         memory.disown(&mut owners);
         reservation.let_adopted_go();
-        Some(self.core.retire(self.id, Retiring::Shard(Box::new(memory)), reservation, &mut owners))
+        Some(self.inner.retire(self.id, Retiring::Shard(Box::new(memory)), reservation, &mut owners))
     }
 }
 
@@ -59,10 +59,10 @@ impl Drop for Unsealed<'_> {
     }
 }
 
-impl Core {
+impl Inner {
     /// Seals a shard; see `VramManager::seal_model`.
     pub(crate) fn seal(&self, spec: &ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
-        let _underway = self.residents.underway();
+        let _underway = self.shards.underway();
         self.reap();
         // The reader is foreign code. Its panic goes on to the caller, behind the wipe and the event.
         match catch_unwind(AssertUnwindSafe(|| self.try_seal(spec, source))) {
@@ -77,7 +77,7 @@ impl Core {
 
     /// What sealing came to, for the metrics, the trail and the manager's own state.
     pub(crate) fn report_sealed<T>(&self, id: &ShardId, sealed: Result<T, VramError>) -> Result<T, VramError> {
-        self.telemetry.sealed(match &sealed {
+        self.metrics.sealed(match &sealed {
             Ok(_) => Outcome::Ok,
             Err(VramError::DigestMismatch { .. }) => Outcome::Mismatch,
             Err(_) => Outcome::Error,
@@ -98,7 +98,7 @@ impl Core {
         let (params, threads) = (self.device.params(), self.device.staging_threads());
         let measure = Measure::new(&mut source, params, threads, spec.expected.as_ref(), false)
             .map_err(|mismatch| self.not_expected(spec, mismatch))?;
-        let claim = self.residents.claim(&spec.id, Vec::new())?;
+        let claim = self.shards.claim(&spec.id, Vec::new())?;
         let image_bytes = source.image_bytes();
         let (image_room, check_room) = self.rooms(image_bytes, 1)?;
         let mut held = self.allocate(&spec.id, image_room.checked_add(check_room), || {
@@ -216,7 +216,7 @@ impl Core {
         }) {
             Ok(memory) => {
                 self.trail.emit(EventKind::VramAllocated { shard: id.clone(), bytes: memory.1.bytes() });
-                Ok(Unsealed { core: self, id, memory: Some(memory) })
+                Ok(Unsealed { inner: self, id, memory: Some(memory) })
             }
             Err(error) => {
                 self.report_unallocated(id, needed, &error);
@@ -253,7 +253,7 @@ impl Core {
 
     /// Puts a failed allocation into metrics and trail.
     pub(crate) fn report_unallocated(&self, id: &ShardId, needed: u64, error: &VramError) {
-        self.telemetry.allocation_failed(error.code().as_str());
+        self.metrics.allocation_failed(error.code().as_str());
         let available = match error {
             VramError::OutOfMemory { available, .. } => *available,
             _ => self.ledger.available(),

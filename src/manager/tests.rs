@@ -74,7 +74,7 @@ fn an_authentic_seal_that_its_record_does_not_know_stops_the_manager() {
     let shard = shard.unwrap();
     // The same slot and generation, signed with the manager's own key, but other words.
     let message = SealMessage { sealed_at: shard.message().sealed_at.wrapping_add(1), ..shard.message().clone() };
-    let twin = SealedShard::sign(&manager.core.key, message).unwrap();
+    let twin = SealedShard::sign(&manager.inner.key, message).unwrap();
     assert!(matches!(manager.release(&twin), Err(VramError::IntegrityFailure { .. })));
     assert!(matches!(manager.verify_sealed(&twin), Err(VramError::IntegrityFailure { .. })));
     assert_eq!(manager.state(), ManagerState::Stopped(StopReason::IntegrityFailure));

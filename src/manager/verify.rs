@@ -10,7 +10,7 @@ use crate::audit::{EventKind, VerificationFailure};
 use crate::digest::{TreeDigest, first_difference};
 use crate::error::{BadRange, RefusalReason, VramError};
 use crate::id::ShardId;
-use crate::manager::shared::Core;
+use crate::manager::inner::Inner;
 use crate::memory::{DeviceFailure, DigestFailure, Event};
 use crate::metrics::Outcome;
 use crate::seal::SealedShard;
@@ -98,7 +98,7 @@ impl<'a> Digesting<'a> {
     }
 }
 
-impl Core {
+impl Inner {
     /// Checks seal and record, and pins the shard.
     ///
     /// # Errors
@@ -107,8 +107,7 @@ impl Core {
     pub(crate) fn admit(&self, sealed: &SealedShard) -> Result<Pinned, VramError> {
         self.authenticate(sealed)?;
         let message = sealed.message();
-        let record =
-            self.residents.pin(message.slot, message.generation).map_err(|absent| self.absent(sealed, absent))?;
+        let record = self.shards.pin(message.slot, message.generation).map_err(|absent| self.absent(sealed, absent))?;
         self.match_record(sealed, &record)?;
         Ok(record)
     }
@@ -154,7 +153,7 @@ impl Core {
     pub(crate) fn refuse(&self, sealed: Option<&SealedShard>, reason: RefusalReason) -> VramError {
         let shard = sealed.map(|sealed| sealed.id().clone());
         self.trail.refused(EventKind::SealRefused { shard, reason, suppressed: 0 });
-        self.telemetry.verified(Outcome::Refused, Duration::ZERO, 0);
+        self.metrics.verified(Outcome::Refused, Duration::ZERO, 0);
         VramError::SealRefused { reason }
     }
 
@@ -212,7 +211,7 @@ impl Core {
     /// Refuses a shard that failed a check before: nothing is launched for it.
     fn refuse_failed(&self, record: &Pinned, started: Instant) -> Result<(), VramError> {
         let Some(first_bad) = record.failure.get() else { return Ok(()) };
-        self.telemetry.verified(Outcome::Mismatch, started.elapsed(), 0);
+        self.metrics.verified(Outcome::Mismatch, started.elapsed(), 0);
         Err(self.fail_integrity(record, VerificationFailure::Quarantined, None, first_bad.clone()))
     }
 
@@ -227,19 +226,19 @@ impl Core {
         match digested {
             Digested::Found(Err(failure)) => {
                 let error = VramError::from(failure);
-                self.telemetry.verified(Outcome::Error, started.elapsed(), 0);
+                self.metrics.verified(Outcome::Error, started.elapsed(), 0);
                 self.report_unproven(record, &error);
                 self.note_device_failure(&error);
                 return Err(error);
             }
             Digested::Found(Ok(found)) if found != record.sealed => {
-                self.telemetry.verified(Outcome::Mismatch, started.elapsed(), bytes);
+                self.metrics.verified(Outcome::Mismatch, started.elapsed(), bytes);
                 let first_bad = self.locate(record, &found);
                 let reason = VerificationFailure::DigestMismatch;
                 return Err(self.fail_integrity(record, reason, Some(found.digest), first_bad));
             }
-            Digested::Found(Ok(_)) => self.telemetry.verified(Outcome::Ok, started.elapsed(), bytes),
-            Digested::Shared => self.telemetry.verified(Outcome::Ok, started.elapsed(), 0),
+            Digested::Found(Ok(_)) => self.metrics.verified(Outcome::Ok, started.elapsed(), bytes),
+            Digested::Shared => self.metrics.verified(Outcome::Ok, started.elapsed(), 0),
         }
         let report = VerifyReport {
             shard: record.id.clone(),

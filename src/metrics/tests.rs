@@ -89,14 +89,14 @@ fn every_series_carries_the_device() {
     };
     let seen = Remembered::default();
     metrics::with_local_recorder(&seen, || {
-        let telemetry = Telemetry::new(&identity);
-        telemetry.gauges(Gauges { total: 5, used: 4, available: 3, quarantined: 2, shards: 1 });
-        telemetry.sealed(Outcome::Ok);
-        telemetry.verified(Outcome::Mismatch, Duration::from_millis(250), 4096);
-        telemetry.wiped(7);
-        telemetry.allocation_failed("capacity");
-        telemetry.audit_failed();
-        telemetry.audit_failed();
+        let metrics = Metrics::new(&identity);
+        metrics.gauges(Gauges { total: 5, used: 4, available: 3, quarantined: 2, shards: 1 });
+        metrics.sealed(Outcome::Ok);
+        metrics.verified(Outcome::Mismatch, Duration::from_millis(250), 4096);
+        metrics.wiped(7);
+        metrics.allocation_failed("capacity");
+        metrics.audit_failed();
+        metrics.audit_failed();
     });
     for (series, value) in [
         ("vram_total_bytes{gpu_device=mock:3}", 5.0),

@@ -4,7 +4,7 @@ use super::{DriverLibrary, VramManagerBuilder};
 use crate::audit::EventKind;
 use crate::clock::Clock;
 use crate::error::VramError;
-use crate::metrics::Telemetry;
+use crate::metrics::Metrics;
 use crate::types::DeviceUuid;
 
 impl VramManagerBuilder {
@@ -26,7 +26,7 @@ impl VramManagerBuilder {
     pub(super) fn report_violation(&mut self, error: &VramError) {
         let VramError::PolicyViolation { rule, problem } = error else { return };
         let Ok(identity) = self.identity(self.device.kind(), DeviceUuid::from_bytes([0; 16]), 0) else { return };
-        if let Ok(trail) = self.trail(&identity, &Clock::system(), &Telemetry::new(&identity)) {
+        if let Ok(trail) = self.trail(&identity, &Clock::system(), &Metrics::new(&identity)) {
             trail.emit(EventKind::PolicyViolation { rule, problem: problem.clone(), suppressed: 0 });
         }
     }

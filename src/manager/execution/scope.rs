@@ -1,7 +1,7 @@
 //! What every kind of guard holds, and how a scope begins and ends.
 //!
 //! The check runs behind what the engine's stream already held; closing waits for what was enqueued since, and checks after that.
-//! A scope that is dropped without `finish`, or whose wait failed, does not wait: its pin goes to the core's list of pins to reap,
+//! A scope that is dropped without `finish`, or whose wait failed, does not wait: its pin goes to the manager's list of pins to reap,
 //! behind an event.
 
 use std::collections::{HashMap, HashSet};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::audit::{EventKind, ExecuteOutcome};
 use crate::error::{ManagerState, RefusalReason, VramError};
-use crate::manager::shared::{Core, WatchId};
+use crate::manager::inner::{Inner, WatchId};
 use crate::manager::verify::VerifyReport;
 use crate::memory::Event;
 use crate::seal::SealedShard;
@@ -21,7 +21,7 @@ use crate::types::StreamId;
 
 /// One verified shard in use.
 pub(super) struct Scope {
-    pub(super) core: Arc<Core>,
+    pub(super) inner: Arc<Inner>,
     pub(super) record: Pinned,
     pub(super) report: VerifyReport,
     started: Instant,
@@ -48,39 +48,39 @@ enum Closing {
 
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("core", &self.core).field("report", &self.report).finish_non_exhaustive()
+        f.debug_struct("Scope").field("inner", &self.inner).field("report", &self.report).finish_non_exhaustive()
     }
 }
 
 impl Scope {
     /// Checks the shard and begins a scope.
-    pub(super) fn begin(core: &Arc<Core>, shard: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
-        core.reap();
+    pub(super) fn begin(inner: &Arc<Inner>, shard: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
+        inner.reap();
         // Nothing is said of a seal, nor of the manager's state, before it is known whose seal it is.
-        core.authenticate(shard)?;
-        let verify_after = Self::permit(core, options)?;
-        let record = core.admit_fresh(shard)?;
-        let after = Self::behind(core, options)?;
-        let report = core.check(&record, options.check.unwrap_or_default(), after.as_ref())?;
+        inner.authenticate(shard)?;
+        let verify_after = Self::permit(inner, options)?;
+        let record = inner.admit_fresh(shard)?;
+        let after = Self::behind(inner, options)?;
+        let report = inner.check(&record, options.check.unwrap_or_default(), after.as_ref())?;
         // Another check may have failed meanwhile: of another shard, or, where that stops nobody, of this one.
-        core.permit()?;
+        inner.permit()?;
         record.intact()?;
-        Self::open(core, record, report, options, verify_after)
+        Self::open(inner, record, report, options, verify_after)
     }
 
     /// [`begin`](Self::begin) for several shards: all of them checked in one batch, or none has a scope.
     pub(super) fn begin_all(
-        core: &Arc<Core>,
+        inner: &Arc<Inner>,
         shards: &[&SealedShard],
         options: &ExecuteOptions,
     ) -> Result<Vec<Self>, VramError> {
-        core.reap();
-        shards.iter().try_for_each(|shard| core.authenticate(shard))?;
-        let verify_after = Self::permit(core, options)?;
+        inner.reap();
+        shards.iter().try_for_each(|shard| inner.authenticate(shard))?;
+        let verify_after = Self::permit(inner, options)?;
         let mut records: Vec<Pinned> = Vec::with_capacity(shards.len());
         let mut slots = HashSet::with_capacity(shards.len());
         for shard in shards {
-            let record = core.admit_fresh(shard)?;
+            let record = inner.admit_fresh(shard)?;
             if !slots.insert(record.slot()) {
                 return Err(VramError::InvalidParams {
                     field: "shards",
@@ -89,40 +89,40 @@ impl Scope {
             }
             records.push(record);
         }
-        let after = Self::behind(core, options)?;
+        let after = Self::behind(inner, options)?;
         let pinned: Vec<&Pinned> = records.iter().collect();
-        let reports = core.check_all(&pinned, options.check.unwrap_or_default(), after.as_ref())?;
-        core.permit()?;
+        let reports = inner.check_all(&pinned, options.check.unwrap_or_default(), after.as_ref())?;
+        inner.permit()?;
         records.iter().try_for_each(|record| record.intact())?;
         let opened = records.into_iter().zip(reports);
-        opened.map(|(record, report)| Self::open(core, record, report, options, verify_after)).collect()
+        opened.map(|(record, report)| Self::open(inner, record, report, options, verify_after)).collect()
     }
 
     /// Whether work may begin, and whether it is checked once more when it ends.
-    fn permit(core: &Core, options: &ExecuteOptions) -> Result<bool, VramError> {
-        core.permit()?;
-        let verify_after = core.policy.admit_verify_after(options.verify_after);
-        verify_after.inspect_err(|error| core.report_violation(error))
+    fn permit(inner: &Inner, options: &ExecuteOptions) -> Result<bool, VramError> {
+        inner.permit()?;
+        let verify_after = inner.policy.admit_verify_after(options.verify_after);
+        verify_after.inspect_err(|error| inner.report_violation(error))
     }
 
     /// The check must see what the engine's stream has still to write.
-    fn behind(core: &Core, options: &ExecuteOptions) -> Result<Option<Event>, VramError> {
-        let after = options.stream.map(|stream| Event::record(&core.device, stream)).transpose();
-        after.map_err(VramError::from).inspect_err(|error| core.note_device_failure(error))
+    fn behind(inner: &Inner, options: &ExecuteOptions) -> Result<Option<Event>, VramError> {
+        let after = options.stream.map(|stream| Event::record(&inner.device, stream)).transpose();
+        after.map_err(VramError::from).inspect_err(|error| inner.note_device_failure(error))
     }
 
     /// Announces the execute over what was just found good.
     fn open(
-        core: &Arc<Core>,
+        inner: &Arc<Inner>,
         record: Pinned,
         report: VerifyReport,
         options: &ExecuteOptions,
         verify_after: bool,
     ) -> Result<Self, VramError> {
-        core.announce_execute(&record.id)?;
+        inner.announce_execute(&record.id)?;
         Ok(Self {
-            core: Arc::clone(core),
-            held: options.max_hold.and_then(|most| core.watch(&record.id, most)),
+            inner: Arc::clone(inner),
+            held: options.max_hold.and_then(|most| inner.watch(&record.id, most)),
             record,
             report,
             started: Instant::now(),
@@ -167,8 +167,8 @@ impl Scope {
 
     /// Begins the next execute over what the last check found good.
     fn open_next(&mut self) -> Result<(), VramError> {
-        self.core.announce_execute(&self.record.id)?;
-        self.held = self.max_hold.and_then(|most| self.core.watch(&self.record.id, most));
+        self.inner.announce_execute(&self.record.id)?;
+        self.held = self.max_hold.and_then(|most| self.inner.watch(&self.record.id, most));
         (self.started, self.waited, self.open) = (Instant::now(), false, true);
         Ok(())
     }
@@ -180,7 +180,7 @@ impl Scope {
             self.counts()?; // what is lost already needs no check
         }
         if self.is_checked(closing) {
-            self.report = self.core.check(&self.record, self.check, None)?;
+            self.report = self.inner.check(&self.record, self.check, None)?;
         }
         self.counts()
     }
@@ -192,26 +192,26 @@ impl Scope {
             scopes.iter().try_for_each(Self::counts)?;
         }
         // A set may lie on several devices; each manager checks its own in one batch.
-        let mut managers: Vec<Arc<Core>> = Vec::new();
+        let mut managers: Vec<Arc<Inner>> = Vec::new();
         for scope in scopes.iter() {
-            if !managers.iter().any(|core| Arc::ptr_eq(core, &scope.core)) {
-                managers.push(Arc::clone(&scope.core));
+            if !managers.iter().any(|inner| Arc::ptr_eq(inner, &scope.inner)) {
+                managers.push(Arc::clone(&scope.inner));
             }
         }
-        managers.iter().try_for_each(|core| Self::check_after(core, scopes, closing))?;
+        managers.iter().try_for_each(|inner| Self::check_after(inner, scopes, closing))?;
         scopes.iter().try_for_each(Self::counts)
     }
 
     /// One check of what the scopes of one manager used, begun after all of their work had ended.
-    fn check_after(core: &Arc<Core>, scopes: &mut [Self], closing: Closing) -> Result<(), VramError> {
-        let wanted = |scope: &&mut Self| Arc::ptr_eq(&scope.core, core) && scope.is_checked(closing);
+    fn check_after(inner: &Arc<Inner>, scopes: &mut [Self], closing: Closing) -> Result<(), VramError> {
+        let wanted = |scope: &&mut Self| Arc::ptr_eq(&scope.inner, inner) && scope.is_checked(closing);
         let mut wanted: Vec<&mut Self> = scopes.iter_mut().filter(wanted).collect();
         let Some(check) = wanted.first().map(|scope| scope.check) else { return Ok(()) };
         // Guards of one shard, taken by several calls, can be closed together: its bytes are read once.
         let mut slots = HashSet::with_capacity(wanted.len());
         let records = wanted.iter().map(|scope| &scope.record);
         let records: Vec<&Pinned> = records.filter(|record| slots.insert(record.slot())).collect();
-        let reports = core.check_all(&records, check, None)?;
+        let reports = inner.check_all(&records, check, None)?;
         let reports: HashMap<u32, VerifyReport> = records.iter().map(|record| record.slot()).zip(reports).collect();
         for scope in &mut wanted {
             if let Some(report) = reports.get(&scope.record.slot()) {
@@ -230,12 +230,12 @@ impl Scope {
     fn wait(&mut self, closing: Closing) -> Result<(), VramError> {
         if closing == Closing::Renew && self.record.is_expired() {
             let (shard, reason) = (Some(self.record.id.clone()), RefusalReason::Expired);
-            self.core.trail.refused(EventKind::SealRefused { shard, reason, suppressed: 0 });
+            self.inner.trail.refused(EventKind::SealRefused { shard, reason, suppressed: 0 });
             return Err(VramError::SealRefused { reason: RefusalReason::Expired });
         }
         if let Some(stream) = self.stream {
-            let waited = Event::record(&self.core.device, stream).and_then(|event| event.synchronize());
-            waited.map_err(VramError::from).inspect_err(|error| self.core.note_device_failure(error))?;
+            let waited = Event::record(&self.inner.device, stream).and_then(|event| event.synchronize());
+            waited.map_err(VramError::from).inspect_err(|error| self.inner.note_device_failure(error))?;
             self.waited = true;
         }
         Ok(())
@@ -243,7 +243,7 @@ impl Scope {
 
     /// Whether the result counts: not on a manager that stopped, and not over a shard that another check found changed.
     fn counts(&self) -> Result<(), VramError> {
-        match self.core.state.get() {
+        match self.inner.state.get() {
             state @ ManagerState::Stopped(_) => Err(VramError::ManagerStopped { state }),
             _ => self.record.intact(),
         }
@@ -256,16 +256,16 @@ impl Scope {
         }
         let (shard, duration) = (self.record.id.clone(), self.started.elapsed());
         if let Some(held) = self.held.take() {
-            self.core.unwatch(held, &shard, self.max_hold.unwrap_or_default(), duration);
+            self.inner.unwatch(held, &shard, self.max_hold.unwrap_or_default(), duration);
         }
-        self.core.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration });
+        self.inner.trail.emit(EventKind::ExecuteFinished { shard, outcome, duration });
     }
 
     /// Ends the scope, with its outcome in the trail: before the pin goes, or the trail would tell of the release first.
     fn end(&mut self, outcome: ExecuteOutcome) {
         self.tell_finished(outcome);
         if let Some(stream) = self.stream.take().filter(|_| !self.waited) {
-            self.core.reap_later(self.record.again(), stream);
+            self.inner.reap_later(self.record.again(), stream);
         }
     }
 }

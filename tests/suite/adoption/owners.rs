@@ -139,7 +139,7 @@ fn a_manager_that_closes_in_the_middle_of_an_adoption_gives_the_memory_back_unto
         drop(owner);
         // The sink runs on the trail's thread, and may outlive the adoption.
         until("every shutdown began", || closing.lock().unwrap().len() == 3);
-        closing.lock().unwrap().drain(..).for_each(|thread| drop(thread.join()));
+        closing.lock().unwrap().drain(..).for_each(|thread| assert!(thread.join().is_ok()));
         until("the sink lets the manager go", || Arc::strong_count(&rig.manager) == 1);
         rig.close_clean();
     }

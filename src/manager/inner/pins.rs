@@ -6,7 +6,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::Core;
+use super::Inner;
 use crate::audit::EventKind;
 use crate::error::VramError;
 use crate::id::ShardId;
@@ -62,7 +62,7 @@ pub(super) struct Watch {
     reported: bool,
 }
 
-impl Core {
+impl Inner {
     /// Keeps a pin until what its engine enqueued so far has run. Does not block.
     pub(crate) fn reap_later(&self, pin: Pinned, stream: StreamId) {
         let mut reapable = Reapable { stream, event: None, pin };
@@ -101,7 +101,7 @@ impl Core {
             self.reap();
             let look_again = Instant::now().checked_add(BETWEEN_LOOKS);
             let until = deadline.into_iter().chain(look_again).min();
-            if self.residents.wait_idle(until) {
+            if self.shards.wait_idle(until) {
                 return true;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {

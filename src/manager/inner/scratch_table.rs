@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use super::{Core, Retiring};
+use super::{Inner, Retiring};
 use crate::audit::EventKind;
 use crate::capacity::Reservation;
 use crate::error::VramError;
@@ -15,7 +15,7 @@ use crate::types::StreamId;
 
 /// Working memory by key.
 #[derive(Debug, Default)]
-pub(crate) struct Working {
+pub(crate) struct ScratchTable {
     last: AtomicU64,
     live: Mutex<BTreeMap<u64, (ShardId, ScratchMemory, Reservation)>>,
 }
@@ -23,7 +23,7 @@ pub(crate) struct Working {
 /// Room for the result of a zero proof and something for it to be proven beside.
 const CHECK_BYTES: u64 = 64;
 
-impl Working {
+impl ScratchTable {
     /// A key that was never given out.
     pub(crate) fn next(&self) -> u64 {
         self.last.fetch_add(1, Ordering::Relaxed).saturating_add(1)
@@ -47,7 +47,7 @@ impl Working {
     }
 }
 
-impl Core {
+impl Inner {
     /// Reserves and takes working memory of at least `bytes`.
     pub(crate) fn allocate_scratch(
         &self,
@@ -74,7 +74,7 @@ impl Core {
 
     /// Wipes working memory and gives it back. Does nothing when the end of the manager already has. Waits for no sink.
     pub(crate) fn retire_scratch(&self, key: u64) -> Result<(), VramError> {
-        let _underway = self.residents.underway();
+        let _underway = self.shards.underway();
         let entry = self.scratch.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
         let Some((name, memory, reservation)) = entry else { return Ok(()) };
         let memory = Retiring::Scratch(Box::new(memory));

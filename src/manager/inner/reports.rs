@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::Core;
+use super::Inner;
 use crate::audit::{EventKind, ExecuteOutcome, Operation, VerificationFailure};
 use crate::error::{BadRange, ManagerState, StopReason, VramError};
 use crate::id::ShardId;
@@ -16,7 +16,7 @@ const fn is_refusal(error: &VramError) -> bool {
     matches!(error, VramError::SealRefused { .. } | VramError::StaleHandle { .. })
 }
 
-impl Core {
+impl Inner {
     /// Announces a permissive step, which may only be taken on `Ok`: `AUDIT_UNAVAILABLE` when the trail did not take it as the
     /// policy requires, `MANAGER_STOPPED` when the manager stopped meanwhile.
     pub(crate) fn require(&self, kind: EventKind) -> Result<(), VramError> {

@@ -1,6 +1,6 @@
 //! What guards and manager share: identity, key, device, ledger, slot table, state and audit trail.
 //!
-//! Owns [`Core`] and the steps that protect: stopping, quarantining, retiring memory. Each of them acts first and reports after.
+//! Owns [`Inner`] and the steps that protect: stopping, quarantining, retiring memory. Each of them acts first and reports after.
 //!
 //! Locks: of the manager's own, staging, records' memory and the pins to reap are held across calls of the driver; the slot table
 //! is held while the memory of a record that nobody pins is taken for its successor; no others nest. A caller's code runs under
@@ -17,20 +17,20 @@ use crate::error::{BadRange, ManagerState, StopReason, VramError};
 use crate::id::ShardId;
 use crate::keys::SealKey;
 use crate::memory::{Device, DeviceFailure, Owners, Retired, ScratchMemory, ShardMemory, Unretired};
-use crate::metrics::{Gauges, Telemetry};
+use crate::metrics::{Gauges, Metrics};
 use crate::policy::Policy;
-use crate::shards::{Record, Resident, Residents};
+use crate::shards::{Record, Resident, ShardTable};
 use crate::sync::Mutex;
 use crate::types::{Digest, DriverError, Identity};
 
 mod pins;
 mod reports;
-mod scratch;
+mod scratch_table;
 mod state;
 
 pub(crate) use pins::WatchId;
 use pins::{Reapable, Watch};
-use scratch::Working;
+use scratch_table::ScratchTable;
 pub(crate) use state::StateCell;
 
 /// What an integrity failure does besides quarantining the shard.
@@ -59,22 +59,22 @@ pub struct WipeReport {
 }
 
 /// The shared heart of a manager.
-pub(crate) struct Core {
+pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) key: SealKey,
     pub(crate) policy: Policy,
     pub(crate) on_failure: OnIntegrityFailure,
     pub(crate) device: Arc<Device>,
     pub(crate) ledger: Arc<Ledger>,
-    pub(crate) residents: Arc<Residents>,
+    pub(crate) shards: Arc<ShardTable>,
     pub(crate) state: StateCell,
     pub(crate) trail: AuditTrail,
-    pub(crate) telemetry: Telemetry,
+    pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     /// Memory that could not be proven wiped. Its bytes stay used.
     residue: Mutex<Vec<Residue>>,
     /// Working memory that is handed out.
-    pub(crate) scratch: Working,
+    pub(crate) scratch: ScratchTable,
     /// Residue beyond this many bytes stops the manager.
     quarantine_limit: u64,
     /// Pins of dropped executions whose work may still run.
@@ -83,10 +83,10 @@ pub(crate) struct Core {
     watched: Mutex<(u64, Vec<Watch>)>,
 }
 
-impl fmt::Debug for Core {
+impl fmt::Debug for Inner {
     /// Who it is and how it is: what it holds would show addresses and the driver's handles.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core")
+        f.debug_struct("Inner")
             .field("identity", &self.identity)
             .field("state", &self.state.get())
             .finish_non_exhaustive()
@@ -141,8 +141,8 @@ impl Retiring {
     }
 }
 
-/// What `Core::new` takes; one field for each.
-pub(crate) struct CoreParts {
+/// What `Inner::new` takes; one field for each.
+pub(crate) struct InnerParts {
     pub(crate) identity: Identity,
     pub(crate) key: SealKey,
     pub(crate) policy: Policy,
@@ -150,14 +150,14 @@ pub(crate) struct CoreParts {
     pub(crate) device: Arc<Device>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) trail: AuditTrail,
-    pub(crate) telemetry: Telemetry,
+    pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
     pub(crate) quarantine_limit: u64,
 }
 
-impl Core {
-    pub(crate) fn new(parts: CoreParts) -> Self {
-        let CoreParts { identity, key, policy, on_failure, device, ledger, trail, telemetry, clock, quarantine_limit } =
+impl Inner {
+    pub(crate) fn new(parts: InnerParts) -> Self {
+        let InnerParts { identity, key, policy, on_failure, device, ledger, trail, metrics, clock, quarantine_limit } =
             parts;
         Self {
             identity,
@@ -166,13 +166,13 @@ impl Core {
             on_failure,
             device,
             ledger,
-            residents: Arc::default(),
+            shards: Arc::default(),
             state: StateCell::default(),
             trail,
-            telemetry,
+            metrics,
             clock,
             residue: Mutex::default(),
-            scratch: Working::default(),
+            scratch: ScratchTable::default(),
             quarantine_limit,
             reapable: Mutex::default(),
             watched: Mutex::default(),
@@ -301,7 +301,7 @@ impl Core {
     fn report_wiped(&self, id: &ShardId, retired: Retired, duration: Duration) {
         let shard = || id.clone();
         if retired.wiped > 0 {
-            self.telemetry.wiped(retired.wiped);
+            self.metrics.wiped(retired.wiped);
             self.trail.note(EventKind::VramWiped { shard: shard(), bytes: retired.wiped, proven: true, duration });
         }
         if retired.freed > 0 {
@@ -339,7 +339,7 @@ impl Core {
     pub(crate) fn retire_everything(&self) -> (u64, u64) {
         let mut owners = Owners::default();
         let mut wiped: u64 = 0;
-        for record in self.residents.drain() {
+        for record in self.shards.drain() {
             wiped = wiped.saturating_add(self.retire_record(&record, &mut owners).map_or(0, |report| report.bytes));
         }
         for key in self.scratch.keys() {
@@ -368,12 +368,12 @@ impl Core {
 
     /// Brings the gauges up to date.
     pub(crate) fn report_memory(&self) {
-        self.telemetry.gauges(Gauges {
+        self.metrics.gauges(Gauges {
             total: self.ledger.total(),
             used: self.ledger.used(),
             available: self.ledger.available(),
             quarantined: self.ledger.quarantined(),
-            shards: self.residents.live_count(),
+            shards: self.shards.live_count(),
         });
     }
 }
