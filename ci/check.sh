@@ -238,8 +238,8 @@ step_sanitize() { # the crate under the address and leak sanitizers, on the stab
     # memory that no machine has, and wants an error as it gets without the sanitizer.
     CARGO_TARGET_DIR=$target/sanitize RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" \
         ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1 \
-        cargo test --locked --target x86_64-unknown-linux-gnu -p vram-residency --lib --test cycles -- \
-        --skip one_that_is_leaked # that test leaks a guard on purpose
+        cargo test --locked --target x86_64-unknown-linux-gnu -p vram-residency --lib --test suite -- \
+        tests:: failing_device:: foreign:: sources::
 }
 
 step_device_stand_in() { # the device suite over the CUDA driver, on the stand-in; `cargo test` runs it on the mock
@@ -299,7 +299,7 @@ step_gpu_scripts() { # what runs on a GPU machine, on a small bundle and the sta
 
 step_unit() { # what a commit hook can afford
     cargo test --locked -p vram-residency --lib || return 1
-    cargo test --locked -p vram-residency --test properties --test properties_engine --test properties_values
+    cargo test --locked -p vram-residency --test suite properties::
 }
 
 if [ "${1:-}" = --list ]; then

@@ -6,7 +6,7 @@ its file (`STAGES`), the likeliest first. A mutant that none notices is a failur
 cannot be noticed; so is an entry there whose mutant does not exist, or is caught.
 
 Verdicts are kept in the target folder: a mutant that was caught is not judged again while its file and the tests that judge it are
-the same; one that survived always is. What those tests share (`tests/support`, `tests/rig`) and the other files of the library are
+the same; one that survived always is. What those tests share (`tests/harness`, `tests/rig`) and the other files of the library are
 not looked at: `--anew` forgets all verdicts.
 
 Usage: ci/mutants.py [--slice K/N] [--minutes M] [--file PART] [--summary] [--anew] | --self-test
@@ -34,24 +34,24 @@ BATCH = 8  # mutants judged by one call of the tool: what is lost when the run i
 # Seconds for one mutant. Tests that hang have noticed: those that take this long, and five times as long as unchanged.
 TESTS_LIMIT, BUILD_LIMIT = 40, 300
 
-# By file: the test targets, in stages; "lib:MODULE" for the unit tests of one module. What one stage does not notice the next may.
-# `acceptance_flips` takes a minute and more in this profile: it is asked when all others have noticed nothing.
+# By file: the modules of tests/suite, in stages; "lib:MODULE" for the unit tests of one module, "test:NAME" for another program.
+# What one stage does not notice the next may. `flips` takes a minute and more in this profile: it is asked when all others have noticed nothing.
 RECORDS = ("executions", "states", "freshness")
-DEVICE = ("lying_device", "failing_device", "scratch_and_shutdown")
+DEVICE = ("lying_device", "failing_device", "scratch", "shutdown")
 STAGES = {
-    "src/manager/verify.rs": (RECORDS, ("lib:manager",), ("audit", "half_way"), DEVICE, ("acceptance_flips",)),
-    "src/manager/execution": (RECORDS, ("audit", "adoption", "half_way"), ("acceptance_flips",)),
+    "src/manager/verify.rs": (RECORDS, ("lib:manager",), ("audit", "shutdown"), DEVICE, ("flips",)),
+    "src/manager/execution": (RECORDS, ("audit", "adoption", "shutdown"), ("flips",)),
     "src/memory/wipe.rs": (DEVICE,),
-    "src/seal": (("lib:seal",), ("sets", "freshness", "adoption"), ("acceptance_flips",)),
+    "src/seal": (("lib:seal",), ("sets", "freshness", "adoption"), ("flips",)),
     "src/keys": (("lib:keys",), ("lib:seal",), ("audit",)),
-    "src/shards": (("lib:shards",), RECORDS, ("audit", "adoption", "half_way", "concurrency")),
+    "src/shards": (("lib:shards",), RECORDS, ("audit", "adoption", "shutdown")),
     "src/capacity.rs": (("lib:capacity",), DEVICE),
     "src/manager/set.rs": (("sets",),),
     "src/manager/adopt.rs": (("adoption",),),
     "src/types/raw.rs": (("lib:manager",), ("adoption",)),
-    "src/spec/options.rs": (RECORDS, ("audit", "adoption", "half_way"), ("acceptance_flips",)),
+    "src/spec/options.rs": (RECORDS, ("audit", "adoption", "shutdown"), ("flips",)),
     "src/types/digest.rs": (("lib:digest",), ("sources",)),
-    "src/digest": (("lib:digest",), ("lib:source",), ("sources", "adoption"), ("fsverity_parity",)),
+    "src/digest": (("lib:digest",), ("lib:source",), ("sources", "adoption"), ("test:fsverity_parity",)),
 }
 
 
@@ -59,9 +59,9 @@ UNIT_TESTS = "#[cfg(test)]\nmod tests {"
 
 
 def sources(root, target):
-    """What a test target is made of, as text: tests/NAME.rs and tests/NAME/, or the unit tests of a module and of those within it."""
+    """What judges, as text: a file and folder of tests/suite or of tests, or the unit tests of a module and of those within it."""
     kind, _, module = target.partition(":")
-    folder, name = ("src", module) if kind == "lib" else ("tests", target)
+    folder, name = {"lib": ("src", module), "test": ("tests", module)}.get(kind, ("tests/suite", target))
     for path in [root / folder / f"{name}.rs", *sorted((root / folder / name).rglob("*"))]:
         if path.is_file():
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -118,7 +118,9 @@ def arguments_of(stage):
     if modules:
         # A filter finds its text anywhere in a name: devices have tests of the same modules' names, which judge other files.
         return ["--lib"], [*(f"{module}::" for module in modules), "--skip", "driver::"]
-    return [arg for test in stage for arg in ("--test", test)], []
+    if stage[0].startswith("test:"):
+        return [arg for test in stage for arg in ("--test", test.removeprefix("test:"))], []
+    return ["--test", "suite"], [f"{test}::" for test in stage]
 
 
 @functools.cache
@@ -228,9 +230,9 @@ def report(mutants, every, verdicts):
 def self_test():
     """Which changes make a verdict stale."""
     tree = {"src/capacity.rs": f"one\n{UNIT_TESTS}\n}}\n", "src/keys.rs": "two", "src/keys/file.rs": "three", "src/keys/tests.rs": "four",
-            "tests/lying_device.rs": "five", "tests/scratch_and_shutdown/main.rs": "six", "tests/audit.rs": "seven"}
-    capacity = {"src/capacity.rs", "tests/lying_device.rs", "tests/scratch_and_shutdown/main.rs"}
-    keys, tests_of_keys = {"src/keys.rs", "src/keys/tests.rs", "tests/audit.rs"}, {"src/keys/tests.rs", "tests/audit.rs"}
+            "tests/suite/lying_device.rs": "five", "tests/suite/scratch.rs": "six", "tests/suite/audit.rs": "seven"}
+    capacity = {"src/capacity.rs", "tests/suite/lying_device.rs", "tests/suite/scratch.rs"}
+    keys, tests_of_keys = {"src/keys.rs", "src/keys/tests.rs", "tests/suite/audit.rs"}, {"src/keys/tests.rs", "tests/suite/audit.rs"}
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)

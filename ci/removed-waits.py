@@ -55,24 +55,20 @@ PROOF_SYNC = Patch(
     "        proof.bytes_mut()?.first_chunk()",
 )
 
-ON_STREAM = {"executions": ["a_write_that_the_engine_has_queued_is_seen_by_the_check", "a_batch_follows_the_stream_too"],
-             "properties_engine": ["checks_and_brackets_follow_the_engines_stream"]}
-UPLOAD = {"executions": ["many_callers_at_once_cost_fewer_launches_than_calls"],
-          "freshness": ["a_seal_within_its_age_executes"]}
-CHECK = {"executions": ["a_batch_begins_all_in_order_with_one_launch_each"],
-         "freshness": ["a_reseal_that_fails_leaves_the_old_seal_good"]}
-READ = {"executions": ["a_failed_read_leaves_nothing_on_its_way_to_the_host"],
-        "adoption": ["reads_cross_virtual_padding_and_see_zeros_there"]}
-WIPE = {"scratch_and_shutdown": ["a_wipe_that_could_not_be_waited_for_is_no_wipe",
-                                 "a_drained_shutdown_wipes_everything_and_says_so"]}
-BUILD = {"freshness": ["a_seal_within_its_age_executes"], "lib": ["a_shard_lives_its_whole_life"]}
-FINISH = {"executions": ["finish_waits_for_what_the_engine_enqueued",
-                         "a_bracket_sees_what_the_engine_enqueued_during_the_work"]}
-DROPPED = {"executions": ["a_dropped_guard_keeps_its_shard_until_the_engines_queue_has_run"]}
-ENDED = {"executions": ["shutdown_and_the_end_wait_for_the_work_of_dropped_guards"]}
-FAILED_WAIT = {"executions": ["a_shard_stays_pinned_also_when_waiting_for_the_engine_failed"]}
-SCRATCH = {"scratch_and_shutdown": ["the_wipe_waits_for_the_streams_that_used_the_scratch",
-                                    "the_end_of_the_manager_wipes_live_scratch_behind_its_engines_work"]}
+ON_STREAM = {"suite": ["a_write_that_the_engine_has_queued_is_seen_by_the_check", "a_batch_follows_the_stream_too",
+                       "checks_and_brackets_follow_the_engines_stream"]}
+UPLOAD = {"suite": ["many_callers_at_once_cost_fewer_launches_than_calls", "a_seal_within_its_age_executes"]}
+CHECK = {"suite": ["a_batch_begins_all_in_order_with_one_launch_each", "a_reseal_that_fails_leaves_the_old_seal_good"]}
+READ = {"suite": ["a_failed_read_leaves_nothing_on_its_way_to_the_host", "reads_cross_virtual_padding_and_see_zeros_there"]}
+WIPE = {"suite": ["a_wipe_that_could_not_be_waited_for_is_no_wipe", "a_drained_shutdown_wipes_everything_and_says_so"]}
+BUILD = {"suite": ["a_seal_within_its_age_executes"], "lib": ["a_shard_lives_its_whole_life"]}
+FINISH = {"suite": ["finish_waits_for_what_the_engine_enqueued",
+                    "a_bracket_sees_what_the_engine_enqueued_during_the_work"]}
+DROPPED = {"suite": ["a_dropped_guard_keeps_its_shard_until_the_engines_queue_has_run"]}
+ENDED = {"suite": ["shutdown_and_the_end_wait_for_the_work_of_dropped_guards"]}
+FAILED_WAIT = {"suite": ["a_shard_stays_pinned_also_when_waiting_for_the_engine_failed"]}
+SCRATCH = {"suite": ["the_wipe_waits_for_the_streams_that_used_the_scratch",
+                     "the_end_of_the_manager_wipes_live_scratch_behind_its_engines_work"]}
 
 ROWS = [
     Row("check-follows-engine", (Patch(
@@ -101,7 +97,7 @@ ROWS = [
     Row("known-write-buffer", (WIPE_WAIT,), BUILD),
     Row("earlier-work-before-wipe", (Patch(
         "src/memory/shard.rs", "        let _earlier = self.stream.synchronize();\n", ""),),
-        {"adoption": ["whichever_call_of_the_device_fails_the_memory_comes_back_untouched"], **WIPE}),
+        {"suite": ["whichever_call_of_the_device_fails_the_memory_comes_back_untouched", *WIPE["suite"]]}),
     Row("finish", (Patch(
         "src/manager/execution/scope.rs", ".and_then(|event| event.synchronize());", ".map(drop);"),), FINISH),
     Row("finish-failed-wait", (Patch(
@@ -122,11 +118,11 @@ ROWS = [
     Row("shutdown-unpinned", (Patch(
         "src/shards.rs", "if table.underway == 0 && table.slots.iter().all(|entry| entry.pins == 0) {",
         "if table.underway == 0 {"),),
-        {"scratch_and_shutdown": ["a_shutdown_waits_for_its_deadline_and_leaves_what_is_in_use_to_the_end",
+        {"suite": ["a_shutdown_waits_for_its_deadline_and_leaves_what_is_in_use_to_the_end",
                                   "a_shutdown_is_drained_when_the_last_guard_finishes_in_time"]}),
     Row("shutdown-underway", (Patch(
         "src/shards.rs", "if table.underway == 0 && table.slots.iter()", "if table.slots.iter()"),),
-        {"half_way": ["a_shutdown_waits_for_a_seal_that_is_under_way"]}),
+        {"suite": ["a_shutdown_waits_for_a_seal_that_is_under_way_and_what_is_being_sealed_is_not_sealed"]}),
     Row("protect-users", (Patch(
         "src/driver/cuda.rs",
         "kill the context.\n        self.wait_for_users(span.ptr)?;", "kill the context."),),

@@ -8,7 +8,7 @@ available=$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)
 log=$target/deep/limits.log
 mkdir -p "$(dirname "$log")"
 {
-    cargo test --locked --release -p vram-residency --test limits -- --include-ignored --test-threads 1 &&
+    cargo test --locked --release -p vram-residency --test suite limits:: -- --include-ignored --test-threads 1 &&
         cargo test --locked --release -p vram-residency --lib -- --include-ignored beyond_4_gib --test-threads 1
 } 2>&1 | tee "$log"
 [ "${PIPESTATUS[0]}" -eq 0 ] || exit 1

@@ -3,4 +3,4 @@
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/../lib.sh"
 
-env -u PROPTEST_RNG_SEED cargo test --locked --test properties --test properties_engine --test properties_values --lib
+env -u PROPTEST_RNG_SEED cargo test --locked --lib --test suite -- tests:: properties::

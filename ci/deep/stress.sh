@@ -4,5 +4,5 @@
 . "$(dirname "$0")/../lib.sh"
 
 export VRAM_RESIDENCY_STRESS_SECONDS=60
-some_tests cargo test --locked --release -p vram-residency --test stress || exit 1
+some_tests cargo test --locked --release -p vram-residency --test suite threads:: || exit 1
 VRAM_TEST_DEVICE=stand-in some_tests cargo test --locked --release -p vram-residency --test device -- soak::

@@ -5,4 +5,4 @@
 
 CARGO_TARGET_DIR=$target/sanitize RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" ASAN_OPTIONS=detect_leaks=0 \
     CC=clang CFLAGS="-fsanitize=address -fno-omit-frame-pointer" VRAM_RESIDENCY_STRESS_SECONDS=60 \
-    some_tests cargo test --locked --release --target x86_64-unknown-linux-gnu -p vram-residency --test stress
+    some_tests cargo test --locked --release --target x86_64-unknown-linux-gnu -p vram-residency --test suite threads::

@@ -351,12 +351,4 @@ proptest! {
             Err(error) => prop_assert!(error.to_string().contains(&format!("character {}", at + 1)), "{}", error),
         }
     }
-
-    #[test]
-    fn parsing_arbitrary_text_never_panics(text in any::<String>()) {
-        // covers: DIG-5
-        if let Ok(digest) = text.parse::<Digest>() {
-            prop_assert_eq!(digest.to_string(), text);
-        }
-    }
 }

@@ -8,18 +8,7 @@ use vram_residency::{
 };
 use vram_residency_rig::{Alias, EngineStream, Kind, Machine, Memory};
 
-#[allow(dead_code, reason = "each suite uses its own part of this file")]
-#[path = "../support/dice.rs"]
-mod dice;
-
-#[path = "../support/safetensors.rs"]
-mod files;
-
-#[path = "../support/vouching.rs"]
-pub(crate) mod vouching;
-
-pub(crate) use dice::{Dice, noise};
-pub(crate) use files::safetensors;
+pub(crate) use vram_residency_harness::{Dice, noise, safetensors, vouching};
 
 /// Memory of a mock. A GPU has what it has; no case takes more than this of it.
 const CAPACITY: u64 = 256 << 20;
