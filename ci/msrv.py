@@ -29,7 +29,7 @@ pub const fn planted() -> ::core::time::Duration {
 
 
 def version(text):
-    """`1.88` as (1, 88, 0)."""
+    """`1.89` as (1, 89, 0)."""
     parts = [int(part) for part in text.split(".")]
     return tuple(parts + [0] * (3 - len(parts)))
 
@@ -63,7 +63,7 @@ def self_test(data, declared):
         used = {node["id"] for node in data["resolve"]["nodes"]}
         planted = copy.deepcopy(data)
         package = next(p for p in planted["packages"] if place(p))
-        package["rust_version"] = "1.89.0"
+        package["rust_version"] = "1.90.0"
         found = problems(planted, declared)
         if len(found) != 1 or not found[0].startswith(package["name"]):
             missed += 1
