@@ -239,7 +239,7 @@ step_sanitize() { # the crate under the address and leak sanitizers, on the stab
     CARGO_TARGET_DIR=$target/sanitize RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" \
         ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:allocator_may_return_null=1 \
         cargo test --locked --target x86_64-unknown-linux-gnu -p vram-residency --lib --test suite -- \
-        tests:: failing_device:: foreign:: sources::
+        tests:: failing_device:: sources::
 }
 
 step_device_stand_in() { # the device suite over the CUDA driver, on the stand-in; `cargo test` runs it on the mock

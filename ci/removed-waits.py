@@ -129,7 +129,7 @@ ROWS = [
         {"lib": ["read_only_is_claimed_only_when_the_driver_confirms_it"]}),
     Row("scratch-streams", (Patch(
         "src/memory/scratch.rs", "driver.synchronize(stream).or_else(|_theirs| driver.synchronize(stream))",
-        "{ let _ = (driver, stream); Ok::<(), crate::driver::DriverError>(()) }"),), SCRATCH),
+        "{ let _ = (driver, stream); Ok::<(), crate::DriverError>(()) }"),), SCRATCH),
 ]
 
 

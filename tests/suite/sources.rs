@@ -22,35 +22,6 @@ fn refused(rig: &Rig, source: ShardSource<'_>, code: ErrorCode, words: &[&str]) 
 }
 
 #[test]
-fn files_bytes_and_readers_of_the_same_bytes_are_the_same_shard() {
-    // covers: SEAL-6 DIG-1
-    let rig = Rig::new();
-    for (length, seed) in [(1, 1), (1023, 2), (1024, 3), (1025, 4), (300_001, 5)] {
-        let bytes = noise(length, seed);
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(&bytes).unwrap();
-        // One to seven bytes at a time.
-        let dribble = reads(|at, room| {
-            let some = room.len().min(1 + at % 7);
-            (&bytes[at..]).read(&mut room[..some])
-        });
-        for source in [
-            ShardSource::bytes(&bytes),
-            ShardSource::file(file.path()).unwrap(),
-            ShardSource::reader(length as u64, &bytes[..]),
-            ShardSource::reader(length as u64, dribble),
-        ] {
-            let shard = rig.manager.seal_model(spec("same"), source).unwrap();
-            let wanted = digest_bytes(rig.manager.tree_params(), &bytes);
-            assert_eq!((shard.digest(), shard.byte_len()), (wanted, length as u64));
-            rig.manager.verify_sealed(&shard).unwrap();
-            rig.manager.release(&shard).unwrap();
-        }
-    }
-    rig.close_clean();
-}
-
-#[test]
 fn sources_that_change_fail_or_boast_leave_nothing_behind() {
     // covers: SEAL-6 VAL-2 SEAL-1 ERR-1 ERR-2
     let (rig, failed, wrong) = (Rig::new(), ErrorCode::ModelLoadFailed, ErrorCode::InvalidParams);
