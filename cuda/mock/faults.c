@@ -1,43 +1,40 @@
 /* Faults to order: which call they meet, and how often. What a fault then does is up to the call that met it. */
 #include "internal.h"
 
-/* Whether the call knows how to do this wrong. */
+/* Which calls know how to do it wrong: those from `first` to `last`, and `also`. Any call can fail. */
+static const struct {
+    uint32_t kind, first, last, also;
+} FITS[] = {
+    {VRAM_MOCK_CORRUPT, VRAM_MOCK_COPY_TO_DEVICE, VRAM_MOCK_COPY_TO_HOST, VRAM_MOCK_PROTECT},
+    {VRAM_MOCK_SKIP, VRAM_MOCK_COPY_TO_DEVICE, VRAM_MOCK_COUNT_NONZERO, VRAM_MOCK_PROTECT},
+    {VRAM_MOCK_SKIP, NUMBER_cuLaunchKernel, NUMBER_cuLaunchKernel, NUMBER_cuMemsetD8Async},
+    {VRAM_MOCK_HALF, VRAM_MOCK_FILL, VRAM_MOCK_FILL, VRAM_MOCK_FILL},
+    {VRAM_MOCK_DIGEST_SHORT, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST},
+    {VRAM_MOCK_DIGEST_SHORT_LIES, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST},
+    {VRAM_MOCK_DIGEST_STALE, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST},
+    {VRAM_MOCK_DIGEST_REPLAYED, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST},
+    {VRAM_MOCK_COUNT_ZERO, VRAM_MOCK_COUNT_NONZERO, VRAM_MOCK_COUNT_NONZERO, VRAM_MOCK_COUNT_NONZERO},
+    {VRAM_MOCK_FREE_BYTES, VRAM_MOCK_MEMORY_INFO, VRAM_MOCK_MEMORY_INFO, VRAM_MOCK_MEMORY_INFO},
+    {VRAM_MOCK_RESIDENCY_LIE, VRAM_MOCK_RESIDENCY, VRAM_MOCK_RESIDENCY, VRAM_MOCK_RESIDENCY},
+    {VRAM_MOCK_UNCONFIRMED, VRAM_MOCK_PROTECT, VRAM_MOCK_PROTECT, VRAM_MOCK_PROTECT},
+    {VRAM_MOCK_ANSWER, NUMBER_cuPointerGetAttributes, NUMBER_cuPointerGetAttributes,
+     NUMBER_cuMemGetAllocationPropertiesFromHandle},
+    {VRAM_MOCK_CRASH, NUMBER_cuLaunchKernel, NUMBER_cuLaunchKernel, NUMBER_cuLaunchKernel},
+};
+
 static bool fault_fits(const vram_mock_fault *order)
 {
-    const uint32_t call = order->call;
-    const bool launches = call == NUMBER_cuLaunchKernel;
-    switch (order->kind) {
-    case VRAM_MOCK_FAIL:
-    case VRAM_MOCK_STICKY:
-        return call < VRAM_MOCK_FUNCTIONS_END && order->code != OK;
-    case VRAM_MOCK_CORRUPT:
-        return call == VRAM_MOCK_COPY_TO_DEVICE || call == VRAM_MOCK_COPY_TO_HOST || call == VRAM_MOCK_PROTECT;
-    case VRAM_MOCK_SKIP:
-        return (call >= VRAM_MOCK_COPY_TO_DEVICE && call <= VRAM_MOCK_COUNT_NONZERO) || call == VRAM_MOCK_PROTECT ||
-               launches || call == NUMBER_cuMemsetD8Async;
-    case VRAM_MOCK_HALF:
-        return call == VRAM_MOCK_FILL;
-    case VRAM_MOCK_DIGEST_SHORT:
-    case VRAM_MOCK_DIGEST_SHORT_LIES:
-    case VRAM_MOCK_DIGEST_STALE:
-    case VRAM_MOCK_DIGEST_REPLAYED:
-        return call == VRAM_MOCK_DIGEST;
-    case VRAM_MOCK_COUNT_ZERO:
-        return call == VRAM_MOCK_COUNT_NONZERO;
-    case VRAM_MOCK_FREE_BYTES:
-        return call == VRAM_MOCK_MEMORY_INFO;
-    case VRAM_MOCK_RESIDENCY_LIE:
-        return call == VRAM_MOCK_RESIDENCY && order->value >= VRAM_MOCK_LIE_HOST &&
-               order->value <= VRAM_MOCK_LIE_SHORT_RANGE;
-    case VRAM_MOCK_UNCONFIRMED:
-        return call == VRAM_MOCK_PROTECT;
-    case VRAM_MOCK_ANSWER:
-        return call == NUMBER_cuPointerGetAttributes || call == NUMBER_cuMemGetAllocationPropertiesFromHandle;
-    case VRAM_MOCK_CRASH:
-        return launches;
-    default:
-        return false;
+    if (order->kind == VRAM_MOCK_FAIL || order->kind == VRAM_MOCK_STICKY) {
+        return order->call < VRAM_MOCK_FUNCTIONS_END && order->code != OK;
     }
+    for (size_t i = 0; i < sizeof FITS / sizeof *FITS; i++) {
+        const bool within = order->call >= FITS[i].first && order->call <= FITS[i].last;
+        if (order->kind == FITS[i].kind && (within || order->call == FITS[i].also)) {
+            return order->kind != VRAM_MOCK_RESIDENCY_LIE ||
+                   (order->value >= VRAM_MOCK_LIE_HOST && order->value <= VRAM_MOCK_LIE_SHORT_RANGE);
+        }
+    }
+    return false;
 }
 
 /*

@@ -23,21 +23,9 @@ typedef uint32_t status;
 
 /* CUresult, where the mock gives it. */
 enum {
-    OK = 0,
-    INVALID_VALUE = 1,
-    OUT_OF_MEMORY = 2,
-    NOT_INITIALIZED = 3,
-    INVALID_DEVICE = 101,
-    INVALID_IMAGE = 200,
-    INVALID_CONTEXT = 201,
-    INVALID_HANDLE = 400,
-    NOT_FOUND = 500,
-    NOT_READY = 600,
-    ILLEGAL_ADDRESS = 700,
-    MISALIGNED_ADDRESS = 716,
-    LAUNCH_FAILED = 719,
-    READ_ONLY = VRAM_MOCK_READ_ONLY,
-    UNKNOWN = 999
+    OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700,
+    MISALIGNED_ADDRESS = 716, READ_ONLY = VRAM_MOCK_READ_ONLY
 };
 
 /* What is mapped may be read, or written too. */
@@ -52,21 +40,14 @@ enum {
 #define MOST_ARGS 96u
 
 /* Structures of cuda.h. */
-typedef struct location {
-    uint32_t kind;
-    int32_t id;
-} location;
+typedef struct location { uint32_t kind; int32_t id; } location;
 typedef struct properties {
-    uint32_t kind;
-    uint32_t handle_types;
+    uint32_t kind, handle_types;
     location where;
     void *win32;
     uint8_t flags[8];
 } properties;
-typedef struct access_desc {
-    location where;
-    uint32_t flags;
-} access_desc;
+typedef struct access_desc { location where; uint32_t flags; } access_desc;
 
 /* Values by ascending key; grows as needed. */
 typedef struct table {

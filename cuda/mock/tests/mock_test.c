@@ -41,20 +41,14 @@ static any found(const char *name)
     return call;
 }
 
-typedef struct location {
-    uint32_t kind;
-    int32_t id;
-} location;
+typedef struct location { uint32_t kind; int32_t id; } location;
 typedef struct properties {
     uint32_t kind, handle_types;
     location where;
     void *win32;
     uint8_t flags[8];
 } properties;
-typedef struct access_desc {
-    location where;
-    uint32_t flags;
-} access_desc;
+typedef struct access_desc { location where; uint32_t flags; } access_desc;
 
 /* Not a hash: enough to tell blocks apart. */
 static void hasher(const uint32_t start[8], uint32_t salted, const uint8_t *data, uint64_t blocks, uint32_t size, uint8_t *out)

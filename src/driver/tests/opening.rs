@@ -52,6 +52,32 @@ fn a_missing_library_says_so() {
 }
 
 #[test]
+#[cfg(feature = "cuda")]
+fn a_library_fills_the_table_by_name() {
+    // Each of its functions answers with a number of its own, all but one of them are there, or all.
+    let folder = tempfile::tempdir().unwrap();
+    let made = |without: Option<&str>| {
+        let (source, path) = (folder.path().join("source.c"), folder.path().join(without.unwrap_or("all")));
+        let functions = REQUIRED.iter().zip(1000..).filter(|(name, _)| Some(**name) != without);
+        let code: String =
+            functions.map(|(name, number)| format!("int {name}(void) {{ return {number}; }}\n")).collect();
+        std::fs::write(&source, code).unwrap();
+        let made = std::process::Command::new("cc").args(["-shared", "-o"]).arg(&path).arg(&source).status();
+        assert!(made.unwrap().success());
+        load_from(&path)
+    };
+    let api = made(None).unwrap();
+    let number = |name: &str| 1000 + u32::try_from(REQUIRED.iter().position(|one| *one == name).unwrap()).unwrap();
+    assert_eq!((api.kind(), code(api.start())), (DeviceKind::Cuda, number("cuInit")));
+    assert_eq!(code(api.version()), number("cuDriverGetVersion"));
+    assert_eq!(code(api.devices()), number("cuDeviceGetCount"));
+    assert_eq!(code(api.uuid(0)), number("cuDeviceGetUuid_v2"));
+    assert_eq!(code(api.total_bytes(0)), number("cuDeviceTotalMem_v2"));
+    let missing = made(Some("cuLaunchKernel")).map(drop).unwrap_err();
+    assert!(matches!(missing, LoadError::NoSymbol("cuLaunchKernel")), "{missing}");
+}
+
+#[test]
 fn each_missing_function_is_named() {
     for symbol in REQUIRED {
         let fake = Fake::without(symbol);
