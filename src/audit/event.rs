@@ -51,16 +51,90 @@ impl AuditEvent {
     }
 }
 
-/// What happened, with its own fields. Each kind's name is its variant in snake case.
-///
-/// New fields and kinds come in minor versions: match with `..`.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EventKind {
+/// Declares the kinds: name, how loudly it is heard (but see [`EventKind::severity`]), then what many of them have (the shard that it
+/// is of, the code that it failed with, the time that it took; one that is limited counts the calls that had no event), then its own
+/// fields.
+macro_rules! events {
+    ($(
+        $(#[$about:meta])*
+        $kind:ident = $name:literal: $severity:ident
+        $(, of $shard:ident)? $(, with $code:ident)? $(, limited $suppressed:ident)? $(, took $duration:ident)? {
+            $($(#[$what:meta])* $field:ident: $type:ty,)*
+        }
+    )*) => {
+        /// What happened, with its own fields. Each kind's name is its variant in snake case.
+        ///
+        /// New fields and kinds come in minor versions: match with `..`.
+        #[derive(Clone, Debug, Serialize)]
+        #[serde(tag = "event", rename_all = "snake_case")]
+        #[non_exhaustive]
+        pub enum EventKind {
+            $(
+                $(#[$about])*
+                #[non_exhaustive]
+                $kind {
+                    $(
+                        /// The shard.
+                        $shard: ShardId,
+                    )?
+                    $($(#[$what])* $field: $type,)*
+                    $(
+                        /// The outward code of the failure.
+                        #[serde(serialize_with = "text::code")]
+                        $code: ErrorCode,
+                    )?
+                    $(
+                        /// Calls before this one that came to nothing in the same way and had no event of their own.
+                        $suppressed: u64,
+                    )?
+                    $(
+                        /// How long it took.
+                        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
+                        $duration: Duration,
+                    )?
+                },
+            )*
+        }
+
+        impl EventKind {
+            /// The stable name, as it stands in records.
+            #[must_use]
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$kind { .. } => $name,)*
+                }
+            }
+
+            const fn usual_severity(&self) -> Severity {
+                match self {
+                    $(Self::$kind { .. } => Severity::$severity,)*
+                }
+            }
+
+            /// The shard that it is about, if there is one.
+            #[must_use]
+            pub const fn shard(&self) -> Option<&ShardId> {
+                match self {
+                    $($(Self::$kind { $shard, .. } => Some($shard),)?)*
+                    Self::SealRefused { shard, .. } | Self::OperationFailed { shard, .. } => shard.as_ref(),
+                    _ => None,
+                }
+            }
+
+            /// Of a kind that is limited: the calls that had no event of their own.
+            pub(super) const fn suppressed(&mut self) -> Option<&mut u64> {
+                match self {
+                    $($(Self::$kind { $suppressed, .. } => Some($suppressed),)?)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+events! {
     /// A manager serves.
-    #[non_exhaustive]
-    ManagerStarted {
+    ManagerStarted = "manager_started": Info {
         /// The device's marketing name.
         device_name: String,
         /// The driver's ordinal of the device.
@@ -71,44 +145,24 @@ pub enum EventKind {
         policy: String,
         /// The rules of the policy that were overridden, at most 64.
         relaxed: Vec<String>,
-    },
+    }
     /// A manager was not built, for another reason than its policy.
-    #[non_exhaustive]
-    ManagerNotStarted {
-        /// The outward code of the refusal.
-        #[serde(serialize_with = "text::code")]
-        code: ErrorCode,
-    },
+    ManagerNotStarted = "manager_not_started": Critical, with code {}
     /// Device memory was taken.
-    #[non_exhaustive]
-    VramAllocated {
-        /// The shard.
-        shard: ShardId,
+    VramAllocated = "vram_allocated": Info, of shard {
         /// Bytes taken, in allocator granularity.
         bytes: u64,
-    },
+    }
     /// Device memory was not to be had.
-    #[non_exhaustive]
-    VramAllocationFailed {
-        /// The shard.
-        shard: ShardId,
+    VramAllocationFailed = "vram_allocation_failed": Warning, of shard, with code, limited suppressed {
         /// Bytes that were asked for.
         bytes: u64,
         /// Bytes that were available to it.
         available: u64,
-        /// The outward code of the refusal.
-        #[serde(serialize_with = "text::code")]
-        code: ErrorCode,
-        /// Calls before this one that came to nothing in the same way and had no event of their own.
-        suppressed: u64,
-    },
+    }
     /// An image was sealed.
-    #[non_exhaustive]
-    VramSealed {
-        /// The shard.
-        shard: ShardId,
+    VramSealed = "vram_sealed": Info, of shard, took duration {
         /// The digest of the image.
-        #[serde(serialize_with = "text::display")]
         digest: Digest,
         /// Bytes of the image.
         bytes: u64,
@@ -116,291 +170,125 @@ pub enum EventKind {
         origin: Origin,
         /// Whether the driver confirmed that the memory is mapped read-only, so that nothing can write to it through its address.
         write_protected: bool,
-        /// How long it took.
-        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
-        duration: Duration,
-    },
+    }
     /// An image was not sealed; what had been taken for it was given back. A shard that was to be sealed anew lives on under
     /// the seal that it has.
-    #[non_exhaustive]
-    VramSealFailed {
-        /// The shard.
-        shard: ShardId,
-        /// Why.
-        #[serde(serialize_with = "text::code")]
-        code: ErrorCode,
-        /// Calls before this one that came to nothing in the same way and had no event of their own.
-        suppressed: u64,
-    },
+    VramSealFailed = "vram_seal_failed": Warning, of shard, with code, limited suppressed {}
     /// A check passed.
-    #[non_exhaustive]
-    SealVerified {
-        /// The shard.
-        shard: ShardId,
+    SealVerified = "seal_verified": Info, of shard, took duration {
         /// The digest of the image.
-        #[serde(serialize_with = "text::display")]
         digest: Digest,
         /// Bytes that were read.
         bytes: u64,
         /// How much of the image was read.
         check: String,
-        /// How long it took.
-        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
-        duration: Duration,
-    },
+    }
     /// A shard's image was digested, without a verdict.
-    #[non_exhaustive]
-    DigestComputed {
-        /// The shard.
-        shard: ShardId,
+    DigestComputed = "digest_computed": Info, of shard, took duration {
         /// What device memory holds.
-        #[serde(serialize_with = "text::display")]
         digest: Digest,
         /// Bytes of the image.
         bytes: u64,
-        /// How long it took.
-        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
-        duration: Duration,
-    },
+    }
     /// A presented seal was refused.
-    #[non_exhaustive]
-    SealRefused {
+    SealRefused = "seal_refused": Warning, limited suppressed {
         /// The shard, if this manager made the seal: what a forged one claims is said nowhere.
         shard: Option<ShardId>,
         /// Why.
         #[serde(serialize_with = "text::display")]
         reason: RefusalReason,
-        /// Refusals before this one that had no event of their own.
-        suppressed: u64,
-    },
+    }
     /// Resident bytes, or an authentic seal, did not verify. Critical, unless it says again what was found before.
-    #[non_exhaustive]
-    SealVerificationFailed {
-        /// The shard.
-        shard: ShardId,
+    SealVerificationFailed = "seal_verification_failed": Critical, of shard, limited suppressed {
         /// The sealed digest.
-        #[serde(serialize_with = "text::display")]
         expected: Digest,
         /// What device memory holds, where that was found out.
-        #[serde(serialize_with = "text::display_option")]
         actual: Option<Digest>,
         /// Where the first change lies, where that was found out.
         #[serde(serialize_with = "text::range")]
         first_bad: Option<BadRange>,
         /// Why.
         reason: VerificationFailure,
-        /// Calls before this one that came to nothing in the same way and had no event of their own.
-        suppressed: u64,
-    },
+    }
     /// Verified work begins.
-    #[non_exhaustive]
-    ExecuteStarted {
-        /// The shard.
-        shard: ShardId,
-    },
+    ExecuteStarted = "execute_started": Info, of shard {}
     /// Verified work ended.
-    #[non_exhaustive]
-    ExecuteFinished {
-        /// The shard.
-        shard: ShardId,
+    ExecuteFinished = "execute_finished": Info, of shard, took duration {
         /// How it ended.
         outcome: ExecuteOutcome,
-        /// How long it took.
-        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
-        duration: Duration,
-    },
+    }
     /// A guard is held longer than its caller said it would be.
-    #[non_exhaustive]
-    ExecuteOverheld {
-        /// The shard.
-        shard: ShardId,
+    ExecuteOverheld = "execute_overheld": Warning, of shard {
         /// How long it should have been held at most.
         #[serde(rename = "limit_ns", serialize_with = "text::nanos")]
         limit: Duration,
         /// How long it has been held so far.
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
-    },
+    }
     /// Work did not begin. One event a call: of a batch it names the shard at fault, or the first.
-    #[non_exhaustive]
-    ExecuteRefused {
-        /// The shard.
-        shard: ShardId,
-        /// The outward code of the refusal.
-        #[serde(serialize_with = "text::code")]
-        code: ErrorCode,
-        /// Calls before this one that came to nothing in the same way and had no event of their own.
-        suppressed: u64,
-    },
+    ExecuteRefused = "execute_refused": Warning, of shard, with code, limited suppressed {}
     /// Memory is kept out of the pool.
-    #[non_exhaustive]
-    ShardQuarantined {
-        /// The shard.
-        shard: ShardId,
+    ShardQuarantined = "shard_quarantined": Critical, of shard {
         /// Bytes kept.
         bytes: u64,
         /// Why it is kept.
         cause: QuarantineCause,
-    },
+    }
     /// Memory was overwritten with zeros.
-    #[non_exhaustive]
-    VramWiped {
-        /// The shard.
-        shard: ShardId,
+    VramWiped = "vram_wiped": Info, of shard, took duration {
         /// Bytes overwritten.
         bytes: u64,
         /// It was read back as zero: always true. What is not proven is kept, and said to be quarantined.
         proven: bool,
-        /// How long it took.
-        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
-        duration: Duration,
-    },
+    }
     /// Device memory was given back.
-    #[non_exhaustive]
-    VramDeallocated {
-        /// The shard.
-        shard: ShardId,
+    VramDeallocated = "vram_deallocated": Info, of shard {
         /// Bytes given back.
         bytes: u64,
-    },
+    }
     /// The policy was enforced on demand, and is kept.
-    #[non_exhaustive]
-    PostureConfirmed {
+    PostureConfirmed = "posture_confirmed": Info {
         /// Live shards whose memory the driver again placed on the device and nowhere else.
         resident_shards: u64,
         /// Those of them whose memory is mapped read-only.
         write_protected_shards: u64,
-    },
+    }
     /// A call did not do what it was asked to, and no other event says why.
-    #[non_exhaustive]
-    OperationFailed {
+    OperationFailed = "operation_failed": Warning, with code, limited suppressed {
         /// The call.
         operation: Operation,
         /// The shard, if the call named one.
         shard: Option<ShardId>,
-        /// The outward code of the failure.
-        #[serde(serialize_with = "text::code")]
-        code: ErrorCode,
-        /// Calls before this one that came to nothing in the same way and had no event of their own.
-        suppressed: u64,
-    },
+    }
     /// Something broke the policy.
-    #[non_exhaustive]
-    PolicyViolation {
+    PolicyViolation = "policy_violation": Critical, limited suppressed {
         /// The rule.
         rule: &'static str,
         /// What broke it.
         problem: String,
-        /// Violations before this one that had no event of their own.
-        suppressed: u64,
-    },
+    }
     /// The manager takes no new work; what runs may finish.
-    #[non_exhaustive]
-    ManagerDraining {},
+    ManagerDraining = "manager_draining": Info {}
     /// The manager permits no more work.
-    #[non_exhaustive]
-    ManagerStopped {
+    ManagerStopped = "manager_stopped": Critical {
         /// Why.
         #[serde(serialize_with = "text::display")]
         reason: StopReason,
-    },
+    }
 }
 
 impl EventKind {
-    /// The stable name, as it stands in records.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::ManagerStarted { .. } => "manager_started",
-            Self::ManagerNotStarted { .. } => "manager_not_started",
-            Self::VramAllocated { .. } => "vram_allocated",
-            Self::VramAllocationFailed { .. } => "vram_allocation_failed",
-            Self::VramSealed { .. } => "vram_sealed",
-            Self::VramSealFailed { .. } => "vram_seal_failed",
-            Self::SealVerified { .. } => "seal_verified",
-            Self::DigestComputed { .. } => "digest_computed",
-            Self::SealRefused { .. } => "seal_refused",
-            Self::SealVerificationFailed { .. } => "seal_verification_failed",
-            Self::ExecuteStarted { .. } => "execute_started",
-            Self::ExecuteFinished { .. } => "execute_finished",
-            Self::ExecuteOverheld { .. } => "execute_overheld",
-            Self::ExecuteRefused { .. } => "execute_refused",
-            Self::ShardQuarantined { .. } => "shard_quarantined",
-            Self::VramWiped { .. } => "vram_wiped",
-            Self::VramDeallocated { .. } => "vram_deallocated",
-            Self::PostureConfirmed { .. } => "posture_confirmed",
-            Self::OperationFailed { .. } => "operation_failed",
-            Self::PolicyViolation { .. } => "policy_violation",
-            Self::ManagerDraining { .. } => "manager_draining",
-            Self::ManagerStopped { .. } => "manager_stopped",
-        }
-    }
-
     /// How loudly it should be heard.
     #[must_use]
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::SealVerificationFailed { reason: VerificationFailure::Quarantined, .. } => Severity::Warning,
-            Self::SealVerificationFailed { .. }
-            | Self::ShardQuarantined { .. }
-            | Self::PolicyViolation { .. }
-            | Self::ManagerNotStarted { .. }
-            | Self::ManagerStopped {
-                reason:
-                    StopReason::IntegrityFailure
-                    | StopReason::DeviceUntrusted
-                    | StopReason::DeviceLost
-                    | StopReason::PolicyViolation,
-            } => Severity::Critical,
-            Self::VramAllocationFailed { .. }
-            | Self::VramSealFailed { .. }
-            | Self::SealRefused { .. }
-            | Self::ExecuteOverheld { .. }
-            | Self::ExecuteRefused { .. }
-            | Self::OperationFailed { .. }
+            Self::SealVerificationFailed { reason: VerificationFailure::Quarantined, .. }
             | Self::ExecuteFinished { outcome: ExecuteOutcome::Discarded | ExecuteOutcome::Abandoned, .. } => {
                 Severity::Warning
             }
-            Self::ManagerStarted { .. }
-            | Self::VramAllocated { .. }
-            | Self::VramSealed { .. }
-            | Self::SealVerified { .. }
-            | Self::DigestComputed { .. }
-            | Self::ExecuteStarted { .. }
-            | Self::ExecuteFinished { outcome: ExecuteOutcome::Finished, .. }
-            | Self::VramWiped { .. }
-            | Self::VramDeallocated { .. }
-            | Self::PostureConfirmed { .. }
-            | Self::ManagerDraining { .. }
-            | Self::ManagerStopped { reason: StopReason::Shutdown } => Severity::Info,
-        }
-    }
-
-    /// The shard that it is about, if there is one.
-    #[must_use]
-    pub const fn shard(&self) -> Option<&ShardId> {
-        match self {
-            Self::VramAllocated { shard, .. }
-            | Self::VramAllocationFailed { shard, .. }
-            | Self::VramSealed { shard, .. }
-            | Self::VramSealFailed { shard, .. }
-            | Self::SealVerified { shard, .. }
-            | Self::DigestComputed { shard, .. }
-            | Self::SealVerificationFailed { shard, .. }
-            | Self::ExecuteStarted { shard, .. }
-            | Self::ExecuteFinished { shard, .. }
-            | Self::ExecuteOverheld { shard, .. }
-            | Self::ExecuteRefused { shard, .. }
-            | Self::ShardQuarantined { shard, .. }
-            | Self::VramWiped { shard, .. }
-            | Self::VramDeallocated { shard, .. } => Some(shard),
-            Self::SealRefused { shard, .. } | Self::OperationFailed { shard, .. } => shard.as_ref(),
-            Self::ManagerStarted { .. }
-            | Self::ManagerNotStarted { .. }
-            | Self::PostureConfirmed { .. }
-            | Self::PolicyViolation { .. }
-            | Self::ManagerDraining { .. }
-            | Self::ManagerStopped { .. } => None,
+            Self::ManagerStopped { reason: StopReason::Shutdown } => Severity::Info,
+            other => other.usual_severity(),
         }
     }
 

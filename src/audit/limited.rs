@@ -20,25 +20,11 @@ const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(31);
 const PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);
 
 impl EventKind {
-    fn suppressed(&mut self) -> Option<&mut u64> {
-        match self {
-            Self::SealRefused { suppressed, .. }
-            | Self::SealVerificationFailed { suppressed, .. }
-            | Self::ExecuteRefused { suppressed, .. }
-            | Self::VramSealFailed { suppressed, .. }
-            | Self::OperationFailed { suppressed, .. }
-            | Self::PolicyViolation { suppressed, .. }
-            | Self::VramAllocationFailed { suppressed, .. } => Some(suppressed),
-            _ => None,
-        }
-    }
-
     /// The calls that it speaks of, itself included; 0 of a kind that is not limited.
     pub(super) fn calls(&mut self) -> u64 {
         self.suppressed().map_or(0, |suppressed| suppressed.saturating_add(1))
     }
 
-    /// Has it speak of so many calls more.
     pub(super) fn add_calls(&mut self, calls: u64) {
         if let Some(suppressed) = self.suppressed() {
             *suppressed = suppressed.saturating_add(calls);
@@ -48,14 +34,12 @@ impl EventKind {
 
 type Limiter = RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Instant>>;
 
-/// One kind's.
 struct Limit {
     limiter: Limiter,
     /// The last call that had no event, and in it how many came before.
     held: Option<EventKind>,
 }
 
-/// The limits of one trail.
 pub(super) struct Limits {
     clock: Clock,
     kinds: HashMap<Discriminant<EventKind>, Limit>,
@@ -97,14 +81,12 @@ impl Owed {
         self.0.remove(&discriminant(kind)).map_or(0, |mut owed| owed.calls())
     }
 
-    /// Remembers what the sink did not take.
     pub(super) fn owe(&mut self, mut kind: EventKind) {
         if kind.calls() > 0 {
             self.0.insert(discriminant(&kind), kind);
         }
     }
 
-    /// Takes all of it out.
     pub(super) fn take(&mut self) -> Vec<EventKind> {
         self.0.drain().map(|(_, kind)| kind).collect()
     }

@@ -10,13 +10,10 @@ use serde::{Serialize, Serializer};
 use crate::clock;
 use crate::error::{BadRange, ErrorCode};
 
-/// The most characters of one foreign text.
 const MAX_CHARS: usize = 256;
 
-/// The most items of one list of foreign texts.
 pub(super) const MAX_ITEMS: usize = 64;
 
-/// Cuts foreign text to a bounded length.
 pub(super) fn bound(text: &mut String) {
     if let Some((end, _)) = text.char_indices().nth(MAX_CHARS) {
         text.truncate(end);
@@ -64,10 +61,6 @@ pub(super) fn hex<S: Serializer>(bytes: &[u8; 16], serializer: S) -> Result<S::O
 
 pub(super) fn display<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
-}
-
-pub(super) fn display_option<S: Serializer>(value: &Option<impl Display>, serializer: S) -> Result<S::Ok, S::Error> {
-    value.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 pub(super) fn code<S: Serializer>(code: &ErrorCode, serializer: S) -> Result<S::Ok, S::Error> {
