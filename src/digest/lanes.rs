@@ -22,7 +22,6 @@ use super::Hash;
 /// The 64 bytes that SHA-256 takes at a time, as the vectors that they are loaded into.
 pub(super) type Chunk = [[u8; 16]; 4];
 
-/// The eight words between two chunks.
 pub(super) type State = [u32; 8];
 
 /// Cuts bytes into chunks; fewer than 64 at the end are left out.
@@ -35,13 +34,11 @@ pub(super) const fn chunks(bytes: &[u8]) -> &[Chunk] {
 pub(super) struct Shape {
     /// The state after what stands before each block, which is whole chunks.
     pub(super) start: State,
-    /// Chunks of a block.
     pub(super) chunks: usize,
     /// What stands behind each block: SHA-256's padding.
     pub(super) end: Chunk,
 }
 
-/// The instructions to hash with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lanes {
     avx512: bool,
@@ -50,7 +47,6 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// Everything that this processor has.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn all() -> Self {
         use std::arch::is_x86_feature_detected as has;
@@ -72,19 +68,6 @@ impl Lanes {
         Self { avx512: all.avx512 && !(all.sha && has_halved_vectors()), ..all }
     }
 
-    /// Each kind of instructions by itself, as far as this processor has it.
-    #[cfg(test)]
-    pub(super) fn each() -> [(&'static str, Option<Self>); 4] {
-        let (none, Self { avx512, sha, avx2 }) = (Self::default(), Self::all());
-        [
-            ("sha2 alone", Some(none)),
-            ("AVX2", avx2.then_some(Self { avx2, ..none })),
-            ("SHA extensions", sha.then_some(Self { sha, ..none })),
-            ("AVX-512", avx512.then_some(Self { avx512, ..none })),
-        ]
-    }
-
-    /// Hashes the blocks into as many hashes.
     pub(super) fn hash(self, shape: &Shape, data: &[Chunk], out: &mut [Hash]) {
         let mut blocks = data.chunks_exact(shape.chunks);
         let count = blocks.len().min(out.len());
@@ -145,12 +128,10 @@ fn groups<'a, 'b, const N: usize>(
     rest
 }
 
-/// Takes chunks into a state.
 pub(super) fn compress(state: &mut State, chunks: &[Chunk]) {
     compress256(state, chunks.as_flattened().as_flattened().as_chunks().0);
 }
 
-/// A state as the hash that it is.
 pub(super) fn to_bytes(state: State) -> Hash {
     let mut hash = [0; 32];
     for (bytes, word) in hash.as_chunks_mut().0.iter_mut().zip(state) {
@@ -178,7 +159,6 @@ mod x86 {
          [0x748f_82ee, 0x78a5_636f, 0x84c8_7814, 0x8cc7_0208], [0x90be_fffa, 0xa450_6ceb, 0xbef9_a3f7, 0xc671_78f2]],
     ];
 
-    /// Turns the bytes of each of four words round.
     const SWAP: [u32; 4] = [0x0001_0203, 0x0405_0607, 0x0809_0a0b, 0x0c0d_0e0f];
 
     /// Functions that are compiled for some instructions.
@@ -267,7 +247,6 @@ mod x86 {
                 }
             }
 
-            /// Hashes a block in each lane.
             #[target_feature(enable = $features)]
             pub(in super::super) fn hash(shape: &Shape, blocks: [&[Chunk]; $lanes], out: &mut [Hash; $lanes]) {
                 let [a, b, c, d, e, f, g, h] = shape.start;
@@ -393,7 +372,6 @@ mod x86 {
             }
         }
 
-        /// Hashes a block in each stream.
         #[target_feature(enable = "sha,avx")]
         pub(in super::super) fn hash<const N: usize>(shape: &Shape, blocks: [&[Chunk]; N], out: &mut [Hash; N]) {
             let [a, b, c, d, e, f, g, h] = shape.start;
@@ -416,3 +394,6 @@ mod x86 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,11 +22,9 @@ const BATCH_BYTES: usize = 16 << 20;
 /// What the tree over an image comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TreeDigest {
-    /// The file digest.
     pub(crate) digest: Digest,
     /// The level-1 table, as `driver::DigestJob` describes it; empty for an empty image.
     pub(crate) table: Vec<Hash>,
-    /// Bytes of the image, padding between regions included.
     pub(crate) image_bytes: u64,
 }
 
@@ -65,7 +63,6 @@ impl TreeHasher {
         Self { blocks: self.blocks.with_lanes(lanes), ..self }
     }
 
-    /// Appends bytes to the image. O(bytes).
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         // 2^64 bytes are not reached by any process.
         self.image_bytes = self.image_bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
@@ -92,18 +89,6 @@ impl TreeHasher {
         }
     }
 
-    /// Ends a region that others follow: appends zeros up to the next block, which count as bytes of the image.
-    #[allow(dead_code, reason = "images of several regions")]
-    pub(crate) fn pad_to_block(&mut self) {
-        if self.partial.is_empty() {
-            return;
-        }
-        let missing = self.params.block_len().saturating_sub(self.partial.len());
-        self.image_bytes = self.image_bytes.saturating_add(u64::try_from(missing).unwrap_or(u64::MAX));
-        self.absorb_partial();
-    }
-
-    /// Ends the image.
     pub(crate) fn finish(mut self) -> TreeDigest {
         if !self.partial.is_empty() {
             self.absorb_partial();
@@ -122,7 +107,6 @@ impl TreeHasher {
         }
     }
 
-    /// Hashes the partial block, zero-padded if it is short.
     fn absorb_partial(&mut self) {
         let mut partial = std::mem::take(&mut self.partial);
         self.absorb(&partial);

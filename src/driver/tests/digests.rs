@@ -38,9 +38,9 @@ pub(super) fn lay(on: &Bench, params: &TreeParams, lengths: &[usize], scratch: u
         let region = pattern(*length, seed);
         bytes[at + 3..at + 3 + length].copy_from_slice(&region);
         regions.push(Span { ptr: image.ptr.checked_add(wide(at + 3)).unwrap(), bytes: wide(*length) });
-        if seed > 0 {
-            hasher.pad_to_block();
-        }
+        let block = params.block_len();
+        let before = if seed > 0 { lengths[seed - 1] } else { 0 };
+        hasher.update(&vec![0; before.next_multiple_of(block) - before]);
         hasher.update(&region);
         at += length + 3;
     }
