@@ -31,17 +31,15 @@ pub(crate) use open::DriverLibrary;
 pub(crate) use open::open_mock;
 pub(crate) use open::{Wanted, open};
 
-pub(crate) use crate::ffi::HostBuffer;
 #[cfg(feature = "mock")]
 pub(crate) use crate::ffi::Stream as EngineStream;
 use crate::ffi::{
-    AnyStream, Context, Event, INVALID_HANDLE, INVALID_VALUE, Kernels, Mapping, Operation, Pinned, Stream, Unmapped,
-    failure,
+    AnyStream, Context, INVALID_HANDLE, INVALID_VALUE, Kernels, Mapping, Operation, Pinned, Stream, Unmapped, failure,
 };
+pub(crate) use crate::ffi::{Event, HostBuffer};
 use crate::panics::aside;
 use crate::types::{
-    Access, DeviceInfo, DevicePtr, DigestJob, DriverError, DriverErrorKind, EventId, MemoryInfo, Residency, Span,
-    StreamId,
+    Access, DeviceInfo, DevicePtr, DigestJob, DriverError, DriverErrorKind, MemoryInfo, Residency, Span, StreamId,
 };
 use registry::Registry;
 
@@ -83,13 +81,8 @@ impl Driver {
         Ok(Enqueue { stream, _gate: gate })
     }
 
-    /// A stream of ours, or an engine's.
     fn any_stream(&self, id: StreamId) -> AnyStream {
         self.registry.stream(id).map_or(AnyStream::Engine(id), AnyStream::Own)
-    }
-
-    fn find_event(&self, operation: &'static str, id: EventId) -> Result<Arc<Event>, DriverError> {
-        self.registry.event(id).ok_or_else(|| failure(operation, INVALID_HANDLE))
     }
 
     /// Waits until none of our streams uses the memory at `base`. On a dead context nothing runs any more.
@@ -105,12 +98,10 @@ impl Driver {
         Ok(())
     }
 
-    /// What the device is.
     pub(crate) fn info(&self) -> &DeviceInfo {
         &self.info
     }
 
-    /// How much memory is free.
     pub(crate) fn memory_info(&self) -> Result<MemoryInfo, DriverError> {
         self.context.memory_info()
     }
@@ -123,7 +114,6 @@ impl Driver {
         Ok(self.registry.add_mapping(Mapping::create(&self.context, bytes)?))
     }
 
-    /// Frees an allocation by its first byte.
     pub(crate) fn free(&self, ptr: DevicePtr) -> Result<(), DriverError> {
         // Out of the registry first: nothing new finds it.
         let mapping = self.registry.take_mapping(ptr).ok_or_else(|| failure("cuMemUnmap", INVALID_VALUE))?;
@@ -143,7 +133,6 @@ impl Driver {
         }
     }
 
-    /// Asks where an address lies.
     pub(crate) fn residency(&self, ptr: DevicePtr) -> Result<Residency, DriverError> {
         residency::ask(&self.context, ptr, self.registry.is_own(ptr))
     }
@@ -167,7 +156,6 @@ impl Driver {
         })
     }
 
-    /// The reverse of [`register`](Self::register).
     pub(crate) fn unregister(&self, span: Span) -> Result<(), DriverError> {
         if !self.registry.take_engine(span) {
             return Err(failure("cuPointerGetAttributes", INVALID_VALUE));
@@ -191,7 +179,6 @@ impl Driver {
         switched.ok_or_else(|| failure("cuMemSetAccess", INVALID_VALUE))?
     }
 
-    /// Allocates host staging memory, zeroed.
     pub(crate) fn host_buffer(&self, bytes: usize) -> Result<HostBuffer, DriverError> {
         self.pinned.allocate(bytes)
     }
@@ -218,7 +205,6 @@ impl Driver {
         finished
     }
 
-    /// Blocks until everything on the stream has run.
     pub(crate) fn synchronize(&self, id: StreamId) -> Result<(), DriverError> {
         let until = self.registry.now();
         self.any_stream(id).synchronize(&self.context)?;
@@ -226,34 +212,16 @@ impl Driver {
         Ok(())
     }
 
-    /// Makes an event.
-    pub(crate) fn event(&self) -> Result<EventId, DriverError> {
-        Ok(self.registry.add_event(Event::create(&self.context)?))
+    pub(crate) fn event(&self) -> Result<Event, DriverError> {
+        Event::create(&self.context)
     }
 
-    /// Destroys an event.
-    pub(crate) fn destroy_event(&self, id: EventId) -> Result<(), DriverError> {
-        self.registry.take_event(id).map(drop).ok_or_else(|| failure("cuEventDestroy_v2", INVALID_HANDLE))
+    pub(crate) fn record_event(&self, event: &Event, stream: StreamId) -> Result<(), DriverError> {
+        event.record(&self.any_stream(stream))
     }
 
-    /// Puts an event behind what the stream holds.
-    pub(crate) fn record_event(&self, event: EventId, stream: StreamId) -> Result<(), DriverError> {
-        self.find_event("cuEventRecord", event)?.record(&self.any_stream(stream))
-    }
-
-    /// Makes later work on the stream wait for the event.
-    pub(crate) fn wait_event(&self, stream: StreamId, event: EventId) -> Result<(), DriverError> {
-        self.any_stream(stream).wait(&*self.find_event("cuStreamWaitEvent", event)?)
-    }
-
-    /// Blocks until the event has passed.
-    pub(crate) fn synchronize_event(&self, event: EventId) -> Result<(), DriverError> {
-        self.find_event("cuEventSynchronize", event)?.synchronize()
-    }
-
-    /// Whether the event has passed.
-    pub(crate) fn query_event(&self, event: EventId) -> Result<bool, DriverError> {
-        self.find_event("cuEventQuery", event)?.has_passed()
+    pub(crate) fn wait_event(&self, stream: StreamId, event: &Event) -> Result<(), DriverError> {
+        self.any_stream(stream).wait(event)
     }
 
     /// Enqueues a copy of `bytes` from the start of `source` at `from` to device memory.
@@ -284,7 +252,6 @@ impl Driver {
         self.pinned.copy_to_host(&on.stream, target, to, from, bytes)
     }
 
-    /// Enqueues filling a span with one byte value.
     pub(crate) fn fill(&self, stream: StreamId, span: Span, value: u8) -> Result<(), DriverError> {
         self.enqueue("cuMemsetD8Async", stream, &[span])?.stream.fill(span, value)
     }
@@ -310,7 +277,6 @@ impl Driver {
         plan.enqueue(&self.kernels, &on.stream)
     }
 
-    /// Enqueues a count of the bytes of `span` that are not zero.
     pub(crate) fn count_nonzero(
         &self,
         stream: StreamId,

@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use crate::digest::TreeParams;
 use crate::driver::Driver;
-use crate::error::VramError;
+use crate::error::{VramError, draw};
 use crate::panics::aside;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::{Access, DeviceInfo, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
 
 mod check;
-mod event;
 mod image;
 mod reader;
 mod region;
@@ -25,8 +24,9 @@ mod shard;
 mod staging;
 mod wipe;
 
+pub(crate) use crate::driver::Event;
+
 pub(crate) use check::{CheckSizes, DigestFailure};
-pub(crate) use event::Event;
 pub(crate) use image::ImageMap;
 pub(crate) use region::{Protection, Unallocated};
 pub(crate) use scratch::ScratchMemory;
@@ -34,7 +34,6 @@ pub(crate) use shard::{Owners, Retired, ShardMemory, Unretired};
 use staging::Staging;
 pub(crate) use staging::{DEFAULT_STAGING_BYTES, UploadFailed};
 
-/// Why an operation that must prove itself failed.
 #[derive(Clone, Debug)]
 pub(crate) enum DeviceFailure {
     /// A driver call failed.
@@ -65,7 +64,6 @@ impl From<DeviceFailure> for VramError {
     }
 }
 
-/// A stream that is destroyed when dropped.
 #[derive(Debug)]
 pub(crate) struct Stream {
     driver: Arc<Driver>,
@@ -90,7 +88,6 @@ impl Drop for Stream {
     }
 }
 
-/// A device with what every shard on it shares.
 #[derive(Debug)]
 pub(crate) struct Device {
     driver: Arc<Driver>,
@@ -112,8 +109,7 @@ impl Device {
         threads: NonZeroUsize,
     ) -> Result<Arc<Self>, VramError> {
         let mut first = [0; 8];
-        getrandom::fill(&mut first)
-            .map_err(|_| VramError::Internal { what: "the operating system gave no randomness" })?;
+        draw(&mut first)?;
         let device = Arc::new(Self {
             staging: Staging::new(staging_bytes, threads),
             readers: reader::Pool::default(),
@@ -125,12 +121,10 @@ impl Device {
         Ok(device)
     }
 
-    /// What the device is.
     pub(crate) fn info(&self) -> &DeviceInfo {
         self.driver.info()
     }
 
-    /// Block size and salt of every digest on it.
     pub(crate) const fn params(&self) -> &TreeParams {
         &self.params
     }
@@ -152,9 +146,15 @@ impl Device {
         }
     }
 
-    /// The driver's view of its memory.
     pub(crate) fn memory_info(&self) -> Result<MemoryInfo, DriverError> {
         self.driver.memory_info()
+    }
+
+    /// An event behind what the stream holds now.
+    pub(crate) fn event(&self, stream: StreamId) -> Result<Event, DriverError> {
+        let event = self.driver.event()?;
+        self.driver.record_event(&event, stream)?;
+        Ok(event)
     }
 
     /// A number that no earlier launch of this process carried, and that no poison or zero equals.

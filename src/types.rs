@@ -10,7 +10,7 @@ mod launch;
 mod raw;
 mod uuid;
 
-pub(crate) use address::{DevicePtr, EventId, Span, StreamId};
+pub(crate) use address::{DevicePtr, Span, StreamId};
 pub(crate) use device::{Access, DeviceInfo, MemoryKind, Residency};
 pub use device::{DeviceKind, DriverError, DriverErrorKind, MemoryInfo};
 pub use digest::{Digest, DigestKind};

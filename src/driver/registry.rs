@@ -1,10 +1,10 @@
-//! What lives on the device: memory, streams, events, and which stream may still use which memory.
+//! What lives on the device: memory, streams, and which stream may still use which memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::ffi::{Event, Mapping, Stream};
-use crate::types::{DevicePtr, EventId, Span, StreamId};
+use crate::ffi::{Mapping, Stream};
+use crate::types::{DevicePtr, Span, StreamId};
 
 /// The memory that the drivers of one context hold, own and registered, by first byte: none of them takes another's in.
 type Held = Mutex<BTreeMap<DevicePtr, u64>>;
@@ -16,7 +16,6 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
     of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The registry of one driver.
 #[derive(Debug)]
 pub(super) struct Registry {
     entries: Mutex<Entries>,
@@ -29,7 +28,6 @@ struct Entries {
     /// Registered memory of engines: first byte to length. It overlaps nothing else here.
     engines: BTreeMap<DevicePtr, u64>,
     streams: HashMap<StreamId, Arc<Stream>>,
-    events: HashMap<EventId, Arc<Event>>,
     /// By stream that may hold work: the memory that it was given work on, by first byte, and when last.
     uses: HashMap<StreamId, HashMap<DevicePtr, u64>>,
     now: u64,
@@ -50,7 +48,6 @@ impl Entries {
 }
 
 impl Registry {
-    /// One for a driver in this context.
     pub(super) fn new(context: u64) -> Self {
         let mut all = lock(&HELD);
         all.retain(|_, held| held.strong_count() > 0);
@@ -81,7 +78,6 @@ impl Registry {
         self.lock().mappings.get(&span.ptr).filter(|mapping| mapping.span() == span).map(act)
     }
 
-    /// Whether the byte is in memory of our own.
     pub(super) fn is_own(&self, ptr: DevicePtr) -> bool {
         let byte = Span { ptr, bytes: 1 };
         let entries = self.lock();
@@ -145,20 +141,6 @@ impl Registry {
         drop(stream);
     }
 
-    pub(super) fn add_event(&self, event: Event) -> EventId {
-        let id = EventId(event.number());
-        self.lock().events.insert(id, Arc::new(event));
-        id
-    }
-
-    pub(super) fn event(&self, id: EventId) -> Option<Arc<Event>> {
-        self.lock().events.get(&id).map(Arc::clone)
-    }
-
-    pub(super) fn take_event(&self, id: EventId) -> Option<Arc<Event>> {
-        self.lock().events.remove(&id)
-    }
-
     /// Notes that the stream is about to use all of `spans`; `false`, and nothing noted, when one is not live memory.
     pub(super) fn note_uses(&self, stream: StreamId, spans: &[Span]) -> bool {
         let mut entries = self.lock();
@@ -171,7 +153,6 @@ impl Registry {
         true
     }
 
-    /// The time of the latest use.
     pub(super) fn now(&self) -> u64 {
         self.lock().now
     }
@@ -188,14 +169,12 @@ impl Registry {
         }
     }
 
-    /// The streams that may still use the memory at `base`.
     pub(super) fn users(&self, base: DevicePtr) -> Vec<StreamId> {
         let entries = self.lock();
         let using = entries.uses.iter().filter(|(_, uses)| uses.contains_key(&base));
         using.map(|(stream, _)| *stream).collect()
     }
 
-    /// The memory at `base` is gone.
     pub(super) fn forget_uses(&self, base: DevicePtr) {
         for uses in self.lock().uses.values_mut() {
             uses.remove(&base);

@@ -24,7 +24,6 @@ impl Stream {
         Ok(Self { context: Arc::clone(context), raw })
     }
 
-    /// Its handle, as an engine would use it.
     pub(crate) fn id(&self) -> StreamId {
         StreamId(super::wide(self.raw))
     }
@@ -37,7 +36,6 @@ impl Stream {
         &self.context
     }
 
-    /// Enqueues filling a span with one byte value.
     pub(crate) fn fill(&self, span: Span, value: u8) -> Result<(), DriverError> {
         let _current = self.context.enter()?;
         let (ptr, bytes) = (span.ptr.0, native(span.bytes));
@@ -49,7 +47,6 @@ impl Stream {
 
 #[cfg(feature = "mock")]
 impl Stream {
-    /// Blocks until everything on it has run.
     pub(crate) fn synchronize(&self) -> Result<(), DriverError> {
         AnyStream::Engine(self.id()).synchronize(&self.context)
     }
@@ -84,14 +81,12 @@ impl AnyStream {
         }
     }
 
-    /// Blocks until everything on it has run.
     pub(crate) fn synchronize(&self, context: &Context) -> Result<(), DriverError> {
         let _current = context.enter()?;
         // SAFETY: the stream lives: it is ours and held, or the contract of `on_stream` says so (see AnyStream).
         unsafe { (context.table().stream_synchronize)(self.raw()) }.check("cuStreamSynchronize")
     }
 
-    /// Makes later work on it wait for an event.
     pub(crate) fn wait(&self, event: &Event) -> Result<(), DriverError> {
         let context = &event.context;
         let _current = context.enter()?;
@@ -116,26 +111,18 @@ impl Event {
         Ok(Self { context: Arc::clone(context), raw })
     }
 
-    /// Its number in the driver's book-keeping.
-    pub(crate) fn number(&self) -> u64 {
-        super::wide(self.raw)
-    }
-
-    /// Puts it behind what the stream holds.
     pub(crate) fn record(&self, stream: &AnyStream) -> Result<(), DriverError> {
         let _current = self.context.enter()?;
         // SAFETY: the event lives, because `self` does; the stream lives, by AnyStream's invariant.
         unsafe { (self.context.table().event_record)(self.raw, stream.raw()) }.check("cuEventRecord")
     }
 
-    /// Blocks until it has passed.
     pub(crate) fn synchronize(&self) -> Result<(), DriverError> {
         let _current = self.context.enter()?;
         // SAFETY: the event lives, because `self` does.
         unsafe { (self.context.table().event_synchronize)(self.raw) }.check("cuEventSynchronize")
     }
 
-    /// Whether it has passed.
     pub(crate) fn has_passed(&self) -> Result<bool, DriverError> {
         let _current = self.context.enter()?;
         // SAFETY: the event lives, because `self` does.

@@ -2,7 +2,6 @@
 
 mod admission;
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -13,18 +12,16 @@ use crate::clock::Clock;
 use crate::digest::TreeParams;
 use crate::digest::pool::default_threads;
 use crate::driver::{Driver, DriverLibrary, Wanted};
-use crate::error::VramError;
+use crate::error::{VramError, draw};
 use crate::id::WorkerId;
 use crate::keys::{SealKey, WorkerSecret};
-use crate::manager::inner::{Inner, InnerParts, OnIntegrityFailure};
+use crate::manager::inner::{Inner, Kept, OnIntegrityFailure, ScratchTable, StateCell};
 use crate::memory::{DEFAULT_STAGING_BYTES, Device};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::types::{DeviceKind, DeviceUuid, Identity};
 
-/// The least staging memory of each buffer, in bytes.
 const LEAST_STAGING_BYTES: usize = 4 << 10;
-/// The most staging memory of each buffer, in bytes.
 const MOST_STAGING_BYTES: usize = 1 << 30;
 
 /// Which device a manager runs on.
@@ -46,10 +43,7 @@ pub enum DeviceSelector {
     Mock(crate::driver::mock::MockConfig),
 }
 
-const NO_RANDOMNESS: VramError = VramError::Internal { what: "the operating system gave no randomness" };
-
 impl DeviceSelector {
-    /// The kind that is asked for first.
     const fn kind(&self) -> DeviceKind {
         match self {
             #[cfg(feature = "mock")]
@@ -59,7 +53,6 @@ impl DeviceSelector {
     }
 }
 
-/// A driver, and the mock's own handle to it where it is the mock.
 struct OpenDevice {
     driver: Arc<Driver>,
     #[cfg(feature = "mock")]
@@ -123,16 +116,7 @@ pub struct VramManagerBuilder {
     driver_library: Option<std::path::PathBuf>,
 }
 
-impl fmt::Debug for VramManagerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VramManagerBuilder")
-            .field("worker", &self.worker)
-            .field("device", &self.device)
-            .field("policy", &self.policy)
-            .field("sinks", &self.sinks.len())
-            .finish_non_exhaustive()
-    }
-}
+shown!(VramManagerBuilder, this: worker = this.worker, device = this.device, policy = this.policy, sinks = this.sinks.len());
 
 impl VramManagerBuilder {
     pub(super) fn new(worker: WorkerId, secret: WorkerSecret) -> Self {
@@ -171,41 +155,24 @@ impl VramManagerBuilder {
         self
     }
 
-    /// Device memory that stays free, in bytes; the smaller of 10 % and 4 GiB when not set.
-    pub const fn headroom(mut self, bytes: u64) -> Self {
-        self.headroom = Some(bytes);
-        self
-    }
-
     /// Block size and salt of the digests; 4096 bytes and none when not set.
     pub fn tree_params(mut self, params: TreeParams) -> Self {
         self.params = params;
         self
     }
 
-    /// Bytes of each of the two staging buffers, from 4 KiB to 1 GiB; 16 MiB when not set.
-    pub const fn staging(mut self, bytes: usize) -> Self {
-        self.staging_bytes = bytes;
-        self
-    }
-
-    /// Threads that hash sources on the host, from 1 on; the machine's cores when not set.
-    pub const fn digest_threads(mut self, threads: usize) -> Self {
-        self.threads = Some(threads);
-        self
-    }
-
-    /// What an integrity failure does besides quarantining the shard; [`OnIntegrityFailure::Stop`] when not set.
-    pub const fn on_integrity_failure(mut self, choice: OnIntegrityFailure) -> Self {
-        self.on_failure = choice;
-        self
-    }
-
-    /// How many bytes may stay in quarantine because they could not be proven wiped; a quarter of the device when not set. A
-    /// manager that has to keep more stops: its device cannot be trusted.
-    pub const fn quarantine_limit(mut self, bytes: u64) -> Self {
-        self.quarantine_limit = Some(bytes);
-        self
+    setters! {
+        /// Device memory that stays free, in bytes; the smaller of 10 % and 4 GiB when not set.
+        fn headroom(bytes: u64) => headroom = Some(bytes);
+        /// Bytes of each of the two staging buffers, from 4 KiB to 1 GiB; 16 MiB when not set.
+        fn staging(bytes: usize) => staging_bytes = bytes;
+        /// Threads that hash sources on the host, from 1 on; the machine's cores when not set.
+        fn digest_threads(threads: usize) => threads = Some(threads);
+        /// What an integrity failure does besides quarantining the shard; [`OnIntegrityFailure::Stop`] when not set.
+        fn on_integrity_failure(choice: OnIntegrityFailure) => on_failure = choice;
+        /// How many bytes may stay in quarantine because they could not be proven wiped; a quarter of the device when not set. A
+        /// manager that has to keep more stops: its device cannot be trusted.
+        fn quarantine_limit(bytes: u64) => quarantine_limit = Some(bytes);
     }
 
     /// The file of the NVIDIA driver's library (`libcuda.so.1`), an absolute path; when not set, the one that the loader's cache
@@ -240,7 +207,7 @@ impl VramManagerBuilder {
     fn build_on(mut self, opened: OpenDevice, threads: NonZeroUsize) -> Result<VramManager, VramError> {
         let info = opened.driver.info().clone();
         let mut salt = [0; 32];
-        getrandom::fill(&mut salt).map_err(|_| NO_RANDOMNESS)?;
+        draw(&mut salt)?;
         let identity = self.identity(info.kind, info.uuid, info.ordinal)?;
         let metrics = Metrics::new(&identity);
         let clock = Clock::system();
@@ -274,7 +241,7 @@ impl VramManagerBuilder {
             });
         };
         let (key, ledger, device) = prepared.inspect_err(failed)?;
-        let inner = Inner::new(InnerParts {
+        let inner = Inner {
             identity,
             key,
             policy: self.policy,
@@ -285,7 +252,11 @@ impl VramManagerBuilder {
             metrics,
             clock,
             quarantine_limit: self.quarantine_limit.unwrap_or(info.total_bytes.wrapping_shr(2)),
-        });
+            shards: Arc::default(),
+            state: StateCell::default(),
+            scratch: ScratchTable::default(),
+            kept: Kept::default(),
+        };
         inner.report_memory();
         Ok(VramManager {
             inner: Arc::new(inner),
@@ -296,7 +267,7 @@ impl VramManagerBuilder {
 
     fn identity(&self, kind: DeviceKind, uuid: DeviceUuid, ordinal: u32) -> Result<Identity, VramError> {
         let mut epoch = [0; 16];
-        getrandom::fill(&mut epoch).map_err(|_| NO_RANDOMNESS)?;
+        draw(&mut epoch)?;
         Ok(Identity { worker: self.worker.clone(), epoch, kind, uuid, ordinal })
     }
 

@@ -6,8 +6,7 @@
 //! is held while the memory of a record that nobody pins is taken for its successor; no others nest. A caller's code runs under
 //! one of them: a source's reads under staging's; sinks have a thread. `.specs/25-lifecycle.md` has the table.
 
-use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::audit::{AuditTrail, EventKind, QuarantineCause, VerificationFailure};
@@ -20,7 +19,7 @@ use crate::memory::{Device, DeviceFailure, Owners, Retired, ScratchMemory, Shard
 use crate::metrics::{Gauges, Metrics};
 use crate::policy::Policy;
 use crate::shards::{Record, Resident, ShardTable};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 use crate::types::{Digest, DriverError, Identity};
 
 mod pins;
@@ -30,7 +29,7 @@ mod state;
 
 pub(crate) use pins::WatchId;
 use pins::{Reapable, Watch};
-use scratch_table::ScratchTable;
+pub(crate) use scratch_table::ScratchTable;
 pub(crate) use state::StateCell;
 
 /// What an integrity failure does besides quarantining the shard.
@@ -71,27 +70,24 @@ pub(crate) struct Inner {
     pub(crate) trail: AuditTrail,
     pub(crate) metrics: Metrics,
     pub(crate) clock: Clock,
-    /// Memory that could not be proven wiped. Its bytes stay used.
-    residue: Mutex<Vec<Residue>>,
-    /// Working memory that is handed out.
     pub(crate) scratch: ScratchTable,
     /// Residue beyond this many bytes stops the manager.
-    quarantine_limit: u64,
+    pub(super) quarantine_limit: u64,
+    pub(super) kept: Kept,
+}
+
+/// What waits for a later moment.
+#[derive(Default)]
+pub(super) struct Kept {
+    /// Memory that could not be proven wiped. Its bytes stay used.
+    residue: Mutex<Vec<Residue>>,
     /// Pins of dropped executions whose work may still run.
     reapable: Mutex<Vec<Reapable>>,
     /// Guards with a longest holding time, and the last number given to one.
     watched: Mutex<(u64, Vec<Watch>)>,
 }
 
-impl fmt::Debug for Inner {
-    /// Who it is and how it is: what it holds would show addresses and the driver's handles.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner")
-            .field("identity", &self.identity)
-            .field("state", &self.state.get())
-            .finish_non_exhaustive()
-    }
-}
+shown!(Inner, this: identity = this.identity, state = this.state.get());
 
 /// Memory kept out of the pool, with what counts it.
 #[derive(Debug)]
@@ -101,7 +97,6 @@ struct Residue {
     counted: Quarantined,
 }
 
-/// Memory that is to be wiped, proven zero and given back.
 #[derive(Debug)]
 pub(crate) enum Retiring {
     /// Never held anything of ours; the driver did not take it back.
@@ -126,7 +121,6 @@ impl Retiring {
         }
     }
 
-    /// Whether it is, in part, an engine's.
     fn holds_engine_memory(&self) -> bool {
         matches!(self, Self::Shard(memory) if memory.holds_engine_memory())
     }
@@ -141,45 +135,7 @@ impl Retiring {
     }
 }
 
-/// What `Inner::new` takes; one field for each.
-pub(crate) struct InnerParts {
-    pub(crate) identity: Identity,
-    pub(crate) key: SealKey,
-    pub(crate) policy: Policy,
-    pub(crate) on_failure: OnIntegrityFailure,
-    pub(crate) device: Arc<Device>,
-    pub(crate) ledger: Arc<Ledger>,
-    pub(crate) trail: AuditTrail,
-    pub(crate) metrics: Metrics,
-    pub(crate) clock: Clock,
-    pub(crate) quarantine_limit: u64,
-}
-
 impl Inner {
-    pub(crate) fn new(parts: InnerParts) -> Self {
-        let InnerParts { identity, key, policy, on_failure, device, ledger, trail, metrics, clock, quarantine_limit } =
-            parts;
-        Self {
-            identity,
-            key,
-            policy,
-            on_failure,
-            device,
-            ledger,
-            shards: Arc::default(),
-            state: StateCell::default(),
-            trail,
-            metrics,
-            clock,
-            residue: Mutex::default(),
-            scratch: ScratchTable::default(),
-            quarantine_limit,
-            reapable: Mutex::default(),
-            watched: Mutex::default(),
-        }
-    }
-
-    /// Whether new work may begin.
     pub(crate) fn permit(&self) -> Result<(), VramError> {
         match self.state.get() {
             ManagerState::Ready => Ok(()),
@@ -294,7 +250,7 @@ impl Inner {
     }
 
     fn keep_residue(&self, residue: Residue) {
-        self.residue.lock().unwrap_or_else(PoisonError::into_inner).push(residue);
+        lock(&self.kept.residue).push(residue);
     }
 
     /// Says what was wiped and what was given back; of an operation that failed half-way, what it came to.
@@ -345,7 +301,7 @@ impl Inner {
         for key in self.scratch.keys() {
             let _reported = self.retire_scratch(key);
         }
-        let residue = std::mem::take(&mut *self.residue.lock().unwrap_or_else(PoisonError::into_inner));
+        let residue = std::mem::take(&mut *lock(&self.kept.residue));
         let mut left: u64 = 0;
         for Residue { id, memory, counted } in residue {
             let started = Instant::now();
@@ -366,7 +322,6 @@ impl Inner {
         (wiped, left)
     }
 
-    /// Brings the gauges up to date.
     pub(crate) fn report_memory(&self) {
         self.metrics.gauges(Gauges {
             total: self.ledger.total(),

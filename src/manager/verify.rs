@@ -17,7 +17,7 @@ use crate::seal::SealedShard;
 use crate::shards::{Absent, Pinned, Record, Resident};
 use crate::spec::Check;
 use crate::sync::MutexGuard;
-use crate::types::{Digest, EventId};
+use crate::types::Digest;
 
 /// What a successful check found. Plain data: holding one permits nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,6 @@ struct Digesting<'a> {
     launch: Launch,
 }
 
-/// What a digest waits for.
 enum Launch {
     /// Nothing: a check that began after the call had found everything as sealed.
     Shared,
@@ -52,7 +51,6 @@ enum Launch {
     Failed(DigestFailure),
 }
 
-/// What one digest came to.
 enum Digested {
     /// A check that began after the call had found everything as sealed.
     Shared,
@@ -66,7 +64,7 @@ impl<'a> Digesting<'a> {
     ///
     /// A check is shared by whoever called before it began: what a caller's own stream held has to have run by then, and an
     /// execute that is closed has waited for its work before it calls. It is counted by ticks, which are drawn after both.
-    fn launch(record: &'a Pinned, call: u64, after: Option<EventId>) -> Result<Self, VramError> {
+    fn launch(record: &'a Pinned, call: u64, after: Option<&Event>) -> Result<Self, VramError> {
         let mut resident = record.lock();
         let Some(found) = resident.as_mut() else {
             return Err(VramError::StaleHandle { shard: record.id.clone() });
@@ -118,7 +116,6 @@ impl Inner {
         if record.is_expired() { Err(self.refuse(Some(sealed), RefusalReason::Expired)) } else { Ok(record) }
     }
 
-    /// Whether this manager made the seal.
     pub(crate) fn authenticate(&self, sealed: &SealedShard) -> Result<(), VramError> {
         if sealed.tag_verifies(&self.key) {
             Ok(())
@@ -277,6 +274,6 @@ impl Inner {
 }
 
 /// The event, where its stream still holds something: only a launch behind it will do then. An error is told by that launch.
-fn still_ahead(after: Option<&Event>) -> Option<EventId> {
-    after.filter(|event| !event.has_passed().unwrap_or(false)).map(Event::id)
+fn still_ahead(after: Option<&Event>) -> Option<&Event> {
+    after.filter(|event| !event.has_passed().unwrap_or(false))
 }

@@ -10,14 +10,13 @@ use std::sync::Arc;
 use super::check::{CheckSizes, CheckSpace, DigestFailure};
 use super::image::ImageMap;
 use super::region::{Protection, Region, Unallocated};
-use super::{Device, DeviceFailure, Stream};
+use super::{Device, DeviceFailure, Event, Stream};
 use crate::digest::TreeDigest;
 use crate::driver::HostBuffer;
 use crate::error::VramError;
 use crate::panics::{aside, dispose};
-use crate::types::{DevicePtr, DriverError, EventId, LaunchResult, Span};
+use crate::types::{DevicePtr, DriverError, LaunchResult, Span};
 
-/// Whose memory the image lies in.
 enum Holding {
     /// Ours: wiped and freed.
     Owned(Region),
@@ -50,7 +49,6 @@ impl Drop for Owners {
     }
 }
 
-/// Device memory of one shard.
 #[derive(Debug)]
 pub(crate) struct ShardMemory {
     device: Arc<Device>,
@@ -65,9 +63,7 @@ pub(crate) struct ShardMemory {
 /// What a retired shard leaves behind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Retired {
-    /// Bytes wiped and proven zero.
     pub(crate) wiped: u64,
-    /// Bytes given back to the driver.
     pub(crate) freed: u64,
     /// Bytes of an engine's memory given back as they are.
     pub(crate) left: u64,
@@ -76,11 +72,8 @@ pub(crate) struct Retired {
 /// Memory that was not given back, or not all of it.
 #[derive(Debug)]
 pub(crate) struct Unretired<M> {
-    /// What is left.
     pub(crate) memory: Box<M>,
-    /// Why.
     pub(crate) failure: DeviceFailure,
-    /// What was done all the same.
     pub(crate) done: Retired,
 }
 
@@ -138,7 +131,6 @@ impl ShardMemory {
         Ok(Self { device: Arc::clone(device), stream, holding, check, space, proof, image })
     }
 
-    /// What every image needs around it.
     fn around(
         device: &Arc<Device>,
         image: ImageMap,
@@ -154,7 +146,6 @@ impl ShardMemory {
         }
     }
 
-    /// Where the image lies.
     pub(crate) const fn image(&self) -> &ImageMap {
         &self.image
     }
@@ -167,7 +158,6 @@ impl ShardMemory {
         }
     }
 
-    /// Whether the image is an engine's memory.
     pub(crate) const fn is_adopted(&self) -> bool {
         matches!(self.holding, Holding::Adopted { .. })
     }
@@ -216,7 +206,6 @@ impl ShardMemory {
         Unallocated { error: failure.into(), stuck: self.room() }
     }
 
-    /// Where the kernels of this shard write their results.
     pub(super) const fn result(&self) -> DevicePtr {
         self.check.span().ptr
     }
@@ -225,7 +214,6 @@ impl ShardMemory {
         &self.stream
     }
 
-    /// Asks the driver again where all of it lies.
     pub(crate) fn prove_residency(&self) -> Result<(), VramError> {
         match &self.holding {
             Holding::Owned(region) => region.prove_residency()?,
@@ -239,7 +227,7 @@ impl ShardMemory {
     }
 
     /// Enqueues a digest of the image where it lies, behind `after` if that is given.
-    pub(crate) fn launch_digest(&mut self, after: Option<EventId>) -> Result<(), DigestFailure> {
+    pub(crate) fn launch_digest(&mut self, after: Option<&Event>) -> Result<(), DigestFailure> {
         if let Some(event) = after {
             self.device.driver.wait_event(self.stream.id, event)?;
         }

@@ -34,8 +34,8 @@ fn a_copy_on_another_stream_reads_stale_bytes_unless_it_waits() {
     assert_eq!(host.bytes_mut().unwrap(), [0xA5; 256], "nothing ordered the fill before the copy");
 
     let event = on.driver.event().unwrap();
-    on.driver.record_event(event, on.stream).unwrap();
-    on.driver.wait_event(other, event).unwrap();
+    on.driver.record_event(&event, on.stream).unwrap();
+    on.driver.wait_event(other, &event).unwrap();
     on.driver.copy_to_host(other, &mut host, 0, span.ptr, 256).unwrap();
     assert_eq!(host.bytes_mut().unwrap(), [1; 256]);
 }
@@ -95,16 +95,15 @@ fn an_event_orders_what_was_before_it_only() {
     let on = plain();
     let span = on.alloc(256);
     let event = on.driver.event().unwrap();
-    assert!(on.driver.query_event(event).unwrap(), "never recorded");
+    assert!(event.has_passed().unwrap(), "never recorded");
     on.driver.fill(on.stream, span, 1).unwrap();
-    on.driver.record_event(event, on.stream).unwrap();
+    on.driver.record_event(&event, on.stream).unwrap();
     on.driver.fill(on.stream, span, 2).unwrap();
-    assert!(!on.driver.query_event(event).unwrap());
-    on.driver.synchronize_event(event).unwrap();
-    assert!(on.driver.query_event(event).unwrap());
+    assert!(!event.has_passed().unwrap());
+    event.synchronize().unwrap();
+    assert!(event.has_passed().unwrap());
     assert_eq!(on.peek(span.ptr, 1), [1]);
-    on.driver.destroy_event(event).unwrap();
-    assert_eq!(kind(on.driver.destroy_event(event)), DriverErrorKind::InvalidValue);
+    drop(event);
 }
 
 #[test]
@@ -114,15 +113,15 @@ fn polling_runs_nothing_at_first_and_something_in_the_end() {
     let span = on.alloc(256);
     let (event, gate) = (on.driver.event().unwrap(), on.driver.event().unwrap());
     on.driver.fill(other, span, 1).unwrap();
-    on.driver.record_event(gate, other).unwrap();
-    on.driver.wait_event(on.stream, gate).unwrap();
+    on.driver.record_event(&gate, other).unwrap();
+    on.driver.wait_event(on.stream, &gate).unwrap();
     on.driver.fill(on.stream, span, 2).unwrap();
-    on.driver.record_event(event, on.stream).unwrap();
+    on.driver.record_event(&event, on.stream).unwrap();
     for _ in 0..64 {
-        assert!(!on.driver.query_event(event).unwrap());
+        assert!(!event.has_passed().unwrap());
     }
     assert_eq!(on.peek(span.ptr, 1), [0xA5]);
-    let polls = (0..1000).take_while(|_| !on.driver.query_event(event).unwrap()).count();
+    let polls = (0..1000).take_while(|_| !event.has_passed().unwrap()).count();
     assert!(polls < 10, "{polls}");
     assert_eq!(on.peek(span.ptr, 1), [2]);
 }
@@ -133,10 +132,10 @@ fn a_wait_keeps_the_point_that_the_event_had() {
     let other = on.driver.stream().unwrap();
     let span = on.alloc(256);
     let event = on.driver.event().unwrap();
-    on.driver.record_event(event, on.stream).unwrap();
-    on.driver.wait_event(other, event).unwrap();
+    on.driver.record_event(&event, on.stream).unwrap();
+    on.driver.wait_event(other, &event).unwrap();
     on.driver.fill(on.stream, span, 1).unwrap();
-    on.driver.record_event(event, on.stream).unwrap();
+    on.driver.record_event(&event, on.stream).unwrap();
     on.driver.synchronize(other).unwrap();
     assert_eq!(on.peek(span.ptr, 1), [0xA5]);
 }
@@ -150,8 +149,8 @@ fn long_chains_of_waits_run() {
     for at in 0..20_000 {
         let (from, to) = if at % 2 == 0 { (on.stream, other) } else { (other, on.stream) };
         on.driver.fill(from, span, 1).unwrap();
-        on.driver.record_event(event, from).unwrap();
-        on.driver.wait_event(to, event).unwrap();
+        on.driver.record_event(&event, from).unwrap();
+        on.driver.wait_event(to, &event).unwrap();
     }
     on.sync();
     assert_eq!(on.fake.config.stats().runs(MockCall::Fill), 20_000);
@@ -164,11 +163,11 @@ fn destroying_a_stream_finishes_it() {
     let span = on.alloc(256);
     let event = on.driver.event().unwrap();
     on.driver.fill(other, span, 1).unwrap();
-    on.driver.record_event(event, other).unwrap();
+    on.driver.record_event(&event, other).unwrap();
     on.driver.destroy_stream(other).unwrap();
     assert_eq!(on.peek(span.ptr, 1), [1]);
-    assert!(on.driver.query_event(event).unwrap());
-    on.driver.wait_event(on.stream, event).unwrap();
+    assert!(event.has_passed().unwrap());
+    on.driver.wait_event(on.stream, &event).unwrap();
     on.sync();
     assert_eq!(kind(on.driver.destroy_stream(other)), DriverErrorKind::InvalidValue);
 }

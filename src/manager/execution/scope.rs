@@ -5,7 +5,6 @@
 //! behind an event.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,6 @@ use crate::shards::Pinned;
 use crate::spec::{Check, ExecuteOptions};
 use crate::types::StreamId;
 
-/// One verified shard in use.
 pub(super) struct Scope {
     pub(super) inner: Arc<Inner>,
     pub(super) record: Pinned,
@@ -37,7 +35,6 @@ pub(super) struct Scope {
     held: Option<WatchId>,
 }
 
-/// What closes a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Closing {
     /// The last one of a chain, or a single one: checked where that was asked for.
@@ -46,14 +43,9 @@ enum Closing {
     Renew,
 }
 
-impl fmt::Debug for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scope").field("inner", &self.inner).field("report", &self.report).finish_non_exhaustive()
-    }
-}
+shown!(Scope, this: inner = this.inner, report = this.report);
 
 impl Scope {
-    /// Checks the shard and begins a scope.
     pub(super) fn begin(inner: &Arc<Inner>, shard: &SealedShard, options: &ExecuteOptions) -> Result<Self, VramError> {
         inner.reap();
         // Nothing is said of a seal, nor of the manager's state, before it is known whose seal it is.
@@ -107,7 +99,7 @@ impl Scope {
 
     /// The check must see what the engine's stream has still to write.
     fn behind(inner: &Inner, options: &ExecuteOptions) -> Result<Option<Event>, VramError> {
-        let after = options.stream.map(|stream| Event::record(&inner.device, stream)).transpose();
+        let after = options.stream.map(|stream| inner.device.event(stream)).transpose();
         after.map_err(VramError::from).inspect_err(|error| inner.note_device_failure(error))
     }
 
@@ -157,7 +149,6 @@ impl Scope {
         Ok(self)
     }
 
-    /// [`renew`](Self::renew) for scopes that belong together.
     pub(super) fn renew_all(mut scopes: Vec<Self>) -> Result<Vec<Self>, VramError> {
         let closed = Self::close_all(&mut scopes, Closing::Renew);
         scopes.iter_mut().for_each(|scope| scope.tell_finished(outcome(&closed)));
@@ -221,7 +212,6 @@ impl Scope {
         Ok(())
     }
 
-    /// Whether closing takes a check.
     fn is_checked(&self, closing: Closing) -> bool {
         closing == Closing::Renew || self.verify_after
     }
@@ -234,7 +224,7 @@ impl Scope {
             return Err(VramError::SealRefused { reason: RefusalReason::Expired });
         }
         if let Some(stream) = self.stream {
-            let waited = Event::record(&self.inner.device, stream).and_then(|event| event.synchronize());
+            let waited = self.inner.device.event(stream).and_then(|event| event.synchronize());
             waited.map_err(VramError::from).inspect_err(|error| self.inner.note_device_failure(error))?;
             self.waited = true;
         }
@@ -270,7 +260,6 @@ impl Scope {
     }
 }
 
-/// How an execute that was closed has ended.
 const fn outcome<T>(closed: &Result<T, VramError>) -> ExecuteOutcome {
     if closed.is_ok() { ExecuteOutcome::Finished } else { ExecuteOutcome::Discarded }
 }

@@ -3,7 +3,6 @@
 //! A pin whose engine work may still run waits here, behind an event, until that has passed. Guards with a longest holding time
 //! are watched: the first call that notices reports it, once.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::Inner;
@@ -13,12 +12,12 @@ use crate::id::ShardId;
 use crate::memory::{Device, Event};
 use crate::panics::aside;
 use crate::shards::Pinned;
+use crate::sync::{lock, yield_now};
 use crate::types::{DriverError, StreamId};
 
 /// How long a shutdown waits before it looks for work that has ended.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
-/// A pin that goes once its event has passed.
 #[derive(Debug)]
 pub(super) struct Reapable {
     stream: StreamId,
@@ -32,7 +31,7 @@ impl Reapable {
     fn event(&mut self, device: &Device) -> Result<&Event, DriverError> {
         match &mut self.event {
             Some(event) => Ok(event),
-            none => Ok(none.insert(Event::record(device, self.stream)?)),
+            none => Ok(none.insert(device.event(self.stream)?)),
         }
     }
 
@@ -48,11 +47,9 @@ impl Reapable {
     }
 }
 
-/// A guard that is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WatchId(u64);
 
-/// What is known of a watched guard.
 #[derive(Debug)]
 pub(super) struct Watch {
     held: WatchId,
@@ -70,14 +67,14 @@ impl Inner {
             aside(|| tracing::error!(%error, "a dropped execution keeps its shard pinned for now"));
             self.note_device_failure(&VramError::Device(error));
         }
-        self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);
+        lock(&self.kept.reapable).push(reapable);
     }
 
     /// Lets go of the pins whose work is done, and reports guards that are held too long. Does not block.
     pub(crate) fn reap(&self) {
         let (mut done, mut lost) = (Vec::new(), None);
         {
-            let mut waiting = self.reapable.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiting = lock(&self.kept.reapable);
             let mut still = Vec::new();
             for mut reapable in waiting.drain(..) {
                 let list = if reapable.has_passed(&self.device, &mut lost) { &mut done } else { &mut still };
@@ -108,14 +105,14 @@ impl Inner {
                 return false;
             }
             // On a busy machine the time between two looks may be over at once: let those run who are waited for.
-            crate::sync::yield_now();
+            yield_now();
         }
     }
 
     /// Waits for the work of every dropped execution, then lets go of their pins. One that cannot be waited for stays pinned,
     /// unless the device is dead: no work runs there any more. Blocks.
     pub(crate) fn reap_all(&self) {
-        let waiting = std::mem::take(&mut *self.reapable.lock().unwrap_or_else(PoisonError::into_inner));
+        let waiting = std::mem::take(&mut *lock(&self.kept.reapable));
         for mut reapable in waiting {
             let Err(error) = reapable.event(&self.device).and_then(Event::synchronize) else { continue };
             // The error may be that of the engine's own work, which is over then.
@@ -123,14 +120,13 @@ impl Inner {
                 aside(
                     || tracing::error!(%error, shard = %reapable.pin.id, "a dropped execution's work could not be waited for"),
                 );
-                self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);
+                lock(&self.kept.reapable).push(reapable);
             }
         }
     }
 
-    /// Watches a guard that should not be held longer than `most`.
     pub(crate) fn watch(&self, shard: &ShardId, most: Duration) -> Option<WatchId> {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = lock(&self.kept.watched);
         watched.0 = watched.0.checked_add(1)?;
         let held = WatchId(watched.0);
         watched.1.push(Watch { held, shard: shard.clone(), since: Instant::now(), most, reported: false });
@@ -139,7 +135,7 @@ impl Inner {
 
     /// Watches it no more; reports it if nobody did and it was held too long.
     pub(crate) fn unwatch(&self, held: WatchId, shard: &ShardId, most: Duration, duration: Duration) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = lock(&self.kept.watched);
         let reported = watched.1.iter().any(|watch| watch.held == held && watch.reported);
         watched.1.retain(|watch| watch.held != held);
         drop(watched);
@@ -150,7 +146,7 @@ impl Inner {
 
     /// Reports, once each, the guards that are held longer than they should be.
     pub(crate) fn report_overheld(&self) {
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = lock(&self.kept.watched);
         let overheld: Vec<_> = watched
             .1
             .iter_mut()

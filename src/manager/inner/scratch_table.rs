@@ -1,7 +1,6 @@
 //! The working memory that is handed out, so that the end of the manager finds it too.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 
 use super::{Inner, Retiring};
 use crate::audit::EventKind;
@@ -9,11 +8,10 @@ use crate::capacity::Reservation;
 use crate::error::VramError;
 use crate::id::ShardId;
 use crate::memory::{Owners, ScratchMemory, Unallocated};
-use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, lock};
 use crate::types::StreamId;
 
-/// Working memory by key.
 #[derive(Debug, Default)]
 pub(crate) struct ScratchTable {
     last: AtomicU64,
@@ -24,31 +22,26 @@ pub(crate) struct ScratchTable {
 const CHECK_BYTES: u64 = 64;
 
 impl ScratchTable {
-    /// A key that was never given out.
     pub(crate) fn next(&self) -> u64 {
         self.last.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    /// Remembers memory that was handed out.
     pub(crate) fn insert(&self, key: u64, name: ShardId, memory: ScratchMemory, reservation: Reservation) {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).insert(key, (name, memory, reservation));
+        lock(&self.live).insert(key, (name, memory, reservation));
     }
 
-    /// Remembers that work on `stream` uses the memory.
     pub(crate) fn used_on(&self, key: u64, stream: StreamId) {
-        if let Some((_, memory, _)) = self.live.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&key) {
+        if let Some((_, memory, _)) = lock(&self.live).get_mut(&key) {
             memory.used_on(stream);
         }
     }
 
-    /// Keys of what is handed out now.
     pub(super) fn keys(&self) -> Vec<u64> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        lock(&self.live).keys().copied().collect()
     }
 }
 
 impl Inner {
-    /// Reserves and takes working memory of at least `bytes`.
     pub(crate) fn allocate_scratch(
         &self,
         name: &ShardId,
@@ -75,7 +68,7 @@ impl Inner {
     /// Wipes working memory and gives it back. Does nothing when the end of the manager already has. Waits for no sink.
     pub(crate) fn retire_scratch(&self, key: u64) -> Result<(), VramError> {
         let _underway = self.shards.underway();
-        let entry = self.scratch.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let entry = lock(&self.scratch.live).remove(&key);
         let Some((name, memory, reservation)) = entry else { return Ok(()) };
         let memory = Retiring::Scratch(Box::new(memory));
         self.retire(&name, memory, reservation, &mut Owners::default()).map(drop)

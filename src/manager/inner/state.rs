@@ -37,7 +37,6 @@ impl ManagerState {
 pub(crate) struct StateCell(AtomicU8);
 
 impl StateCell {
-    /// The state now.
     pub(crate) fn get(&self) -> ManagerState {
         ManagerState::from_word(self.0.load(Ordering::SeqCst))
     }
