@@ -16,7 +16,6 @@ use crate::error::VramError;
 use crate::ffi::mock::Machine;
 use crate::types::DevicePtr;
 
-/// One device of a mock machine.
 #[derive(Clone, Debug)]
 pub(crate) struct MockDevice {
     machine: Arc<Machine>,
@@ -53,8 +52,9 @@ impl MockDevice {
         Ok(self.machine.look(ptr, out)?)
     }
 
-    /// What has happened on this device.
     pub(crate) fn stats(&self) -> MockStats {
-        MockStats::of(&self.machine.stats(self.ordinal))
+        let mut stats = MockStats::default();
+        stats.add(&self.machine.stats(self.ordinal));
+        stats
     }
 }

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::MockDevice;
 use super::fault::{self, FaultOrder, MockCall};
 use crate::driver::open_mock;
-use crate::error::VramError;
+use crate::error::{VramError, draw};
 use crate::ffi::mock::{Machine, OPERATIONS, RawStats, Setting};
 
-/// What a machine is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Settings {
     devices: u32,
@@ -59,6 +58,7 @@ type Made = Option<(Settings, Arc<Machine>)>;
 /// assert_eq!(second.stats().live_allocations, 0);
 /// ```
 #[derive(Clone)]
+#[must_use]
 pub struct MockConfig {
     settings: Settings,
     ordinal: u32,
@@ -67,7 +67,6 @@ pub struct MockConfig {
 
 impl MockConfig {
     /// One device of 1 GiB, 256-byte granularity, late streams, poison on, which can map memory read-only.
-    #[must_use]
     pub fn new() -> Self {
         let settings = Settings {
             devices: 1,
@@ -82,71 +81,29 @@ impl MockConfig {
         Self { settings, ordinal: 0, machine: Arc::default() }
     }
 
-    /// How many devices the machine has; at least 1.
-    #[must_use]
-    pub fn devices(mut self, devices: u32) -> Self {
-        self.settings.devices = devices;
-        self
-    }
-
-    /// Bytes of memory of each device.
-    #[must_use]
-    pub fn capacity_bytes(mut self, bytes: u64) -> Self {
-        self.settings.capacity_bytes = bytes;
-        self
-    }
-
-    /// Which device this clone uses, from 0.
-    #[must_use]
-    pub fn ordinal(mut self, ordinal: u32) -> Self {
-        self.ordinal = ordinal;
-        self
-    }
-
-    /// Whether operations run only when something orders them (the default), or at once.
-    #[must_use]
-    pub fn late_streams(mut self, late: bool) -> Self {
-        self.settings.late_streams = late;
-        self
-    }
-
-    /// The allocation unit in bytes: a power of two from 256 to 1 GiB.
-    #[must_use]
-    pub fn granularity(mut self, bytes: u64) -> Self {
-        self.settings.granularity = bytes;
-        self
-    }
-
-    /// Whether fresh memory is filled with garbage (the default). Without it large devices cost nothing until written.
-    #[must_use]
-    pub fn poison(mut self, poison: bool) -> Self {
-        self.settings.poison = poison;
-        self
-    }
-
-    /// Whether memory can be mapped read-only (the default). Without it sealed memory stays writable, as it does under a
-    /// driver that refuses, and a stray write is found by the next check only.
-    #[must_use]
-    pub fn read_only(mut self, offered: bool) -> Self {
-        self.settings.read_only = offered;
-        self
-    }
-
-    /// Whether memory that is zero costs nothing (not the default): neither room nor time of the host, so that a device and a
-    /// shard can be larger than both. Fresh memory is then poisoned only in its first and its last MiB. Digests, proofs and
-    /// counts are those of any other device; but a write from outside, past the driver, to memory that holds zeros is not seen.
-    #[must_use]
-    pub fn sparse(mut self, sparse: bool) -> Self {
-        self.settings.sparse = sparse;
-        self
-    }
-
-    /// Whether digests and counts run the bodies of the GPU's kernels (not the default), instead of the host's own, faster hash. What
-    /// they find is the same.
-    #[must_use]
-    pub fn kernel_bodies(mut self, run: bool) -> Self {
-        self.settings.kernel_bodies = run;
-        self
+    setters! {
+        /// How many devices the machine has; at least 1.
+        fn devices(devices: u32) => settings.devices = devices;
+        /// Bytes of memory of each device.
+        fn capacity_bytes(bytes: u64) => settings.capacity_bytes = bytes;
+        /// Which device this clone uses, from 0.
+        fn ordinal(ordinal: u32) => ordinal = ordinal;
+        /// Whether operations run only when something orders them (the default), or at once.
+        fn late_streams(late: bool) => settings.late_streams = late;
+        /// The allocation unit in bytes: a power of two from 256 to 1 GiB.
+        fn granularity(bytes: u64) => settings.granularity = bytes;
+        /// Whether fresh memory is filled with garbage (the default). Without it large devices cost nothing until written.
+        fn poison(poison: bool) => settings.poison = poison;
+        /// Whether memory can be mapped read-only (the default). Without it sealed memory stays writable, as it does under a
+        /// driver that refuses, and a stray write is found by the next check only.
+        fn read_only(offered: bool) => settings.read_only = offered;
+        /// Whether memory that is zero costs nothing (not the default): neither room nor time of the host, so that a device and a
+        /// shard can be larger than both. Fresh memory is then poisoned only in its first and its last MiB. Digests, proofs and
+        /// counts are those of any other device; but a write from outside, past the driver, to memory that holds zeros is not seen.
+        fn sparse(sparse: bool) => settings.sparse = sparse;
+        /// Whether digests and counts run the bodies of the GPU's kernels (not the default), instead of the host's own, faster hash. What
+        /// they find is the same.
+        fn kernel_bodies(run: bool) => settings.kernel_bodies = run;
     }
 
     /// What has happened on all devices of the machine so far; all zero while there is none.
@@ -156,7 +113,7 @@ impl MockConfig {
         // Copied out first, so that a slow kernel delays only this caller.
         let machine = self.lock().clone();
         if let Some((settings, machine)) = machine {
-            (0..settings.devices).for_each(|ordinal| sum.add(&MockStats::of(&machine.stats(ordinal))));
+            (0..settings.devices).for_each(|ordinal| sum.add(&machine.stats(ordinal)));
         }
         sum
     }
@@ -197,8 +154,7 @@ impl MockConfig {
             }),
             None => {
                 let mut seed = [0; 16];
-                getrandom::fill(&mut seed)
-                    .map_err(|_| VramError::Internal { what: "the operating system gave no random bytes" })?;
+                draw(&mut seed)?;
                 let machine = self.settings.machine(seed)?;
                 *slot = Some((self.settings, Arc::clone(&machine)));
                 Ok(machine)
@@ -247,97 +203,66 @@ impl Default for MockConfig {
 
 impl fmt::Debug for MockConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MockConfig")
-            .field("devices", &self.settings.devices)
-            .field("capacity_bytes", &self.settings.capacity_bytes)
-            .field("ordinal", &self.ordinal)
-            .field("late_streams", &self.settings.late_streams)
-            .field("granularity", &self.settings.granularity)
-            .field("poison", &self.settings.poison)
-            .field("read_only", &self.settings.read_only)
-            .field("sparse", &self.settings.sparse)
-            .field("kernel_bodies", &self.settings.kernel_bodies)
-            .finish_non_exhaustive()
+        let (settings, ordinal) = (&self.settings, &self.ordinal);
+        f.debug_struct("MockConfig").field("settings", settings).field("ordinal", ordinal).finish_non_exhaustive()
     }
 }
 
-/// What has happened on a mock machine: how much lives, and what was run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MockStats {
+macro_rules! stats {
+    ($($(#[$about:meta])* $field:ident = $raw:ident;)*) => {
+        /// What has happened on a mock machine: how much lives, and what was run.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct MockStats {
+            $($(#[$about])* pub $field: u64,)*
+            runs: [u64; OPERATIONS],
+        }
+
+        impl MockStats {
+            pub(super) fn add(&mut self, raw: &RawStats) {
+                $(self.$field = self.$field.saturating_add(raw.$raw);)*
+                for (sum, more) in self.runs.iter_mut().zip(raw.runs) {
+                    *sum = sum.saturating_add(more);
+                }
+            }
+        }
+    };
+}
+
+stats! {
     /// Allocations not yet freed.
-    pub live_allocations: u64,
+    live_allocations = live_allocations;
     /// Bytes of them.
-    pub live_bytes: u64,
+    live_bytes = live_bytes;
     /// Stretches of adopted memory.
-    pub live_foreign: u64,
+    live_foreign = live_foreign;
     /// Streams not yet destroyed.
-    pub live_streams: u64,
+    live_streams = live_streams;
     /// Events not yet destroyed, but for those by which staging buffers know that their copies have run.
-    pub live_events: u64,
+    live_events = live_events;
     /// Host staging buffers not yet freed.
-    pub live_host_buffers: u64,
+    live_host_buffers = live_host_buffers;
     /// Bytes of them.
-    pub live_host_bytes: u64,
+    live_host_bytes = live_host_bytes;
     /// Operations enqueued that have not run.
-    pub pending_operations: u64,
+    pending_operations = pending_operations;
     /// Faults that were ordered, not forgotten, and that no call has met.
-    pub unmet_faults: u64,
+    unmet_faults = unmet_faults;
     /// Bytes of device memory that were written, and not zero when they were freed.
-    pub unwiped_bytes_freed: u64,
+    unwiped_bytes_freed = unwiped_device_bytes;
     /// Bytes of host staging that were not zero when they were freed.
-    pub unwiped_host_bytes_freed: u64,
+    unwiped_host_bytes_freed = unwiped_host_bytes;
     /// Misuse of the driver that a GPU's would take amiss without saying so: memory given back while work uses it, a call without a
     /// context.
-    pub violations: u64,
-    runs: [u64; OPERATIONS],
+    violations = violations;
 }
 
 impl MockStats {
     /// How often a call succeeded; for copies, fills and kernels: how many have run. One that a fault made do nothing counts
     /// too: the driver believes that it ran.
     #[must_use]
+    #[allow(clippy::as_conversions, reason = "the number of a call in C")]
     pub fn runs(&self, call: MockCall) -> u64 {
-        usize::try_from(call.number()).ok().and_then(|at| self.runs.get(at)).copied().unwrap_or(0)
-    }
-
-    pub(super) fn of(raw: &RawStats) -> Self {
-        Self {
-            live_allocations: raw.live_allocations,
-            live_bytes: raw.live_bytes,
-            live_foreign: raw.live_foreign,
-            live_streams: raw.live_streams,
-            live_events: raw.live_events,
-            live_host_buffers: raw.live_host_buffers,
-            live_host_bytes: raw.live_host_bytes,
-            pending_operations: raw.pending_operations,
-            unmet_faults: raw.unmet_faults,
-            unwiped_bytes_freed: raw.unwiped_device_bytes,
-            unwiped_host_bytes_freed: raw.unwiped_host_bytes,
-            violations: raw.violations,
-            runs: raw.runs,
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (sum, more) in [
-            (&mut self.live_allocations, other.live_allocations),
-            (&mut self.live_bytes, other.live_bytes),
-            (&mut self.live_foreign, other.live_foreign),
-            (&mut self.live_streams, other.live_streams),
-            (&mut self.live_events, other.live_events),
-            (&mut self.live_host_buffers, other.live_host_buffers),
-            (&mut self.live_host_bytes, other.live_host_bytes),
-            (&mut self.pending_operations, other.pending_operations),
-            (&mut self.unmet_faults, other.unmet_faults),
-            (&mut self.unwiped_bytes_freed, other.unwiped_bytes_freed),
-            (&mut self.unwiped_host_bytes_freed, other.unwiped_host_bytes_freed),
-            (&mut self.violations, other.violations),
-        ] {
-            *sum = sum.saturating_add(more);
-        }
-        for (sum, more) in self.runs.iter_mut().zip(other.runs) {
-            *sum = sum.saturating_add(more);
-        }
+        self.runs.get(call as usize).copied().unwrap_or(0)
     }
 }

@@ -3,7 +3,7 @@
 use crate::error::VramError;
 use crate::ffi::mock::{Kind, Machine, RawFault};
 
-/// The calls of the mock that can be ordered to fail, and that are counted.
+/// The calls of the mock that can be ordered to fail, and that are counted; numbered as `cuda/include/vram_mock.h` numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MockCall {
@@ -39,35 +39,12 @@ pub enum MockCall {
     HostAlloc,
 }
 
-impl MockCall {
-    /// Its number in `cuda/include/vram_mock.h`.
-    pub(super) const fn number(self) -> u32 {
-        match self {
-            Self::Any => 0,
-            Self::Alloc => 1,
-            Self::Free => 2,
-            Self::CopyToDevice => 3,
-            Self::CopyToHost => 4,
-            Self::Fill => 5,
-            Self::Digest => 6,
-            Self::CountNonzero => 7,
-            Self::Synchronize => 8,
-            Self::MemoryInfo => 9,
-            Self::Residency => 10,
-            Self::Stream => 11,
-            Self::Event => 12,
-            Self::Protect => 13,
-            Self::HostAlloc => 14,
-        }
-    }
-}
-
-/// How a residency answer is wrong.
+/// How a residency answer is wrong; numbered from 1 as in `cuda/include/vram_mock.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ResidencyLie {
     /// The memory lies in the host.
-    Host,
+    Host = 1,
     /// The memory is managed: it migrates.
     Managed,
     /// The host can address the memory.
@@ -181,49 +158,32 @@ impl Fault {
         self.times(u64::MAX)
     }
 
+    #[allow(clippy::as_conversions, reason = "the discriminants of enums that cross to C")]
     pub(super) fn raw(self) -> RawFault {
-        let raw = |kind: Kind, call: MockCall| RawFault {
-            kind,
-            call: call.number(),
-            code: 0,
-            reserved: 0,
-            value: 0,
-            nth: 1,
-            times: 1,
+        use MockCall::{CopyToDevice, CopyToHost, CountNonzero, Digest, Fill, Protect};
+        let (kind, call, code, value) = match self {
+            Self::Call { call, code } => (Kind::Fail, call, code, 0),
+            Self::CopyToDeviceCorrupts { bit } => (Kind::Corrupt, CopyToDevice, 0, bit),
+            Self::CopyToHostCorrupts { bit } => (Kind::Corrupt, CopyToHost, 0, bit),
+            Self::CopyToDeviceSkipped => (Kind::Skip, CopyToDevice, 0, 0),
+            Self::CopyToHostSkipped => (Kind::Skip, CopyToHost, 0, 0),
+            Self::FillSkipped => (Kind::Skip, Fill, 0, 0),
+            Self::FillHalf => (Kind::Half, Fill, 0, 0),
+            Self::DigestSkipped => (Kind::Skip, Digest, 0, 0),
+            Self::DigestShort => (Kind::DigestShort, Digest, 0, 0),
+            Self::DigestShortClaimsFull => (Kind::DigestShortLies, Digest, 0, 0),
+            Self::DigestStale => (Kind::DigestStale, Digest, 0, 0),
+            Self::DigestReplayed => (Kind::DigestReplayed, Digest, 0, 0),
+            Self::CountSkipped => (Kind::Skip, CountNonzero, 0, 0),
+            Self::CountFindsNothing => (Kind::CountZero, CountNonzero, 0, 0),
+            Self::MemoryInfoFree { free } => (Kind::FreeBytes, MockCall::MemoryInfo, 0, free),
+            Self::Residency(lie) => (Kind::ResidencyLie, MockCall::Residency, 0, lie as u64),
+            Self::ProtectUnconfirmed => (Kind::Unconfirmed, Protect, 0, 0),
+            Self::ProtectSkipped => (Kind::Skip, Protect, 0, 0),
+            Self::ProtectCorrupts { bit } => (Kind::Corrupt, Protect, 0, bit),
+            Self::Sticky => (Kind::Sticky, MockCall::Any, 719, 0),
         };
-        match self {
-            Self::Call { call, code } => RawFault { code, ..raw(Kind::Fail, call) },
-            Self::CopyToDeviceCorrupts { bit } => RawFault { value: bit, ..raw(Kind::Corrupt, MockCall::CopyToDevice) },
-            Self::CopyToHostCorrupts { bit } => RawFault { value: bit, ..raw(Kind::Corrupt, MockCall::CopyToHost) },
-            Self::CopyToDeviceSkipped => raw(Kind::Skip, MockCall::CopyToDevice),
-            Self::CopyToHostSkipped => raw(Kind::Skip, MockCall::CopyToHost),
-            Self::FillSkipped => raw(Kind::Skip, MockCall::Fill),
-            Self::FillHalf => raw(Kind::Half, MockCall::Fill),
-            Self::DigestSkipped => raw(Kind::Skip, MockCall::Digest),
-            Self::DigestShort => raw(Kind::DigestShort, MockCall::Digest),
-            Self::DigestShortClaimsFull => raw(Kind::DigestShortLies, MockCall::Digest),
-            Self::DigestStale => raw(Kind::DigestStale, MockCall::Digest),
-            Self::DigestReplayed => raw(Kind::DigestReplayed, MockCall::Digest),
-            Self::CountSkipped => raw(Kind::Skip, MockCall::CountNonzero),
-            Self::CountFindsNothing => raw(Kind::CountZero, MockCall::CountNonzero),
-            Self::MemoryInfoFree { free } => RawFault { value: free, ..raw(Kind::FreeBytes, MockCall::MemoryInfo) },
-            Self::Residency(lie) => {
-                let value = match lie {
-                    ResidencyLie::Host => 1,
-                    ResidencyLie::Managed => 2,
-                    ResidencyLie::HostMapped => 3,
-                    ResidencyLie::Exportable => 4,
-                    ResidencyLie::WrongOrdinal => 5,
-                    ResidencyLie::AllZero => 6,
-                    ResidencyLie::ShortRange => 7,
-                };
-                RawFault { value, ..raw(Kind::ResidencyLie, MockCall::Residency) }
-            }
-            Self::ProtectUnconfirmed => raw(Kind::Unconfirmed, MockCall::Protect),
-            Self::ProtectSkipped => raw(Kind::Skip, MockCall::Protect),
-            Self::ProtectCorrupts { bit } => RawFault { value: bit, ..raw(Kind::Corrupt, MockCall::Protect) },
-            Self::Sticky => RawFault { code: 719, ..raw(Kind::Sticky, MockCall::Any) },
-        }
+        RawFault { kind, call: call as u32, code, reserved: 0, value, nth: 1, times: 1 }
     }
 }
 
@@ -261,7 +221,6 @@ impl From<Fault> for FaultOrder {
     }
 }
 
-/// Orders a fault on a device.
 pub(super) fn order(machine: &Machine, ordinal: u32, order: FaultOrder) -> Result<(), VramError> {
     let FaultOrder { fault, nth, times } = order;
     if nth == 0 || times == 0 || matches!(fault, Fault::Call { code: 0, .. }) {
