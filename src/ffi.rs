@@ -15,12 +15,9 @@
 //!   said that no copy uses them.
 //! - `status`: what the driver's numbers mean; any number is fine.
 //! - `mock` (feature `mock`): what the mock has besides that API. `step`: what the driver says to it, and to nobody elsewhere.
-//! - `bodies` (tests, feature `mock`): the kernels' bodies compiled for the host, launched on memory that the tests own.
+//! - `tests` (feature `mock`): the kernels' bodies compiled for the host, launched on memory that the tests own.
 #![allow(unsafe_code, reason = "the one room where foreign memory and foreign calls are touched")]
 
-#[cfg(test)]
-#[cfg(feature = "mock")]
-mod bodies;
 mod context;
 mod host;
 mod kernels;
@@ -32,6 +29,9 @@ mod status;
 mod step;
 mod stream;
 mod table;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod tests;
 mod types;
 
 pub(crate) use context::{Api, Context};
@@ -56,7 +56,6 @@ fn native(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-/// The driver's `size_t` as ours.
 fn wide(value: usize) -> u64 {
     u64::try_from(value).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,6 @@
 /*
  * The kernels' bodies under sanitizers: every region is an allocation of exactly its bytes, so that a read past its end is found.
- * What they compute is held against a reference in src/ffi/bodies; here two layouts of one image must agree. Prints what failed;
+ * What they compute is held against a reference in src/ffi/tests; here two layouts of one image must agree. Prints what failed;
  * exits 1 if anything did.
  */
 // covers: DIG-1 VER-11

@@ -6,9 +6,9 @@
 
 use std::ffi::{CStr, c_char, c_void};
 
-use super::kernels::{CountArgs, FinishArgs, LeavesArgs, NodesArgs, Region};
+use crate::ffi::kernels::{CountArgs, FinishArgs, LeavesArgs, NodesArgs, Region};
 
-mod tests;
+mod kernels;
 
 const LEAVES: (&CStr, u32) = (c"vram_verity_leaves", 128);
 const NODES: (&CStr, u32) = (c"vram_verity_nodes", 32);
