@@ -76,7 +76,6 @@ impl Ledger {
         Ok(Reservation { ledger: Arc::clone(self), bytes, adopted: 0 })
     }
 
-    /// All of the device's memory.
     pub(crate) const fn total(&self) -> u64 {
         self.total
     }
@@ -116,7 +115,6 @@ impl Ledger {
         self.evidence.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// The reverse of [`hold_evidence`](Self::hold_evidence).
     pub(crate) fn let_evidence_go(&self, bytes: u64) {
         self.evidence.fetch_sub(bytes, Ordering::AcqRel);
     }
@@ -131,7 +129,6 @@ pub(crate) struct Reservation {
 }
 
 impl Reservation {
-    /// How many bytes.
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -143,7 +140,6 @@ impl Reservation {
         self
     }
 
-    /// Gives all but `bytes` back.
     pub(crate) fn shrink_to(&mut self, bytes: u64) {
         let back = self.bytes.saturating_sub(bytes);
         self.ledger.used.fetch_sub(back, Ordering::AcqRel);
@@ -176,7 +172,6 @@ pub(crate) struct Quarantined {
 }
 
 impl Quarantined {
-    /// How many bytes.
     pub(crate) const fn bytes(&self) -> u64 {
         self.reservation.bytes()
     }

@@ -13,7 +13,6 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// The clocks of the machine.
     pub(crate) const fn system() -> Self {
         Self {
             #[cfg(test)]
@@ -28,7 +27,6 @@ impl Clock {
         Self { fixed: Some(std::sync::Arc::new(std::sync::Mutex::new((wall, Instant::now())))) }
     }
 
-    /// Moves a fixed clock on.
     #[cfg(test)]
     pub(crate) fn advance(&self, by: Duration) {
         if let Some(fixed) = &self.fixed {
@@ -38,7 +36,6 @@ impl Clock {
         }
     }
 
-    /// Wall time.
     pub(crate) fn wall(&self) -> SystemTime {
         #[cfg(test)]
         if let Some(fixed) = &self.fixed {
@@ -52,7 +49,6 @@ impl Clock {
         unix_nanos(self.wall())
     }
 
-    /// Monotonic time.
     pub(crate) fn instant(&self) -> Instant {
         #[cfg(test)]
         if let Some(fixed) = &self.fixed {

@@ -21,7 +21,6 @@ pub(crate) use stream::hash_stream;
 pub use stream::{digest_bytes, digest_reader};
 pub(crate) use tree::{TreeDigest, TreeHasher, digest_from_table, first_difference};
 
-/// Bytes of a hash.
 pub(crate) const HASH_BYTES: usize = 32;
 
 /// A SHA-256 hash inside the tree.
@@ -51,7 +50,6 @@ const MAX_LOG_BLOCK: u8 = 16;
 const LOG_HASH: u32 = 5;
 
 impl TreeParams {
-    /// The longest salt, in bytes.
     pub(crate) const MAX_SALT: usize = 32;
 
     /// Checks and takes a block size in bytes and a salt.
@@ -87,7 +85,6 @@ impl TreeParams {
         &self.salt
     }
 
-    /// The binary logarithm of the block size, as the descriptor holds it.
     pub(crate) const fn log_block(&self) -> u8 {
         self.log_block
     }
@@ -107,7 +104,6 @@ impl TreeParams {
         1u64.wrapping_shl(self.log_block_u32().saturating_sub(LOG_HASH))
     }
 
-    /// The arity, for indexing host memory.
     pub(crate) const fn arity_len(&self) -> usize {
         1usize.wrapping_shl(self.log_block_u32().saturating_sub(LOG_HASH))
     }

@@ -19,7 +19,6 @@ use crate::text::shown;
 const LOADER_VARIABLES: [&str; 2] = ["LD_PRELOAD", "LD_AUDIT"];
 const TOOL_VARIABLES: [&str; 2] = ["CUDA_INJECTION", "NVTX_INJECTION"];
 
-/// Libraries that the loader puts into every process of the machine.
 const PRELOADS: &str = "/etc/ld.so.preload";
 
 /// Said where it holds.
@@ -44,7 +43,6 @@ fn is_whole_machine(map: &str) -> bool {
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// The first of these names that injects.
 fn injection(names: impl Iterator<Item = String>) -> Option<String> {
     let injects = |name: &String| {
         LOADER_VARIABLES.contains(&name.as_str())
@@ -93,7 +91,6 @@ fn foreign_library() -> Option<String> {
     })
 }
 
-/// The files that are mapped to be executed.
 fn libraries(maps: &str) -> BTreeSet<&str> {
     maps.lines()
         .filter_map(|line| {

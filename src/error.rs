@@ -12,6 +12,8 @@ use crate::types::{Digest, DigestKind, DriverError, DriverErrorKind};
 mod codes;
 mod values;
 
+pub(crate) use values::draw;
+
 pub use codes::{ErrorCategory, ErrorCode, ManagerState, RefusalReason, StopReason};
 
 /// The first stretch of an image whose hash is not the sealed one.
@@ -50,7 +52,6 @@ fn place(first_bad: Option<&BadRange>) -> String {
     first_bad.map_or_else(String::new, |range| format!("; first change in {range}"))
 }
 
-/// What to do about a refused seal.
 const fn present(reason: RefusalReason) -> &'static str {
     match reason {
         RefusalReason::Expired => "have the shard verified and sealed anew",
@@ -73,7 +74,6 @@ fn no_room(needed: u64, available: u64) -> String {
     )
 }
 
-/// What to do about a failed call of the driver.
 const fn recover(kind: DriverErrorKind) -> &'static str {
     match kind {
         DriverErrorKind::OutOfMemory => {
@@ -262,46 +262,35 @@ impl VramError {
     /// The stable outward code. O(1).
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
-        match self {
-            Self::InvalidParams { .. } => ErrorCode::InvalidParams,
-            Self::Config { .. } => ErrorCode::ConfigError,
-            Self::OutOfMemory { .. } => ErrorCode::VramOom,
-            Self::ShardBusy { .. } => ErrorCode::ShardBusy,
-            Self::StaleHandle { .. } => ErrorCode::StaleHandle,
-            Self::SealRefused { .. } | Self::IntegrityFailure { .. } => ErrorCode::SealVerificationFailed,
-            Self::DigestMismatch { .. } => ErrorCode::DigestMismatch,
-            Self::ModelLoad { .. } => ErrorCode::ModelLoadFailed,
-            Self::PolicyViolation { .. } => ErrorCode::PolicyViolation,
-            Self::Device(_) => ErrorCode::CudaError,
-            Self::DeviceUntrusted { .. } => ErrorCode::DeviceUntrusted,
-            Self::WipeFailed { .. } => ErrorCode::WipeFailed,
-            Self::DeviceUnavailable { .. } => ErrorCode::DeviceUnavailable,
-            Self::AuditUnavailable { .. } => ErrorCode::AuditUnavailable,
-            Self::ManagerStopped { .. } => ErrorCode::ManagerStopped,
-            Self::Internal { .. } => ErrorCode::Internal,
-        }
+        self.class().0
     }
 
     /// Who has to act. O(1).
     #[must_use]
     pub const fn category(&self) -> ErrorCategory {
+        self.class().1
+    }
+
+    const fn class(&self) -> (ErrorCode, ErrorCategory) {
+        use {ErrorCategory as Who, ErrorCode as Code};
         match self {
-            Self::InvalidParams { .. }
-            | Self::Config { .. }
-            | Self::ShardBusy { .. }
-            | Self::StaleHandle { .. }
-            | Self::SealRefused { .. }
-            | Self::DigestMismatch { .. }
-            | Self::ModelLoad { .. } => ErrorCategory::User,
-            Self::OutOfMemory { .. } => ErrorCategory::Capacity,
-            Self::IntegrityFailure { .. } => ErrorCategory::Integrity,
-            Self::PolicyViolation { .. } | Self::AuditUnavailable { .. } => ErrorCategory::Policy,
-            Self::Device(_)
-            | Self::DeviceUntrusted { .. }
-            | Self::WipeFailed { .. }
-            | Self::DeviceUnavailable { .. } => ErrorCategory::Device,
-            Self::ManagerStopped { .. } => ErrorCategory::State,
-            Self::Internal { .. } => ErrorCategory::Internal,
+            Self::InvalidParams { .. } => (Code::InvalidParams, Who::User),
+            Self::Config { .. } => (Code::ConfigError, Who::User),
+            Self::OutOfMemory { .. } => (Code::VramOom, Who::Capacity),
+            Self::ShardBusy { .. } => (Code::ShardBusy, Who::User),
+            Self::StaleHandle { .. } => (Code::StaleHandle, Who::User),
+            Self::SealRefused { .. } => (Code::SealVerificationFailed, Who::User),
+            Self::IntegrityFailure { .. } => (Code::SealVerificationFailed, Who::Integrity),
+            Self::DigestMismatch { .. } => (Code::DigestMismatch, Who::User),
+            Self::ModelLoad { .. } => (Code::ModelLoadFailed, Who::User),
+            Self::PolicyViolation { .. } => (Code::PolicyViolation, Who::Policy),
+            Self::Device(_) => (Code::CudaError, Who::Device),
+            Self::DeviceUntrusted { .. } => (Code::DeviceUntrusted, Who::Device),
+            Self::WipeFailed { .. } => (Code::WipeFailed, Who::Device),
+            Self::DeviceUnavailable { .. } => (Code::DeviceUnavailable, Who::Device),
+            Self::AuditUnavailable { .. } => (Code::AuditUnavailable, Who::Policy),
+            Self::ManagerStopped { .. } => (Code::ManagerStopped, Who::State),
+            Self::Internal { .. } => (Code::Internal, Who::Internal),
         }
     }
 

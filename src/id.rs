@@ -9,15 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::quote;
 
-/// The longest name, in bytes.
 pub(crate) const MAX_NAME_BYTES: usize = 256;
 
 /// What a caller gave is no such value. A [`VramError`](crate::VramError) of `INVALID_PARAMS` for those above.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Invalid {
-    /// What it was to be.
     pub(crate) field: &'static str,
-    /// What is wrong with it, and what is allowed.
     pub(crate) problem: String,
 }
 
@@ -46,7 +43,6 @@ macro_rules! name {
         pub struct $name(String);
 
         impl $name {
-            /// Checks the text and takes it as a name.
             pub(crate) fn parse(text: String) -> Result<Self, Invalid> {
                 check($field, &text).map(|()| Self(text))
             }

@@ -9,8 +9,6 @@
 
 mod file;
 
-use std::fmt;
-
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -18,10 +16,9 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 pub use self::file::SecretFileMode;
-use crate::error::VramError;
+use crate::error::{VramError, draw};
 use crate::types::{DeviceKind, DeviceUuid};
 
-/// The fewest and the most bytes of a worker secret.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 32..=4096;
 
 /// Begins the HKDF info of every key, so that no other program's use of the same secret yields one of ours.
@@ -61,7 +58,6 @@ pub struct WorkerSecret {
     origin: SecretOrigin,
 }
 
-/// Where a secret came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SecretOrigin {
     /// A file or a credential: it outlives the process.
@@ -89,20 +85,12 @@ impl WorkerSecret {
     /// `INTERNAL` when the operating system gives no randomness.
     pub fn random() -> Result<Self, VramError> {
         let mut bytes: Zeroizing<Box<[u8]>> = Zeroizing::new(Box::new([0; 32]));
-        getrandom::fill(&mut bytes)
-            .map_err(|_| VramError::Internal { what: "the operating system gave no randomness" })?;
+        draw(&mut bytes)?;
         Ok(Self { bytes, origin: SecretOrigin::Process })
     }
 
-    /// Where it came from.
     pub(crate) const fn origin(&self) -> SecretOrigin {
         self.origin
-    }
-}
-
-impl fmt::Debug for WorkerSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WorkerSecret(..)")
     }
 }
 
@@ -189,7 +177,6 @@ impl SealKey {
         Hmac::<Sha256>::new(block.into()).chain_update(message)
     }
 
-    /// HMAC-SHA256 (RFC 2104) of the message. O(length).
     pub(crate) fn sign(&self, message: &[u8]) -> Tag {
         Tag(self.mac(message).finalize().into_bytes().into())
     }
@@ -202,36 +189,23 @@ impl SealKey {
     }
 }
 
-impl fmt::Debug for SealKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SealKey(..)")
-    }
-}
-
 /// An HMAC-SHA256 tag. Only [`SealKey::verify`] compares tags.
 #[derive(Clone, Copy)]
 pub(crate) struct Tag([u8; Self::BYTES]);
 
 impl Tag {
-    /// Bytes of a tag.
     pub(crate) const BYTES: usize = 32;
 
-    /// Takes 32 bytes that claim to be a tag.
     pub(crate) const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes, to be sent along with the message.
     pub(crate) const fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
 }
 
-impl fmt::Debug for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Tag(..)")
-    }
-}
+shown!(WorkerSecret SealKey Tag);
 
 #[cfg(test)]
 #[allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests compute with small numbers")]

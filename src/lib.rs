@@ -31,10 +31,10 @@
     allow(dead_code, reason = "without the mock and without the CUDA driver nothing can open a device")
 )]
 
+#[macro_use]
+mod macros;
+
 pub(crate) mod audit;
-#[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
-mod boundaries;
 pub(crate) mod capacity;
 pub(crate) mod clock;
 pub(crate) mod digest;
@@ -57,6 +57,10 @@ pub(crate) mod spec;
 pub(crate) mod sync;
 pub(crate) mod text;
 pub(crate) mod types;
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+mod tests;
 
 pub use audit::{
     Ack, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, Operation, QuarantineCause,

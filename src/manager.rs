@@ -2,7 +2,6 @@
 //!
 //! Owns the public calls and their order. Everything behind it — ledger, slot table, device, trail — is reached through here.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -71,11 +70,7 @@ pub struct VramManager {
     mock: Option<crate::driver::mock::MockDevice>,
 }
 
-impl fmt::Debug for VramManager {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("VramManager").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
+shown!(VramManager, this: inner = this.inner);
 
 impl VramManager {
     /// Begins a manager for `worker`; its seal keys are derived from `secret`.
@@ -234,7 +229,6 @@ impl VramManager {
         self.inner.admit_fresh(shard).map(drop)
     }
 
-    /// Whether new work may begin.
     pub(crate) fn permit(&self) -> Result<(), VramError> {
         self.inner.permit()
     }
@@ -273,34 +267,17 @@ impl VramManager {
         worked
     }
 
-    /// All of the device's memory, in bytes. O(1), no driver call.
-    #[must_use]
-    pub fn total_vram(&self) -> u64 {
-        self.inner.ledger.total()
-    }
-
-    /// Bytes that this manager holds, in allocator granularity, quarantined ones included. O(1), no driver call.
-    #[must_use]
-    pub fn used_vram(&self) -> u64 {
-        self.inner.ledger.used()
-    }
-
-    /// Bytes that further shards may take: the device less headroom less what is used. O(1), no driver call.
-    #[must_use]
-    pub fn available_vram(&self) -> u64 {
-        self.inner.ledger.available()
-    }
-
-    /// Bytes of engines' memory that are under seal. They are not part of [`used_vram`](Self::used_vram). O(1).
-    #[must_use]
-    pub fn adopted_vram(&self) -> u64 {
-        self.inner.ledger.adopted()
-    }
-
-    /// Bytes of used memory that are kept out of service: shards that failed a check, and memory not proven wiped. O(1).
-    #[must_use]
-    pub fn quarantined_vram(&self) -> u64 {
-        self.inner.ledger.quarantined()
+    getters! {
+        /// All of the device's memory, in bytes. O(1), no driver call.
+        fn total_vram(&self) -> u64 { self.inner.ledger.total() }
+        /// Bytes that this manager holds, in allocator granularity, quarantined ones included. O(1), no driver call.
+        fn used_vram(&self) -> u64 { self.inner.ledger.used() }
+        /// Bytes that further shards may take: the device less headroom less what is used. O(1), no driver call.
+        fn available_vram(&self) -> u64 { self.inner.ledger.available() }
+        /// Bytes of engines' memory that are under seal. They are not part of [`used_vram`](Self::used_vram). O(1).
+        fn adopted_vram(&self) -> u64 { self.inner.ledger.adopted() }
+        /// Bytes of used memory that are kept out of service: shards that failed a check, and memory not proven wiped. O(1).
+        fn quarantined_vram(&self) -> u64 { self.inner.ledger.quarantined() }
     }
 
     /// The driver's view of the device's memory, other processes included.
@@ -312,40 +289,19 @@ impl VramManager {
         asked.inspect_err(|error| self.inner.note_device_failure(error))
     }
 
-    /// What the manager permits now. O(1).
-    #[must_use]
-    pub fn state(&self) -> ManagerState {
-        self.inner.state.get()
-    }
-
-    /// CUDA or mock. O(1).
-    #[must_use]
-    pub fn device_kind(&self) -> DeviceKind {
-        self.inner.device.info().kind
-    }
-
-    /// The device's name. O(1).
-    #[must_use]
-    pub fn device_name(&self) -> &str {
-        &self.inner.device.info().name
-    }
-
-    /// The device's identity. O(1).
-    #[must_use]
-    pub fn device_uuid(&self) -> DeviceUuid {
-        self.inner.device.info().uuid
-    }
-
-    /// The driver's ordinal of the device. O(1).
-    #[must_use]
-    pub fn device_ordinal(&self) -> u32 {
-        self.inner.device.info().ordinal
-    }
-
-    /// Block size and salt of every digest that this manager takes. O(1).
-    #[must_use]
-    pub fn tree_params(&self) -> &TreeParams {
-        self.inner.device.params()
+    getters! {
+        /// What the manager permits now. O(1).
+        fn state(&self) -> ManagerState { self.inner.state.get() }
+        /// CUDA or mock. O(1).
+        fn device_kind(&self) -> DeviceKind { self.inner.device.info().kind }
+        /// The device's name. O(1).
+        fn device_name(&self) -> &str { &self.inner.device.info().name }
+        /// The device's identity. O(1).
+        fn device_uuid(&self) -> DeviceUuid { self.inner.device.info().uuid }
+        /// The driver's ordinal of the device. O(1).
+        fn device_ordinal(&self) -> u32 { self.inner.device.info().ordinal }
+        /// Block size and salt of every digest that this manager takes. O(1).
+        fn tree_params(&self) -> &TreeParams { self.inner.device.params() }
     }
 }
 

@@ -11,74 +11,44 @@ use metrics::{SharedString, Unit};
 use crate::panics::aside;
 use crate::types::Identity;
 
-/// Gauge: all of the device's memory, bytes.
 pub(crate) const TOTAL_BYTES: &str = "vram_total_bytes";
-/// Gauge: bytes that the ledger counts as taken.
 pub(crate) const USED_BYTES: &str = "vram_used_bytes";
-/// Gauge: bytes that the ledger would still give.
 pub(crate) const AVAILABLE_BYTES: &str = "vram_available_bytes";
-/// Gauge: bytes kept out of the pool, as evidence or because a wipe was not proven.
 pub(crate) const QUARANTINED_BYTES: &str = "vram_quarantined_bytes";
-/// Gauge: resident shards.
 pub(crate) const SHARDS: &str = "vram_shards";
-/// Counter by `result`: attempts to seal.
 pub(crate) const SEAL_OPERATIONS: &str = "vram_seal_operations_total";
-/// Counter by `result`: checks of sealed bytes.
 pub(crate) const VERIFY_OPERATIONS: &str = "vram_verify_operations_total";
-/// Histogram: time of one check, seconds.
 pub(crate) const VERIFY_SECONDS: &str = "vram_verify_duration_seconds";
-/// Counter: bytes hashed by checks.
 pub(crate) const VERIFIED_BYTES: &str = "vram_verified_bytes_total";
-/// Counter: bytes wiped and proven zero.
 pub(crate) const WIPED_BYTES: &str = "vram_wiped_bytes_total";
-/// Counter by `reason`: allocations refused.
 pub(crate) const ALLOCATION_FAILURES: &str = "vram_allocation_failures_total";
-/// Counter: events that an audit sink did not take.
 pub(crate) const AUDIT_FAILURES: &str = "vram_audit_failures_total";
 
-/// The label that every series carries.
 pub(crate) const DEVICE_LABEL: &str = "gpu_device";
 
-/// How an operation ended, as a label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// As asked.
-    Ok,
-    /// The bytes were not the sealed or expected ones.
-    Mismatch,
-    /// The seal was refused.
-    Refused,
-    /// Anything else.
-    Error,
-}
-
-impl Outcome {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Mismatch => "mismatch",
-            Self::Refused => "refused",
-            Self::Error => "error",
-        }
+words! {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum Outcome {
+        /// As asked.
+        Ok = "ok",
+        /// The bytes were not the sealed or expected ones.
+        Mismatch = "mismatch",
+        /// The seal was refused.
+        Refused = "refused",
+        /// Anything else.
+        Error = "error",
     }
 }
 
-/// What the ledger holds, in bytes, and how many shards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gauges {
-    /// For [`TOTAL_BYTES`].
     pub(crate) total: u64,
-    /// For [`USED_BYTES`].
     pub(crate) used: u64,
-    /// For [`AVAILABLE_BYTES`].
     pub(crate) available: u64,
-    /// For [`QUARANTINED_BYTES`].
     pub(crate) quarantined: u64,
-    /// For [`SHARDS`].
     pub(crate) shards: u64,
 }
 
-/// The metrics of one manager.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     device: SharedString,
@@ -91,7 +61,6 @@ impl Metrics {
         Self { device: format!("{}:{}", identity.kind, identity.ordinal).into() }
     }
 
-    /// Sets the gauges.
     pub(crate) fn gauges(&self, now: Gauges) {
         for (name, value) in [
             (TOTAL_BYTES, now.total),
@@ -104,7 +73,6 @@ impl Metrics {
         }
     }
 
-    /// Counts an attempt to seal.
     pub(crate) fn sealed(&self, outcome: Outcome) {
         aside(|| {
             metrics::counter!(SEAL_OPERATIONS, DEVICE_LABEL => self.device.clone(), "result" => outcome.as_str())
@@ -122,19 +90,16 @@ impl Metrics {
         });
     }
 
-    /// Counts bytes wiped and proven zero.
     pub(crate) fn wiped(&self, bytes: u64) {
         aside(|| metrics::counter!(WIPED_BYTES, DEVICE_LABEL => self.device.clone()).increment(bytes));
     }
 
-    /// Counts a refused allocation.
     pub(crate) fn allocation_failed(&self, reason: &'static str) {
         aside(|| {
             metrics::counter!(ALLOCATION_FAILURES, DEVICE_LABEL => self.device.clone(), "reason" => reason).increment(1)
         });
     }
 
-    /// Counts an event that a sink did not take.
     pub(crate) fn audit_failed(&self) {
         aside(|| metrics::counter!(AUDIT_FAILURES, DEVICE_LABEL => self.device.clone()).increment(1));
     }

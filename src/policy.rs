@@ -58,41 +58,20 @@ impl Policy {
         }
     }
 
-    /// Whether the mock device is refused.
-    pub const fn require_real_device(mut self, required: bool) -> Self {
-        self.real_device = required;
-        self
-    }
-
-    /// Whether every shard must be sealed against a digest that the caller expects.
-    pub const fn require_expected_digest(mut self, required: bool) -> Self {
-        self.expected_digest = required;
-        self
-    }
-
-    /// Whether the worker secret must come from a file or credential.
-    pub const fn require_stored_secret(mut self, required: bool) -> Self {
-        self.stored_secret = required;
-        self
-    }
-
-    /// What the audit trail must answer before a permissive step is taken.
-    pub const fn require_audit(mut self, required: AuditRequirement) -> Self {
-        self.audit = required;
-        self
-    }
-
-    /// Whether the environment must be clean; see [`check_environment`](Self::check_environment). Then the driver's library is also
-    /// judged before it is loaded.
-    pub const fn require_clean_environment(mut self, required: bool) -> Self {
-        self.clean_environment = required;
-        self
-    }
-
-    /// Whether each result is held back until a check after the work has passed.
-    pub const fn require_verify_after(mut self, required: bool) -> Self {
-        self.verify_after = required;
-        self
+    setters! {
+        /// Whether the mock device is refused.
+        fn require_real_device(required: bool) => real_device = required;
+        /// Whether every shard must be sealed against a digest that the caller expects.
+        fn require_expected_digest(required: bool) => expected_digest = required;
+        /// Whether the worker secret must come from a file or credential.
+        fn require_stored_secret(required: bool) => stored_secret = required;
+        /// What the audit trail must answer before a permissive step is taken.
+        fn require_audit(required: AuditRequirement) => audit = required;
+        /// Whether the environment must be clean; see [`check_environment`](Self::check_environment). Then the driver's library is also
+        /// judged before it is loaded.
+        fn require_clean_environment(required: bool) => clean_environment = required;
+        /// Whether each result is held back until a check after the work has passed.
+        fn require_verify_after(required: bool) => verify_after = required;
     }
 
     /// `production` or `development`: the table that this policy started from.
@@ -101,7 +80,6 @@ impl Policy {
         self.name
     }
 
-    /// What a permissive step asks of the audit trail.
     pub(crate) const fn audit_requirement(&self) -> AuditRequirement {
         self.audit
     }
@@ -206,13 +184,11 @@ impl Policy {
         self.relaxed().into_iter().chain(remark).collect()
     }
 
-    /// Whether libraries must be root's only.
     #[cfg(feature = "cuda")]
     pub(crate) const fn demands_clean_environment(&self) -> bool {
         self.clean_environment
     }
 
-    /// Judges what was found in the environment.
     pub(crate) fn admit_environment(&self, found: Option<String>) -> Result<(), VramError> {
         match found {
             Some(problem) if self.clean_environment => {

@@ -47,7 +47,6 @@ struct Contents {
 }
 
 impl SealedShard {
-    /// Encodes and signs a message.
     pub(crate) fn sign(key: &SealKey, message: SealMessage) -> Result<Self, VramError> {
         let bytes = message.encode().map_err(|_| VramError::Internal { what: "a seal message cannot be encoded" })?;
         let tag = key.sign(&bytes);
@@ -64,7 +63,6 @@ impl SealedShard {
         &self.0.message
     }
 
-    /// The signed bytes.
     pub(crate) fn message_bytes(&self) -> &[u8] {
         &self.0.bytes
     }
@@ -110,58 +108,25 @@ impl SealedShard {
         Some(Self(Arc::new(Contents { message, bytes: bytes.to_vec(), tag: Tag::from_bytes(*tag) })))
     }
 
-    /// The shard's name.
-    #[must_use]
-    pub fn id(&self) -> &ShardId {
-        &self.message().shard
-    }
-
-    /// The worker that sealed it.
-    #[must_use]
-    pub fn worker(&self) -> &WorkerId {
-        &self.message().worker
-    }
-
-    /// The caller's reference to the model, if one was given.
-    #[must_use]
-    pub fn model_ref(&self) -> Option<&ModelRef> {
-        self.message().model_ref.as_ref()
-    }
-
-    /// The set that the shard is a part of, its index and the number of parts; `None` outside a set.
-    #[must_use]
-    pub fn part(&self) -> Option<(SetId, u32, u32)> {
-        self.message().set.map(|part| (part.set, part.index, part.count))
-    }
-
-    /// The fs-verity digest of the image.
-    #[must_use]
-    pub fn digest(&self) -> Digest {
-        self.message().digest
-    }
-
-    /// SHA-256 of the image's layout: names, offsets, lengths and types of what lies in it.
-    #[must_use]
-    pub fn layout_digest(&self) -> [u8; 32] {
-        self.message().layout_digest
-    }
-
-    /// Bytes of the image.
-    #[must_use]
-    pub fn byte_len(&self) -> u64 {
-        self.message().byte_len
-    }
-
-    /// Bytes per block of the digest's tree.
-    #[must_use]
-    pub fn block_size(&self) -> u32 {
-        self.message().block_size
-    }
-
-    /// The salt of the digest's tree: at most 32 bytes, empty for none.
-    #[must_use]
-    pub fn salt(&self) -> &[u8] {
-        &self.message().salt
+    getters! {
+        /// The shard's name.
+        fn id(&self) -> &ShardId { &self.message().shard }
+        /// The worker that sealed it.
+        fn worker(&self) -> &WorkerId { &self.message().worker }
+        /// The caller's reference to the model, if one was given.
+        fn model_ref(&self) -> Option<&ModelRef> { self.message().model_ref.as_ref() }
+        /// The set that the shard is a part of, its index and the number of parts; `None` outside a set.
+        fn part(&self) -> Option<(SetId, u32, u32)> { self.message().set.map(|part| (part.set, part.index, part.count)) }
+        /// The fs-verity digest of the image.
+        fn digest(&self) -> Digest { self.message().digest }
+        /// SHA-256 of the image's layout: names, offsets, lengths and types of what lies in it.
+        fn layout_digest(&self) -> [u8; 32] { self.message().layout_digest }
+        /// Bytes of the image.
+        fn byte_len(&self) -> u64 { self.message().byte_len }
+        /// Bytes per block of the digest's tree.
+        fn block_size(&self) -> u32 { self.message().block_size }
+        /// The salt of the digest's tree: at most 32 bytes, empty for none.
+        fn salt(&self) -> &[u8] { &self.message().salt }
     }
 
     /// The device that holds the image.
@@ -171,36 +136,17 @@ impl SealedShard {
         SealedDevice { kind: message.device_kind, uuid: message.device_uuid, ordinal: message.ordinal }
     }
 
-    /// Whose word the digest rests on.
-    #[must_use]
-    pub fn origin(&self) -> Origin {
-        self.message().origin
-    }
-
-    /// Whether the memory belongs to an engine.
-    #[must_use]
-    pub fn is_adopted(&self) -> bool {
-        self.message().adopted
-    }
-
-    /// When it was sealed, by the worker's wall clock.
-    #[must_use]
-    pub fn sealed_at(&self) -> SystemTime {
-        clock::from_unix_nanos(self.message().sealed_at)
+    getters! {
+        /// Whose word the digest rests on.
+        fn origin(&self) -> Origin { self.message().origin }
+        /// Whether the memory belongs to an engine.
+        fn is_adopted(&self) -> bool { self.message().adopted }
+        /// When it was sealed, by the worker's wall clock.
+        fn sealed_at(&self) -> SystemTime { clock::from_unix_nanos(self.message().sealed_at) }
     }
 }
 
-impl fmt::Debug for SealedShard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SealedShard")
-            .field("id", self.id())
-            .field("digest", &self.digest())
-            .field("byte_len", &self.byte_len())
-            .field("device", &self.device())
-            .field("origin", &self.origin())
-            .finish_non_exhaustive()
-    }
-}
+shown!(SealedShard, this: id = this.id(), digest = this.digest(), byte_len = this.byte_len(), device = this.device(), origin = this.origin());
 
 impl Serialize for SealedShard {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::VramError;
 use crate::id::ShardId;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock};
 use crate::types::Span;
 
 mod record;
@@ -51,7 +51,6 @@ struct Table {
 }
 
 impl Slot {
-    /// The record of this generation, if it is live.
     fn live(&self, generation: u64) -> Result<&Arc<Record>, Absent> {
         match &self.record {
             Some(record) if self.generation == generation => Ok(record),
@@ -95,7 +94,6 @@ impl Table {
     }
 }
 
-/// Why a slot and generation could not be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Absent {
     /// It was never given out.
@@ -108,7 +106,6 @@ pub(crate) enum Absent {
     Failed,
 }
 
-/// The live shards of one manager.
 #[derive(Debug, Default)]
 pub(crate) struct ShardTable {
     table: Mutex<Table>,
@@ -117,7 +114,7 @@ pub(crate) struct ShardTable {
 
 impl ShardTable {
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     /// Takes a name, a slot and a fresh generation for a shard that is about to be sealed.
@@ -155,7 +152,6 @@ impl ShardTable {
         Ok(Claim { shards: Arc::clone(self), id: id.clone(), slot, generation, published: false })
     }
 
-    /// Pins a live shard.
     pub(crate) fn pin(self: &Arc<Self>, slot: u32, generation: u64) -> Result<Pinned, Absent> {
         let mut table = self.lock();
         let entry = table.slot(slot).ok_or(Absent::Unknown)?;
@@ -177,7 +173,6 @@ impl ShardTable {
         self.lock().slot(slot).ok_or(Absent::Unknown)?.live(generation).cloned()
     }
 
-    /// Pins every live shard, in slot order.
     pub(crate) fn pin_all(self: &Arc<Self>) -> Vec<Pinned> {
         let mut table = self.lock();
         (0u32..)
@@ -241,7 +236,6 @@ impl ShardTable {
         Ok(record)
     }
 
-    /// Where a live shard is.
     pub(crate) fn find(&self, id: &ShardId) -> Option<(u32, u64)> {
         let place = *self.lock().names.get(id)?;
         Some((place.slot, place.generation?))
@@ -266,7 +260,6 @@ impl ShardTable {
         (idle, busy_bytes)
     }
 
-    /// How many shards are live.
     pub(crate) fn live_count(&self) -> u64 {
         self.lock().live
     }
@@ -288,8 +281,7 @@ impl ShardTable {
             if table.underway == 0 && table.slots.iter().all(|entry| entry.pins == 0) {
                 return true;
             }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            table = match left {
+            table = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 None => self.idle.wait(table).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => return false,
                 Some(left) => self.idle.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0,
@@ -309,7 +301,6 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// The slot.
     pub(crate) const fn slot(&self) -> u32 {
         self.slot
     }
@@ -360,12 +351,10 @@ pub(crate) struct Pinned {
 }
 
 impl Pinned {
-    /// The slot that is pinned.
     pub(crate) const fn slot(&self) -> u32 {
         self.slot
     }
 
-    /// One more pin of the same shard.
     pub(crate) fn again(&self) -> Self {
         if let Some(entry) = self.shards.lock().slot(self.slot) {
             entry.pins = entry.pins.saturating_add(1);
@@ -393,7 +382,6 @@ impl Drop for Pinned {
     }
 }
 
-/// A call that takes or retires memory.
 #[derive(Debug)]
 pub(crate) struct Underway {
     shards: Arc<ShardTable>,

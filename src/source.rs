@@ -4,7 +4,6 @@
 //! plain reads (no memory map, so that a file that shrinks is an error and no signal); a source that is shorter, longer or
 //! changed by the end of the pass is an error. Refuses what is no regular file, without opening it.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
@@ -173,14 +172,7 @@ impl<'a> ShardSource<'a> {
     }
 }
 
-impl fmt::Debug for ShardSource<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShardSource")
-            .field("input", &self.input.name())
-            .field("bytes", &self.bytes)
-            .finish_non_exhaustive()
-    }
-}
+shown!(ShardSource<'_>, this: input = this.input.name(), bytes = this.bytes);
 
 /// What a reader says of its failure. The words are foreign code too.
 fn message(error: &io::Error) -> String {
@@ -188,7 +180,6 @@ fn message(error: &io::Error) -> String {
 }
 
 impl Input<'_> {
-    /// What messages call it.
     fn name(&self) -> &str {
         match self {
             Self::Bytes(_) => "the byte slice",
@@ -216,7 +207,6 @@ impl Input<'_> {
     }
 }
 
-/// A source while its image is read.
 #[must_use]
 pub(crate) struct Opened<'a> {
     input: Input<'a>,
@@ -227,7 +217,6 @@ pub(crate) struct Opened<'a> {
     unread: u64,
     /// The next tensor that is not wholly read.
     tensor: usize,
-    /// The next byte of the image.
     position: u64,
     /// What stands before the data and was read already.
     head: Vec<u8>,
@@ -236,17 +225,14 @@ pub(crate) struct Opened<'a> {
 }
 
 impl Opened<'_> {
-    /// What lies where in the image.
     pub(crate) const fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The length of the image in bytes.
     pub(crate) const fn image_bytes(&self) -> u64 {
         self.layout.byte_len()
     }
 
-    /// The next byte of the image.
     pub(crate) const fn position(&self) -> u64 {
         self.position
     }
@@ -308,7 +294,6 @@ impl Opened<'_> {
         (0, true)
     }
 
-    /// Fills the whole buffer from the source.
     fn read_source(&mut self, buffer: &mut [u8]) -> Result<(), VramError> {
         let mut filled = 0usize;
         while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
@@ -359,7 +344,6 @@ impl Opened<'_> {
         Ok(())
     }
 
-    /// The error of a source that is not what it was.
     fn changed(&self, how: &str) -> VramError {
         let problem = format!(
             "it was {} bytes long and {how}; nobody may change a model while it is loaded, and a stated length must be exact",

@@ -63,26 +63,19 @@ impl ShardSpec {
         self
     }
 
-    /// How long executions may begin under the seal, by the process's monotonic clock; for ever when not set.
-    /// [`VramManager::reseal`](crate::VramManager::reseal) begins anew.
-    pub const fn max_age(mut self, most: Duration) -> Self {
-        self.max_age = Some(most);
-        self
+    setters! {
+        /// How long executions may begin under the seal, by the process's monotonic clock; for ever when not set.
+        /// [`VramManager::reseal`](crate::VramManager::reseal) begins anew.
+        fn max_age(most: Duration) => max_age = Some(most);
+        /// Whether adopted memory is wiped on release, before its owner gets it back. It must then be memory that may be
+        /// written, as [`VramManager::adopt`](crate::VramManager::adopt) says.
+        fn wipe_adopted(wipe: bool) => wipe_adopted = wipe;
     }
 
-    /// Whether adopted memory is wiped on release, before its owner gets it back. It must then be memory that may be
-    /// written, as [`VramManager::adopt`](crate::VramManager::adopt) says.
-    pub const fn wipe_adopted(mut self, wipe: bool) -> Self {
-        self.wipe_adopted = wipe;
-        self
-    }
-
-    /// Whose word the seal will rest on.
     pub(crate) const fn origin(&self) -> Origin {
         if self.expected.is_some() { Origin::Expected } else { Origin::Measured }
     }
 
-    /// The part, as the seal states it.
     pub(crate) fn set_part(&self) -> Result<Option<SetPart>, VramError> {
         match self.part {
             Some((_, index, count)) if index >= count => Err(VramError::InvalidParams {

@@ -1,6 +1,5 @@
 //! Foreign text in our messages: bounded and escaped, never echoed raw.
 
-/// How many characters of a refused name a message quotes.
 const QUOTED_CHARS: usize = 40;
 
 /// Quotes foreign text for a message: control characters escaped, at most 40 characters.
@@ -12,7 +11,6 @@ pub(crate) fn quote(text: &str) -> String {
     format!("\"{quoted}\"")
 }
 
-/// How many characters of another's message are shown.
 const SHOWN_CHARS: usize = 200;
 
 /// Another's message for one of ours: it may quote foreign text. Control characters escaped, at most 200 characters.

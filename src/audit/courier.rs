@@ -16,7 +16,6 @@ use crate::metrics::Metrics;
 use crate::panics::{aside, caught, dispose};
 use crate::sync::thread;
 
-/// A sink, and what it has not heard of.
 struct Fed {
     sink: Arc<dyn AuditSink>,
     owed: Owed,
@@ -39,7 +38,6 @@ impl Fed {
     }
 }
 
-/// The sinks of one trail, in order.
 struct Courier {
     queue: Arc<Queue>,
     sinks: Vec<Fed>,
@@ -70,7 +68,6 @@ impl Courier {
         self.queue.end();
     }
 
-    /// Shows the event to every sink.
     fn deliver(&mut self, event: &AuditEvent) -> Taken {
         let (mut best, mut failure) = (None, None);
         for fed in &mut self.sinks {

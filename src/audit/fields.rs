@@ -2,27 +2,17 @@
 
 use serde::Serialize;
 
-/// How loudly an event should be heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Work as usual.
-    Info,
-    /// Something was refused.
-    Warning,
-    /// Page someone.
-    Critical,
-}
-
-impl Severity {
-    /// The word used in records.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
+words! {
+    /// How loudly an event should be heard.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Severity {
+        /// Work as usual.
+        Info = "info",
+        /// Something was refused.
+        Warning = "warning",
+        /// Page someone.
+        Critical = "critical",
     }
 }
 

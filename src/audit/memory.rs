@@ -2,11 +2,9 @@
 //!
 //! Owns [`MemorySink`].
 
-use std::sync::PoisonError;
-
 use super::{Ack, AuditEvent, AuditSink};
 use crate::error::AuditError;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// Keeps every event in memory. For tests: it grows without bound, and what it keeps dies with it. With the feature `mock` it fails
 /// on order.
@@ -61,7 +59,7 @@ impl MemorySink {
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

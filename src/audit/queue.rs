@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::error::AuditError;
 use crate::panics::{caught, dispose};
 use crate::sync::thread::ThreadId;
-use crate::sync::{Condvar, Mutex, MutexGuard, thread};
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, thread};
 use crate::types::Identity;
 
 /// Events that may wait. As many critical ones again have a place beyond them.
@@ -26,7 +26,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 /// What the sinks made of an event: the best acknowledgement, `None` without sinks, or the first failure.
 pub(super) type Taken = Result<Option<Ack>, AuditError>;
 
-/// What makes an event of a kind.
 pub(super) struct Envelope {
     pub(super) identity: Identity,
     pub(super) clock: Clock,
@@ -51,7 +50,6 @@ impl Envelope {
 pub(super) struct Place(Option<(tracing::Dispatch, tracing::Span)>);
 
 impl Place {
-    /// The caller's own.
     pub(super) fn here() -> Self {
         Self(caught(|| (tracing::dispatcher::get_default(Clone::clone), tracing::Span::current())).ok())
     }
@@ -74,7 +72,6 @@ impl Drop for Place {
     }
 }
 
-/// An event on its way.
 pub(super) struct Waiting {
     pub(super) event: AuditEvent,
     pub(super) place: Place,
@@ -114,7 +111,6 @@ pub(super) struct Queue {
     gone: Condvar,
 }
 
-/// What became of an event that was to be queued.
 pub(super) enum Queued {
     /// It has this number.
     As(u64),
@@ -173,10 +169,9 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    /// Queues an event.
     pub(super) fn push(&self, kind: EventKind) -> Queued {
         let mut place = Place::here();
         let queued = self.lock().push(kind, &mut place);
@@ -272,7 +267,6 @@ impl Queue {
         state.waiting > 0
     }
 
-    /// For the thread: which one it is.
     pub(super) fn begin(&self) {
         self.lock().courier = Some(thread::current().id());
     }
@@ -322,7 +316,6 @@ impl Queue {
         state.envelope.seal(state.sequence, kind)
     }
 
-    /// For the thread: it is done.
     pub(super) fn end(&self) {
         self.lock().over = true;
         self.gone.notify_all();

@@ -169,11 +169,4 @@ impl Drop for AuditTrail {
     }
 }
 
-impl std::fmt::Debug for AuditTrail {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AuditTrail")
-            .field("sinks", &self.sinks)
-            .field("requirement", &self.requirement)
-            .finish_non_exhaustive()
-    }
-}
+shown!(AuditTrail, this: sinks = this.sinks, requirement = this.requirement);

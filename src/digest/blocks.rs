@@ -28,13 +28,11 @@ const SHARE_BLOCKS: usize = 16;
 const START: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// Bytes of a chunk of SHA-256.
 const CHUNK_BYTES: usize = 64;
 
 /// Input of a short last block.
 static ZEROS: [Chunk; 1024] = [[[0; 16]; 4]; 1024];
 
-/// Hashes the blocks of one tree.
 #[derive(Clone, Debug)]
 pub(crate) struct BlockHasher {
     lanes: Lanes,
@@ -43,7 +41,6 @@ pub(crate) struct BlockHasher {
 }
 
 impl BlockHasher {
-    /// For the blocks of a tree. O(1).
     pub(crate) fn new(params: &TreeParams) -> Self {
         let (mut start, mut bytes) = (START, u64::from(params.block_size()));
         if !params.salt().is_empty() {
@@ -94,7 +91,6 @@ impl BlockHasher {
         });
     }
 
-    /// [`Self::hash_all`] on this thread.
     pub(super) fn hash_run(&self, data: &[u8], out: &mut [Hash]) {
         let blocks = data.chunks_exact(self.block_len);
         let (short, whole) = (blocks.remainder(), blocks.len());

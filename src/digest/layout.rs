@@ -9,33 +9,17 @@ use sha2::{Digest as _, Sha256};
 use super::TreeParams;
 use crate::error::VramError;
 
-/// How the bytes of a source become an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum LayoutKind {
-    /// The bytes as they are, in one region.
-    File,
-    /// Every tensor at a block-aligned offset.
-    Tensors,
-    /// Memory of an engine, of which only the lengths are known: each region at a block-aligned offset.
-    Regions,
-}
-
-impl LayoutKind {
-    /// The word used in options, events and reports: `file`, `tensors` or `regions`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Tensors => "tensors",
-            Self::Regions => "regions",
-        }
-    }
-}
-
-impl std::fmt::Display for LayoutKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// How the bytes of a source become an image.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum LayoutKind: Display {
+        /// The bytes as they are, in one region.
+        File = "file",
+        /// Every tensor at a block-aligned offset.
+        Tensors = "tensors",
+        /// Memory of an engine, of which only the lengths are known: each region at a block-aligned offset.
+        Regions = "regions",
     }
 }
 
@@ -84,7 +68,6 @@ pub struct Layout {
 const DOMAIN: &[u8] = b"vram-residency layout v1";
 
 impl Layout {
-    /// One region of `bytes` opaque bytes.
     pub(crate) const fn of_file(params: &TreeParams, bytes: u64) -> Self {
         Self { kind: LayoutKind::File, block_size: params.block_size(), bytes, tensors: Vec::new() }
     }
@@ -197,7 +180,6 @@ impl Layout {
     }
 }
 
-/// A length in host memory as 8 bytes.
 fn count(items: usize) -> [u8; 8] {
     // No supported target has more than 64 bits of address.
     u64::try_from(items).unwrap_or(u64::MAX).to_le_bytes()

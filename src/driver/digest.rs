@@ -18,7 +18,6 @@ const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 1024..=65536;
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// A digest, ready to be enqueued.
 #[derive(Debug)]
 pub(super) struct Plan {
     regions: Vec<Region>,
@@ -47,7 +46,6 @@ pub(super) fn result_span(ptr: DevicePtr, others: &[Span]) -> Result<Span, Drive
     if fits { Ok(result) } else { Err(invalid()) }
 }
 
-/// All memory that a job uses.
 pub(super) fn spans(job: &DigestJob<'_>) -> Vec<Span> {
     let result = Span { ptr: job.result, bytes: HASH_BYTES };
     job.regions.iter().copied().chain([job.scratch, job.table, job.region_list, result]).collect()
@@ -70,7 +68,6 @@ fn start(salt: &[u8]) -> Option<[u32; 8]> {
 }
 
 impl Plan {
-    /// Checks a job.
     pub(super) fn new(job: &DigestJob<'_>) -> Result<Self, DriverError> {
         Self::check(job).ok_or_else(invalid)
     }
@@ -117,7 +114,6 @@ impl Plan {
         })
     }
 
-    /// The regions as the kernels read them.
     pub(super) fn region_list(&self) -> Vec<u8> {
         self.regions.iter().flat_map(|region| region.to_bytes()).collect()
     }
@@ -174,7 +170,6 @@ fn finish(kernels: &Kernels, stream: &Stream, result: Span, counters: Span, nonc
     kernels.finish(stream, FinishArgs { result: result.ptr.0, counters: counters.ptr.0, nonce })
 }
 
-/// Enqueues a count of the bytes of `span` that are not zero.
 pub(super) fn enqueue_count(
     kernels: &Kernels,
     stream: &Stream,

@@ -6,7 +6,6 @@ mod embedded {
     include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 }
 
-/// A native image.
 #[derive(Clone, Copy)]
 pub(super) struct Image {
     /// Major times ten plus minor.

@@ -18,7 +18,6 @@ use crate::ffi::{Candidate, Needed};
 /// Names of the driver's library, the usual one first.
 const NAMES: [&str; 2] = ["libcuda.so.1", "libcuda.so"];
 
-/// The loader's cache.
 const CACHE: &str = "/etc/ld.so.cache";
 
 /// Where drivers lie that the loader's cache does not know: distributions, WSL, device plugins of Kubernetes, NixOS, Jetson.
@@ -43,16 +42,12 @@ const ENTRY: usize = 24;
 /// What an entry for this machine's programs is flagged with: an ELF library for the C library of Linux, and the architecture.
 const NATIVE: u32 = if cfg!(target_arch = "aarch64") { 0x0a03 } else { 0x0303 };
 
-/// Which library is the driver's.
 #[derive(Clone, Debug)]
 pub(crate) struct DriverLibrary {
-    /// The one that the program was told of.
     pub(crate) told: Option<PathBuf>,
-    /// Whether only root may be able to change it.
     pub(crate) only_roots: bool,
 }
 
-/// Why there is nothing to try.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     /// The one that was told of is not there.

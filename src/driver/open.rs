@@ -13,7 +13,6 @@ use crate::ffi::mock::Machine;
 use crate::ffi::{Api, Context, Kernels, LoadError};
 use crate::types::{DeviceInfo, DeviceUuid, DriverError};
 
-/// Which device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
     First,
@@ -138,12 +137,10 @@ pub(crate) fn open_mock(machine: &Arc<Machine>, ordinal: u32) -> Result<Arc<Driv
     })
 }
 
-/// The error that callers see.
 pub(super) fn unavailable(wanted: Wanted, error: &OpenError) -> VramError {
     VramError::DeviceUnavailable { problem: format!("{wanted} cannot be opened: {error}") }
 }
 
-/// Opens a device of the driver that `load` loads.
 pub(super) fn open_with(
     load: impl FnOnce() -> Result<Api, LoadError>,
     images: &Images,
@@ -178,10 +175,8 @@ pub(super) fn open_with(
     Ok(Driver::new(info, context, kernels))
 }
 
-/// CUDA_ERROR_NO_DEVICE.
 const NO_DEVICE: u32 = 100;
 
-/// The ordinal and the driver's handle of a device.
 fn find(api: &Api, wanted: Wanted) -> Result<(u32, i32), OpenError> {
     let count = match api.devices() {
         Err(error) if error.code == NO_DEVICE => 0,

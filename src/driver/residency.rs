@@ -38,7 +38,6 @@ pub(super) fn ask(context: &Context, ptr: DevicePtr, own: bool) -> Result<Reside
     Ok(answer)
 }
 
-/// The bytes that are in both.
 fn common(one: Span, two: Span) -> Span {
     let ptr = one.ptr.max(two.ptr);
     let end = one.ptr.0.saturating_add(one.bytes).min(two.ptr.0.saturating_add(two.bytes));

@@ -7,6 +7,10 @@ use super::VramError;
 use crate::id::{ModelRef, SetId, ShardId, WorkerId};
 use crate::types::{DeviceUuid, Digest};
 
+pub(crate) fn draw(bytes: &mut [u8]) -> Result<(), VramError> {
+    getrandom::fill(bytes).map_err(|_| VramError::Internal { what: "the operating system gave no randomness" })
+}
+
 macro_rules! name {
     ($($name:ident)*) => {$(
         impl $name {
@@ -47,8 +51,7 @@ impl SetId {
     /// `INTERNAL` when the operating system gives no randomness.
     pub fn random() -> Result<Self, VramError> {
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes)
-            .map_err(|_| VramError::Internal { what: "the operating system gave no randomness" })?;
+        draw(&mut bytes)?;
         Ok(Self::from_bytes(bytes))
     }
 }

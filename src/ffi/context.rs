@@ -17,15 +17,12 @@ use super::wide;
 use crate::panics::aside;
 use crate::types::{DeviceKind, DriverError, MemoryInfo};
 
-/// Bytes of a device's name that are asked for.
 const NAME_BYTES: usize = 256;
 
-/// The driver's library. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Api(Arc<Table>);
 
 impl fmt::Debug for Api {
-    /// No addresses of functions.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Api")
     }
@@ -44,13 +41,11 @@ impl Api {
         Table::of_mock(machine, without).map(|table| Self(Arc::new(table)))
     }
 
-    /// The mock's machine, where it is the mock.
     #[cfg(feature = "mock")]
     pub(crate) fn machine(&self) -> Option<&Arc<Machine>> {
         self.0.machine.as_ref()
     }
 
-    /// Whose functions they are.
     pub(crate) fn kind(&self) -> DeviceKind {
         #[cfg(feature = "mock")]
         if self.0.machine.is_some() {
@@ -68,7 +63,6 @@ impl Api {
         &self.0
     }
 
-    /// Starts the driver. May be called again.
     pub(crate) fn start(&self) -> Result<(), DriverError> {
         // SAFETY: cuInit takes no pointer; 0 is the only flags value that it knows.
         unsafe { (self.table().init)(0) }.check("cuInit")
@@ -82,7 +76,6 @@ impl Api {
         Ok(out)
     }
 
-    /// How many devices there are.
     pub(crate) fn devices(&self) -> Result<u32, DriverError> {
         let mut out = 0;
         // SAFETY: the one argument is a local that the driver writes an int to during the call.
@@ -99,7 +92,6 @@ impl Api {
         Ok(out)
     }
 
-    /// The marketing name.
     pub(crate) fn name(&self, device: i32) -> Result<String, DriverError> {
         let mut out = [0_u8; NAME_BYTES];
         let room = i32::try_from(out.len()).unwrap_or(0);
@@ -117,7 +109,6 @@ impl Api {
         Ok(out)
     }
 
-    /// All of its memory, in bytes.
     pub(crate) fn total_bytes(&self, device: i32) -> Result<u64, DriverError> {
         let mut out = 0;
         // SAFETY: the driver writes one size_t to the local; it checks the device.
@@ -125,14 +116,12 @@ impl Api {
         Ok(wide(out))
     }
 
-    /// Its compute capability: major, minor.
     pub(crate) fn capability(&self, device: i32) -> Result<(u32, u32), DriverError> {
         let number = |value: i32| u32::try_from(value).unwrap_or(0);
         let major = self.attribute(device, CAPABILITY_MAJOR)?;
         Ok((number(major), number(self.attribute(device, CAPABILITY_MINOR)?)))
     }
 
-    /// Whether it has the virtual-memory API.
     pub(crate) fn has_virtual_memory(&self, device: i32) -> Result<bool, DriverError> {
         Ok(self.attribute(device, VIRTUAL_MEMORY)? != 0)
     }
@@ -145,7 +134,6 @@ impl Api {
     }
 }
 
-/// A device's primary context, retained.
 #[derive(Debug)]
 pub(crate) struct Context {
     api: Api,
@@ -163,7 +151,6 @@ impl Context {
         Ok(Arc::new(Self { api: api.clone(), device, raw, kept: AtomicBool::new(false) }))
     }
 
-    /// Which one it is, among the contexts of this process that live.
     pub(crate) fn id(&self) -> u64 {
         wide(self.raw)
     }
@@ -193,7 +180,6 @@ impl Context {
         Ok(Current { context: self, _this_thread: PhantomData })
     }
 
-    /// How much memory is free.
     pub(crate) fn memory_info(&self) -> Result<MemoryInfo, DriverError> {
         let _current = self.enter()?;
         let (mut free, mut total) = (0, 0);

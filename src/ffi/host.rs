@@ -3,7 +3,6 @@
 //! Owns [`HostBuffer`]: memory that a driver allocated for copies. Promises that its bytes are lent only when no copy uses
 //! them, and that it is wiped before it goes back. Refuses to lend a shared slice at all: a copy may write at any time.
 
-use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -11,7 +10,6 @@ use super::pinned::Block;
 use crate::erase::erase;
 use crate::types::DriverError;
 
-/// Staging memory that a driver can copy from and to.
 pub(crate) struct HostBuffer {
     base: NonNull<u8>,
     len: usize,
@@ -33,7 +31,6 @@ impl HostBuffer {
         Self { base, len, owner }
     }
 
-    /// Its length in bytes.
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
@@ -88,9 +85,4 @@ impl Drop for HostBuffer {
     }
 }
 
-impl fmt::Debug for HostBuffer {
-    /// Its length only: neither address nor bytes.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HostBuffer").field("len", &self.len).finish_non_exhaustive()
-    }
-}
+shown!(HostBuffer, this: len = this.len);

@@ -15,7 +15,6 @@ use crate::types::DriverError;
 /// The value of every `one`, which the compiler of the kernels must not know.
 pub(crate) const ONE: u32 = 1;
 
-/// One stretch of an image, as the kernels read it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Region {
@@ -27,7 +26,6 @@ pub(crate) struct Region {
 impl Region {
     pub(crate) const BYTES: usize = 24;
 
-    /// Its bytes in the table that the kernels read.
     pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut out = [0; Self::BYTES];
         for (place, word) in out.chunks_exact_mut(8).zip([self.ptr, self.bytes, self.first_block]) {
@@ -102,7 +100,6 @@ layout!(NodesArgs, 80, start = 32, block_size = 64, message_bits = 68, one = 72,
 layout!(FinishArgs, 24, result = 0, counters = 8, nonce = 16);
 layout!(CountArgs, 24, ptr = 0, bytes = 8, counters = 16);
 
-/// Threads of a thread block, by kernel.
 const LEAVES_THREADS: u32 = 128;
 const NODES_THREADS: u32 = 32;
 const COUNT_THREADS: u32 = 256;
@@ -126,7 +123,6 @@ pub(crate) struct Kernels {
 }
 
 impl Kernels {
-    /// Loads a native image and finds its entry points.
     pub(crate) fn load(context: &Arc<Context>, image: &[u8]) -> Result<Self, DriverError> {
         const OPERATION: &str = "cuModuleLoadData";
         // Whatever is no ELF file is text or a container that the driver might compile.

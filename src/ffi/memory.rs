@@ -1,7 +1,6 @@
 //! Device memory: owned mappings, and what the driver says of any address.
 
 use std::ffi::c_void;
-use std::fmt;
 use std::sync::Arc;
 
 use super::context::Context;
@@ -42,7 +41,6 @@ impl Context {
         }
     }
 
-    /// The allocation unit.
     pub(crate) fn granularity(&self) -> Result<u64, DriverError> {
         let _current = self.enter()?;
         let (mut out, wanted) = (0, self.properties());
@@ -124,13 +122,8 @@ pub(crate) struct Mapping {
     handle: u64,
 }
 
-impl fmt::Debug for Mapping {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mapping").field("bytes", &self.span.bytes).finish_non_exhaustive()
-    }
-}
+shown!(Mapping, this: bytes = this.span.bytes);
 
-/// How giving back a mapping ended.
 #[derive(Debug)]
 pub(crate) enum Unmapped {
     /// All of it is given back.
@@ -176,7 +169,6 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Its place.
     pub(crate) const fn span(&self) -> Span {
         self.span
     }
@@ -242,7 +234,6 @@ const fn not_offered(error: &DriverError) -> bool {
     matches!(error.kind, DriverErrorKind::NotSupported | DriverErrorKind::InvalidValue)
 }
 
-/// What an undo could not undo.
 fn leaked(result: Result<(), DriverError>) {
     if let Err(error) = result {
         aside(|| tracing::error!(%error, "an allocation that failed could not be undone; it is lost to this process"));

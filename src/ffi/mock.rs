@@ -15,7 +15,6 @@ use super::step::Operation;
 use super::wide;
 use crate::types::{Access, DevicePtr, DriverError, Span};
 
-/// `VRAM_MOCK_OPERATIONS`.
 pub(crate) const OPERATIONS: usize = 16;
 
 /// What can go wrong to order: `VRAM_MOCK_FAIL` and so on.
@@ -138,7 +137,6 @@ pub(super) fn function(name: &[u8]) -> Option<NonNull<c_void>> {
     NonNull::new(unsafe { vram_mock_function(name.as_ptr()) })
 }
 
-/// A machine with its devices.
 #[derive(Debug)]
 pub(crate) struct Machine {
     raw: NonNull<RawMachine>,
@@ -181,7 +179,6 @@ impl Machine {
         vram_mock_step(operation).check("cuLaunchKernel") // a part is never refused
     }
 
-    /// Ends what was begun last.
     pub(super) fn end() {
         vram_mock_unstep();
     }
@@ -285,7 +282,6 @@ fn hash_blocks(start: &[u32; 8], bits: u64, data: &[u8], block: usize, out: &mut
     }
 }
 
-/// What the driver's own tests look at.
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

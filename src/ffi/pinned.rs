@@ -22,14 +22,12 @@ const ATTEMPTS: usize = 3;
 
 type Blocks = Mutex<BTreeMap<u64, Weak<Block>>>;
 
-/// The staging buffers of one driver.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     context: Arc<Context>,
     blocks: Arc<Blocks>,
 }
 
-/// One staging buffer.
 #[derive(Debug)]
 pub(super) struct Block {
     context: Arc<Context>,

@@ -5,7 +5,6 @@
 
 use crate::types::{DriverError, DriverErrorKind};
 
-/// A CUresult, as the number that it is.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -31,7 +30,6 @@ impl Status {
     }
 }
 
-/// The error of a call that failed with `code`.
 pub(crate) fn failure(operation: &'static str, code: u32) -> DriverError {
     let name = NAMES.binary_search_by_key(&code, |(known, _)| *known).ok().and_then(|at| NAMES.get(at));
     DriverError { operation, code, name: name.map_or("unknown", |(_, name)| name), kind: kind(code) }
@@ -52,7 +50,6 @@ const fn kind(code: u32) -> DriverErrorKind {
     }
 }
 
-/// The driver's words, by number.
 const NAMES: &[(u32, &str)] = &[
     (1, "CUDA_ERROR_INVALID_VALUE"),
     (2, "CUDA_ERROR_OUT_OF_MEMORY"),

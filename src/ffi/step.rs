@@ -16,7 +16,6 @@ pub(crate) enum Operation {
     Part = 15,
 }
 
-/// The operation goes on until this is dropped.
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Begun<'a> {
@@ -51,7 +50,6 @@ impl Context {
         unsafe { machine.register(self.device(), span, access) }
     }
 
-    /// The reverse of [`register`](Self::register).
     #[cfg(feature = "mock")]
     pub(crate) fn unregister(&self, span: Span) {
         if let Some(machine) = self.api().machine() {

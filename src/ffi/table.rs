@@ -15,12 +15,10 @@ use libloading::os::unix;
 use super::status::Status;
 use super::types::{AccessDesc, AllocationProp, MemLocation};
 
-/// Why there is nothing to load.
 #[cfg(feature = "cuda")]
 const NOWHERE: &str =
     "libcuda.so.1 is neither in the loader's cache nor in a usual folder, and LD_LIBRARY_PATH does not choose it";
 
-/// Why there is no table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LoadError {
     /// No library.
@@ -38,7 +36,6 @@ pub(crate) enum LoadError {
 macro_rules! table {
     (required { $($field:ident = $symbol:literal ($($argument:ty),*);)* }
      optional { $($maybe:ident = $maybe_symbol:literal ($($maybe_argument:ty),*);)* }) => {
-        /// The driver's functions.
         pub(super) struct Table {
             $(pub(super) $field: unsafe extern "C" fn($($argument),*) -> Status,)*
             $(pub(super) $maybe: Option<unsafe extern "C" fn($($maybe_argument),*) -> Status>,)*
@@ -125,7 +122,6 @@ table! {
     }
 }
 
-/// A library to try.
 #[cfg(feature = "cuda")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
@@ -135,7 +131,6 @@ pub(crate) struct Candidate {
     pub(crate) needs: Vec<Needed>,
 }
 
-/// A library that another needs.
 #[cfg(feature = "cuda")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Needed {
@@ -164,7 +159,6 @@ impl Table {
 
 #[cfg(feature = "cuda")]
 impl Table {
-    /// Loads the first of these libraries that can be.
     pub(super) fn open(candidates: &[Candidate]) -> Result<Self, LoadError> {
         let mut problem = NOWHERE.to_owned();
         for candidate in candidates {

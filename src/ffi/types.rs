@@ -10,7 +10,6 @@ pub(crate) const HOST_ALLOC_PORTABLE: u32 = 1;
 
 pub(crate) const CAPABILITY_MAJOR: u32 = 75;
 pub(crate) const CAPABILITY_MINOR: u32 = 76;
-/// CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED.
 pub(crate) const VIRTUAL_MEMORY: u32 = 102;
 
 pub(crate) const GRANULARITY_MINIMUM: u32 = 0;

@@ -173,7 +173,6 @@ fn foreign(error: crate::types::DriverError) -> VramError {
     }
 }
 
-/// Judges the regions of one shard.
 fn judge(regions: &[RawRegion]) -> Result<Vec<Span>, VramError> {
     let refuse = |problem: String| VramError::InvalidParams { field: "regions", problem };
     if regions.is_empty() {
@@ -197,7 +196,6 @@ fn judge(regions: &[RawRegion]) -> Result<Vec<Span>, VramError> {
     Ok(spans)
 }
 
-/// Takes the value back once nobody else has it.
 fn wait_for<M>(mut owner: Arc<M>) -> M {
     loop {
         match Arc::try_unwrap(owner) {

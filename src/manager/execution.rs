@@ -3,7 +3,6 @@
 //! Owns [`Execution`] and [`Verified`]. An execution exists only after a check that began after its call found
 //! every byte as sealed; while it exists the shard cannot be released; its result counts only if `finish` says so.
 
-use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -68,35 +67,18 @@ pub struct Verified<'a> {
     scope: &'a Scope,
 }
 
-impl fmt::Debug for Verified<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verified").field("scope", self.scope).finish_non_exhaustive()
-    }
-}
+shown!(Verified<'_>, this: scope = this.scope);
 
 impl<'a> Verified<'a> {
-    /// The shard.
-    #[must_use]
-    pub fn id(&self) -> &'a ShardId {
-        &self.scope.record.id
-    }
-
-    /// Bytes of the image.
-    #[must_use]
-    pub fn byte_len(&self) -> u64 {
-        self.scope.record.image.bytes()
-    }
-
-    /// What the check found.
-    #[must_use]
-    pub fn verification(&self) -> &'a VerifyReport {
-        &self.scope.report
-    }
-
-    /// What lies where in the image.
-    #[must_use]
-    pub fn layout(&self) -> &'a Layout {
-        &self.scope.record.layout
+    getters! {
+        /// The shard.
+        fn id(&self) -> &'a ShardId { &self.scope.record.id }
+        /// Bytes of the image.
+        fn byte_len(&self) -> u64 { self.scope.record.image.bytes() }
+        /// What the check found.
+        fn verification(&self) -> &'a VerifyReport { &self.scope.report }
+        /// What lies where in the image.
+        fn layout(&self) -> &'a Layout { &self.scope.record.layout }
     }
 
     /// The tensors of the image in order, or one region for all of it where the layout knows none. O(tensors).

@@ -11,7 +11,6 @@ use crate::spec::Check;
 use crate::sync::Mutex;
 
 impl Inner {
-    /// Verifies a shard and puts it under a new generation; see `VramManager::reseal`.
     pub(crate) fn reseal(&self, sealed: &SealedShard) -> Result<SealedShard, VramError> {
         self.reap();
         let renewed = self.try_reseal(sealed);

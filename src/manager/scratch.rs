@@ -11,27 +11,17 @@ use crate::manager::inner::Inner;
 use crate::memory::ScratchMemory;
 use crate::types::{RawDevicePtr, RawStream};
 
-/// What working memory is for. It appears in events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Purpose {
-    /// Keys and values of attention.
-    KvCache,
-    /// Activations between layers.
-    Activations,
-    /// Anything else.
-    Workspace,
-}
-
-impl Purpose {
-    /// The word used in events.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::KvCache => "kv_cache",
-            Self::Activations => "activations",
-            Self::Workspace => "workspace",
-        }
+words! {
+    /// What working memory is for. It appears in events.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Purpose {
+        /// Keys and values of attention.
+        KvCache = "kv_cache",
+        /// Activations between layers.
+        Activations = "activations",
+        /// Anything else.
+        Workspace = "workspace",
     }
 }
 
@@ -87,7 +77,6 @@ impl Scratch {
         self.ptr
     }
 
-    /// Its address, for the mock's make-believe engine.
     #[cfg(feature = "mock")]
     pub(crate) const fn address(&self) -> crate::types::DevicePtr {
         crate::types::DevicePtr(self.ptr.as_u64())

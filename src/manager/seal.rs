@@ -31,12 +31,10 @@ pub(crate) struct Unsealed<'a> {
 const GIVEN_AWAY: VramError = VramError::Internal { what: "sealing memory was given away" };
 
 impl Unsealed<'_> {
-    /// The memory, while it is held.
     pub(crate) fn memory(&mut self) -> Result<&mut ShardMemory, VramError> {
         self.memory.as_mut().map(|(memory, _)| memory).ok_or(GIVEN_AWAY)
     }
 
-    /// Counts bytes of an engine's memory beside ours.
     pub(crate) fn count_adopted(&mut self, bytes: u64) {
         if let Some((memory, reservation)) = self.memory.take() {
             self.memory = Some((memory, reservation.with_adopted(bytes)));
@@ -60,7 +58,6 @@ impl Drop for Unsealed<'_> {
 }
 
 impl Inner {
-    /// Seals a shard; see `VramManager::seal_model`.
     pub(crate) fn seal(&self, spec: &ShardSpec, source: ShardSource<'_>) -> Result<SealedShard, VramError> {
         let _underway = self.shards.underway();
         self.reap();
@@ -251,7 +248,6 @@ impl Inner {
         }
     }
 
-    /// Puts a failed allocation into metrics and trail.
     pub(crate) fn report_unallocated(&self, id: &ShardId, needed: u64, error: &VramError) {
         self.metrics.allocation_failed(error.code().as_str());
         let available = match error {
@@ -326,7 +322,6 @@ impl Inner {
         Ok(resident)
     }
 
-    /// Puts it into the trail that a model is not the expected one.
     pub(crate) fn not_expected(&self, spec: &ShardSpec, mismatch: Mismatch) -> VramError {
         // Nothing of it was ever sealed: whoever gives the wrong model again and again must not fill the trail.
         self.trail.refused(EventKind::SealVerificationFailed {

@@ -41,18 +41,15 @@ impl CheckSizes {
         Some(Self { entries: params.table_entries(blocks), blocks, list, scratch })
     }
 
-    /// Result and table, in bytes.
     fn readback(self) -> Option<u64> {
         self.entries.checked_add(1)?.checked_mul(HASH_BYTES)
     }
 
-    /// All of it, in bytes.
     pub(crate) fn bytes(self) -> Option<u64> {
         self.readback()?.checked_add(self.list)?.checked_add(self.scratch)
     }
 }
 
-/// Memory for the checks of one shard.
 #[derive(Debug)]
 pub(super) struct CheckSpace {
     sizes: CheckSizes,
@@ -139,7 +136,6 @@ impl CheckSpace {
     }
 }
 
-/// Why there is no digest.
 #[derive(Debug)]
 pub(crate) enum DigestFailure {
     /// The device's fault.

@@ -6,14 +6,12 @@
 use crate::digest::TreeParams;
 use crate::types::{DevicePtr, Span};
 
-/// Regions with their places in the image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ImageMap {
     pieces: Vec<(u64, Span)>,
     bytes: u64,
 }
 
-/// A stretch of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
     /// Bytes of device memory.
@@ -35,12 +33,10 @@ impl ImageMap {
         (bytes > 0).then_some(Self { pieces, bytes })
     }
 
-    /// Its length, padding between regions included.
     pub(crate) const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// The regions, in order.
     pub(crate) fn spans(&self) -> impl Iterator<Item = Span> + '_ {
         self.pieces.iter().map(|(_, span)| *span)
     }
@@ -53,7 +49,6 @@ impl ImageMap {
         }
     }
 
-    /// The address behind the last byte.
     pub(crate) fn end(&self) -> Option<DevicePtr> {
         let (_, last) = self.pieces.last()?;
         last.ptr.checked_add(last.bytes)

@@ -3,45 +3,37 @@
 //! Owns the pool of readers: a stream and a buffer each, taken for one read and kept for the next. The host buffer is wiped after every read, so that no
 //! copy of the weights outlives the call that asked for them.
 
-use std::sync::PoisonError;
-
 use super::image::{ImageMap, Piece};
 use super::{Device, DeviceFailure, Stream};
 use crate::driver::HostBuffer;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 use crate::types::{DriverError, Span};
 
-/// The most that one copy brings back.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Readers kept for later.
 const KEPT: usize = 8;
 
-/// A stream and a buffer to read with.
 #[derive(Debug)]
 struct Reader {
     stream: Stream,
     buffer: HostBuffer,
 }
 
-/// Readers that nobody uses just now.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     idle: Mutex<Vec<Reader>>,
 }
 
 impl Device {
-    /// Takes a reader from the pool, or makes one.
     fn reader(&self) -> Result<Reader, DriverError> {
-        let idle = self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = lock(&self.readers.idle).pop();
         match idle {
             Some(reader) => Ok(reader),
             None => Ok(Reader { stream: Stream::new(&self.driver)?, buffer: self.driver.host_buffer(CHUNK_BYTES)? }),
         }
     }
 
-    /// Gives a reader back.
     fn keep_reader(&self, reader: Reader) {
-        let mut idle = self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = lock(&self.readers.idle);
         if idle.len() < KEPT {
             idle.push(reader);
         }

@@ -12,7 +12,6 @@ use crate::error::VramError;
 use crate::panics::aside;
 use crate::types::{Access, DriverError, DriverErrorKind, MemoryKind, Residency, Span};
 
-/// One owned allocation.
 #[derive(Debug)]
 pub(crate) struct Region {
     driver: Arc<Driver>,
@@ -21,7 +20,6 @@ pub(crate) struct Region {
     freed: bool,
 }
 
-/// What is known of a region's mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protection {
     /// Writable, as every region is born, or because the driver does not offer anything else.
@@ -35,7 +33,6 @@ pub(crate) enum Protection {
 /// An allocation that failed, and whether the driver kept some of it: what it kept stays counted.
 #[derive(Debug)]
 pub(crate) struct Unallocated {
-    /// Why.
     pub(crate) error: VramError,
     /// Bytes that the driver had given and did not take back.
     pub(crate) stuck: u64,
@@ -71,12 +68,10 @@ impl Region {
         }
     }
 
-    /// Asks the driver again where the region lies.
     pub(super) fn prove_residency(&self) -> Result<(), VramError> {
         prove_residency(&self.driver, self.span, Allocator::Ours)
     }
 
-    /// Its place.
     pub(super) const fn span(&self) -> Span {
         self.span
     }
@@ -107,7 +102,6 @@ impl Region {
         Ok(())
     }
 
-    /// What is known of its mapping.
     pub(super) const fn protection(&self) -> Protection {
         self.protection
     }
@@ -121,18 +115,15 @@ impl Region {
         Ok(())
     }
 
-    /// Its length, as long as it is ours.
     pub(super) fn unfreed_bytes(&self) -> u64 {
         self.unfreed().map_or(0, |span| span.bytes)
     }
 
-    /// Its place, as long as it is ours.
     pub(super) fn unfreed(&self) -> Option<Span> {
         (!self.freed).then_some(self.span)
     }
 }
 
-/// Who allocated a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Allocator {
     /// This crate: nobody else can be given the memory in any way.
@@ -142,7 +133,6 @@ pub(super) enum Allocator {
     Engine,
 }
 
-/// Asks the driver where a span lies, and judges its answers.
 pub(super) fn prove_residency(driver: &Driver, span: Span, allocator: Allocator) -> Result<(), VramError> {
     let answer = driver.residency(span.ptr)?;
     judge(&answer, span, driver.info().ordinal, allocator).map_err(|problem| {

@@ -11,7 +11,6 @@ use crate::driver::HostBuffer;
 use crate::panics::aside;
 use crate::types::{DevicePtr, DriverError, LaunchResult, Span, StreamId};
 
-/// Working memory of an engine.
 #[derive(Debug)]
 pub(crate) struct ScratchMemory {
     device: Arc<Device>,
@@ -49,17 +48,14 @@ impl ScratchMemory {
         }
     }
 
-    /// The bytes that it still takes.
     pub(crate) fn room(&self) -> u64 {
         self.region.unfreed_bytes().saturating_add(self.check.unfreed_bytes())
     }
 
-    /// Where it lies.
     pub(crate) const fn ptr(&self) -> DevicePtr {
         self.region.span().ptr
     }
 
-    /// Names a stream whose work uses it.
     pub(crate) fn used_on(&mut self, stream: StreamId) {
         self.used_on.push(stream);
     }

@@ -75,7 +75,6 @@ impl Device {
         Ok(())
     }
 
-    /// Copies the whole image to the device.
     fn write(&self, memory: &ShardMemory, image: &[u8]) -> Result<(), DeviceFailure> {
         let mut buffer = self.driver.host_buffer(image.len())?;
         buffer.bytes_mut()?.copy_from_slice(image);

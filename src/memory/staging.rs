@@ -4,7 +4,6 @@
 //! its way to the device the next is read and hashed. What was used is wiped before the upload returns, also when it fails.
 
 use std::num::NonZeroUsize;
-use std::sync::PoisonError;
 
 use super::shard::ShardMemory;
 use super::{Device, DeviceFailure};
@@ -12,13 +11,11 @@ use crate::driver::HostBuffer;
 use crate::error::VramError;
 use crate::panics::aside;
 use crate::source::{Measure, Opened};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, lock};
 use crate::types::DriverError;
 
-/// Each of the two buffers, unless the caller chooses.
 pub(crate) const DEFAULT_STAGING_BYTES: usize = 16 << 20;
 
-/// The buffers of a device's uploads.
 #[derive(Debug)]
 pub(super) struct Staging {
     bytes: usize,
@@ -26,7 +23,6 @@ pub(super) struct Staging {
     buffers: Mutex<Vec<HostBuffer>>,
 }
 
-/// Why an upload failed.
 #[derive(Debug)]
 pub(crate) enum UploadFailed {
     /// The source could not be read, or was not what it said.
@@ -63,7 +59,6 @@ impl Staging {
 }
 
 impl Device {
-    /// The threads that uploads may hash on.
     pub(crate) const fn staging_threads(&self) -> NonZeroUsize {
         self.staging.threads
     }
@@ -77,7 +72,7 @@ impl Device {
     ) -> Result<(), UploadFailed> {
         let image = memory.owned_image().map_err(UploadFailed::Device)?;
         let wanted = usize::try_from(image.bytes).unwrap_or(usize::MAX).min(self.staging.bytes);
-        let mut held = self.staging.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = lock(&self.staging.buffers);
         if held.iter().any(|buffer| buffer.len() < wanted) {
             held.clear();
         }

@@ -10,7 +10,6 @@ use crate::types::{DevicePtr, LaunchResult, Span};
 
 const PROOF: &str = "zero proof";
 
-/// Bytes of a result.
 const RESULT: u64 = 32;
 
 impl Device {

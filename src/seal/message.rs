@@ -21,22 +21,16 @@ pub(crate) const MAX_SEAL_BYTES: usize = 2048;
 /// The part that a shard plays in a set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SetPart {
-    /// The set.
     pub(crate) set: SetId,
     /// Which part this is, from 0.
     pub(crate) index: u32,
-    /// How many parts there are.
     pub(crate) count: u32,
 }
 
-/// What a seal states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SealMessage {
-    /// CUDA or mock.
     pub(crate) device_kind: DeviceKind,
-    /// The driver's identity of the device.
     pub(crate) device_uuid: DeviceUuid,
-    /// The driver's ordinal of the device.
     pub(crate) ordinal: u32,
     /// The manager's 16 random bytes.
     pub(crate) epoch: [u8; 16],
@@ -44,13 +38,9 @@ pub(crate) struct SealMessage {
     pub(crate) slot: u32,
     /// Which use of the slot this is, from 1.
     pub(crate) generation: u64,
-    /// Who sealed.
     pub(crate) worker: WorkerId,
-    /// The shard's name.
     pub(crate) shard: ShardId,
-    /// The caller's reference to the model.
     pub(crate) model_ref: Option<ModelRef>,
-    /// The part that the shard plays in a set.
     pub(crate) set: Option<SetPart>,
     /// The hash of the layout (names, offsets, lengths, dtypes).
     pub(crate) layout_digest: [u8; 32],
@@ -60,7 +50,6 @@ pub(crate) struct SealMessage {
     pub(crate) block_size: u32,
     /// The salt of the tree: at most 32 bytes, empty for none.
     pub(crate) salt: Vec<u8>,
-    /// The digest of the image.
     pub(crate) digest: Digest,
     /// Whose word the digest rests on.
     pub(crate) origin: Origin,
@@ -178,7 +167,6 @@ impl SealMessage {
     }
 }
 
-/// Appends bytes behind their length.
 fn put(bytes: &mut Vec<u8>, field: &'static str, value: &[u8]) -> Result<(), Malformed> {
     let length = u16::try_from(value.len()).map_err(|_| Malformed { field })?;
     bytes.extend_from_slice(&length.to_le_bytes());
@@ -216,7 +204,6 @@ const fn origin_from_byte(byte: u8) -> Result<Origin, Malformed> {
     }
 }
 
-/// What is left to decode.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

@@ -1,6 +1,6 @@
 //! What is known of a live shard, and what it holds on the device.
 
-use std::sync::{OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::capacity::Reservation;
@@ -10,20 +10,17 @@ use crate::error::{BadRange, VramError};
 use crate::id::ShardId;
 use crate::memory::{ImageMap, ShardMemory};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// What is known about a live shard. The authority: the seal is only a capability to it.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The shard's name.
     pub(crate) id: ShardId,
     /// The signed message, byte for byte.
     pub(crate) message: Vec<u8>,
     /// The digest and the level-1 table that the device gave when the shard was sealed.
     pub(crate) sealed: TreeDigest,
-    /// What lies where in the image.
     pub(crate) layout: Layout,
-    /// The image, for reads by executions.
     pub(crate) image: ImageMap,
     /// Bytes that it takes on the device, in allocator granularity.
     pub(crate) room: u64,
@@ -39,19 +36,15 @@ pub(crate) struct Record {
     pub(crate) failure: OnceLock<Option<BadRange>>,
 }
 
-/// What a live shard holds on the device.
 #[derive(Debug)]
 pub(crate) struct Resident {
-    /// The memory.
     pub(crate) memory: ShardMemory,
-    /// What counts it.
     pub(crate) reservation: Reservation,
     /// The tick at which the last check began that found everything as sealed; 0 when none has.
     pub(crate) good_since: u64,
 }
 
 impl Record {
-    /// Draws the next tick.
     pub(crate) fn tick(&self) -> u64 {
         self.ticks.fetch_add(1, Ordering::SeqCst).saturating_add(1)
     }
@@ -66,9 +59,8 @@ impl Record {
         }
     }
 
-    /// Locks what it holds on the device.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Resident>> {
-        self.resident.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.resident)
     }
 
     /// Whether its seal is too old to execute under.

@@ -16,19 +16,16 @@ impl Spans {
         last.is_some_and(|((ptr, _), bytes)| span.overlaps(Span { ptr: *ptr, bytes: *bytes }))
     }
 
-    /// Notes where the image of a slot lies.
     pub(super) fn take(&mut self, slot: u32, spans: &[Span]) {
         self.0.extend(spans.iter().map(|span| ((span.ptr, slot), span.bytes)));
     }
 
-    /// Forgets where the image of a slot lay.
     pub(super) fn give_back(&mut self, slot: u32, spans: &[Span]) {
         for span in spans {
             self.0.remove(&(span.ptr, slot));
         }
     }
 
-    /// Forgets all.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

@@ -7,7 +7,6 @@ use std::path::Path;
 use super::load_error;
 use crate::error::VramError;
 
-/// How much of a path is shown, in characters.
 const PATH_CHARS: usize = 200;
 
 /// Opens a regular file, and nothing else: to open a pipe could block for ever. (Whoever swaps the file for a pipe between

@@ -9,7 +9,6 @@ use std::io::{self, Read, Seek};
 use super::{Input, ShardSource, load_error};
 use crate::error::VramError;
 
-/// How much of a file is looked at.
 const HEAD_BYTES: u64 = 64;
 
 /// A pointer to a file in git-lfs begins so, and is shorter than this.

@@ -2,7 +2,6 @@
 //!
 //! Owns [`ImageReader`] and [`digest_source`], for callers without a device.
 
-use std::fmt;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
 
@@ -88,11 +87,7 @@ impl Read for ImageReader<'_> {
     }
 }
 
-impl fmt::Debug for ImageReader<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ImageReader").field("input", &self.opened.input.name()).finish_non_exhaustive()
-    }
-}
+shown!(ImageReader<'_>, this: input = this.opened.input.name());
 
 /// What [`digest_source`] found.
 #[derive(Clone, Debug)]

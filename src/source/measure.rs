@@ -26,7 +26,6 @@ pub(crate) struct Measure {
     threads: NonZeroUsize,
 }
 
-/// Hashes a source.
 enum FileHasher {
     Plain(Sha256),
     Tree(Box<TreeHasher>),

@@ -26,13 +26,10 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// What decoding a header may take, in bytes for each of its bytes. A long shape takes 17, with the copies that are made of it.
 const DECODED_BYTES: u64 = 32;
 
-/// Bytes of the header's length.
 const PREFIX_BYTES: u64 = 8;
 
-/// The key of the header that is not a tensor.
 const METADATA: &str = "__metadata__";
 
-/// What a header says, checked.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// The tensors in file order. Their offsets are not assigned yet.
@@ -219,7 +216,6 @@ impl<'de> Visitor<'de> for &mut Header {
     }
 }
 
-/// A size of the crate's as ours.
 fn wide(size: usize) -> u64 {
     // No supported target has more than 64 bits of address.
     u64::try_from(size).unwrap_or(u64::MAX)

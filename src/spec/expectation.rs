@@ -40,26 +40,20 @@ pub enum Expectation {
     },
 }
 
-/// A digest that something must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
-    /// What it is of.
     pub(crate) of: DigestKind,
-    /// The digest.
     pub(crate) digest: Digest,
 }
 
-/// Two digests of a kind that should be equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mismatch {
     /// What was vouched for, or read from the source.
     pub(crate) wanted: Wanted,
-    /// What was found.
     pub(crate) found: Digest,
 }
 
 impl Mismatch {
-    /// The caller's answer.
     pub(crate) const fn of_shard(self, shard: ShardId) -> VramError {
         let Self { wanted: Wanted { of, digest: expected }, found: actual } = self;
         VramError::DigestMismatch { shard, of, expected, actual }

@@ -15,24 +15,15 @@ pub struct ExecuteOptions {
 }
 
 impl ExecuteOptions {
-    /// What one check looks at, and how strongly; the manager's own choice when not set.
-    pub const fn check(mut self, check: Check) -> Self {
-        self.check = Some(check);
-        self
-    }
-
-    /// Whether `finish` verifies once more, after the work, before the result counts; a mismatch discards it. As the policy
-    /// demands when not set; asking for less than it demands is a policy violation. `renew` always verifies.
-    pub const fn verify_after(mut self, verify_after: bool) -> Self {
-        self.verify_after = Some(verify_after);
-        self
-    }
-
-    /// The longest that the guard should be held. A guard that is held longer is reported once, as `execute_overheld`, by the
-    /// first call that notices; nothing is taken from it.
-    pub const fn max_hold(mut self, most: Duration) -> Self {
-        self.max_hold = Some(most);
-        self
+    setters! {
+        /// What one check looks at, and how strongly; the manager's own choice when not set.
+        fn check(check: Check) => check = Some(check);
+        /// Whether `finish` verifies once more, after the work, before the result counts; a mismatch discards it. As the policy
+        /// demands when not set; asking for less than it demands is a policy violation. `renew` always verifies.
+        fn verify_after(verify_after: bool) => verify_after = Some(verify_after);
+        /// The longest that the guard should be held. A guard that is held longer is reported once, as `execute_overheld`, by the
+        /// first call that notices; nothing is taken from it.
+        fn max_hold(most: Duration) => max_hold = Some(most);
     }
 
     /// The stream on which the engine works: the check runs after what it already holds, and the end of the execution waits
@@ -49,21 +40,13 @@ impl ExecuteOptions {
     }
 }
 
-/// What one check looks at, and how strongly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Check {
-    /// All bytes, by the SHA-256 tree.
-    #[default]
-    Digest,
-}
-
-impl Check {
-    /// The word used in events: `digest`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Digest => "digest",
-        }
+words! {
+    /// What one check looks at, and how strongly.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Check {
+        /// All bytes, by the SHA-256 tree.
+        #[default]
+        Digest = "digest",
     }
 }

@@ -1,51 +1,29 @@
 //! What a driver says of its device and of its memory, and how its calls fail.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceUuid, Span};
 
-/// What sort of device a manager runs on. It is signed into every seal and named in every event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum DeviceKind {
-    /// A CUDA GPU.
-    Cuda,
-    /// Host memory that behaves like a GPU. It protects nothing.
-    Mock,
-}
-
-impl DeviceKind {
-    /// The word used in events and reports: `cuda` or `mock`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Cuda => "cuda",
-            Self::Mock => "mock",
-        }
-    }
-}
-
-impl fmt::Display for DeviceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// What sort of device a manager runs on. It is signed into every seal and named in every event.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    #[non_exhaustive]
+    pub enum DeviceKind: Display {
+        /// A CUDA GPU.
+        Cuda = "cuda",
+        /// Host memory that behaves like a GPU. It protects nothing.
+        Mock = "mock",
     }
 }
 
 /// What a driver says of its device once, when it is opened.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceInfo {
-    /// CUDA or mock.
     pub(crate) kind: DeviceKind,
-    /// The driver's ordinal of the device.
     pub(crate) ordinal: u32,
-    /// The driver's identity of the device.
     pub(crate) uuid: DeviceUuid,
-    /// The marketing name.
     pub(crate) name: String,
-    /// All of its memory, in bytes.
     pub(crate) total_bytes: u64,
     /// The allocation unit: a power of two; every allocation takes a multiple of it.
     pub(crate) granularity: u64,
@@ -76,22 +54,17 @@ pub(crate) enum MemoryKind {
 /// A driver's answers about one allocation. Judged in `memory/region.rs`, not here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Residency {
-    /// Where the memory lies.
     pub(crate) kind: MemoryKind,
-    /// The host can address it.
     pub(crate) host_mapped: bool,
     /// Another process could be given it: it was allocated with a handle type for that.
     pub(crate) exportable: bool,
     /// Another process could be given it by CUDA's older calls, as all memory of engines' own allocators can.
     pub(crate) ipc_capable: bool,
-    /// The device it lies on, if the driver says.
     pub(crate) ordinal: Option<u32>,
     /// The allocation that contains the address.
     pub(crate) range: Span,
 }
 
-/// What a mapping allows.
-#[allow(dead_code, reason = "the seam is cut for the CUDA driver and for engine streams, which use all of it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
     /// Kernels and copies may only read.

@@ -22,10 +22,8 @@ use crate::id::Invalid;
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
 
-/// What stands before the hexadecimal digits.
 const PREFIX: &str = "sha256:";
 
-/// Characters of a digest as text.
 const TEXT_CHARS: usize = 71;
 
 impl Digest {
@@ -35,7 +33,6 @@ impl Digest {
         Self(bytes)
     }
 
-    /// Reads `sha256:` and 64 lower-case hexadecimal digits.
     pub(crate) fn parse(text: &str) -> Result<Self, Invalid> {
         let bad = |problem: String| Invalid { field: "digest", problem };
         let mut expected = PREFIX.chars();
@@ -96,32 +93,23 @@ impl From<Digest> for String {
     }
 }
 
-/// What a digest was of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DigestKind {
-    /// A file, by fs-verity.
-    FsVerity,
-    /// A file, by plain SHA-256.
-    Sha256,
-    /// An image, by fs-verity.
-    Image,
-    /// What lies where in an image, by plain SHA-256.
-    Layout,
+words! {
+    /// What a digest was of.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum DigestKind {
+        /// A file, by fs-verity.
+        FsVerity = "the file, by fs-verity",
+        /// A file, by plain SHA-256.
+        Sha256 = "the file, by plain SHA-256",
+        /// An image, by fs-verity.
+        Image = "the image, by fs-verity",
+        /// What lies where in an image, by plain SHA-256.
+        Layout = "the layout",
+    }
 }
 
 impl DigestKind {
-    /// The words of messages.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::FsVerity => "the file, by fs-verity",
-            Self::Sha256 => "the file, by plain SHA-256",
-            Self::Image => "the image, by fs-verity",
-            Self::Layout => "the layout",
-        }
-    }
-
     /// A digest of this kind as its tools print it: only fs-verity's begin with the algorithm.
     #[must_use]
     pub fn spell(self, digest: &Digest) -> String {

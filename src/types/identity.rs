@@ -3,8 +3,6 @@
 //! Owns [`SealedDevice`] and [`Origin`], which seals and events both carry, and [`Identity`], what one manager is to both.
 //! Plain data; knows nobody above.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::id::WorkerId;
@@ -21,44 +19,25 @@ pub struct SealedDevice {
     pub ordinal: u32,
 }
 
-/// Whose word the sealed digest rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Origin {
-    /// The caller named the digest beforehand: someone vouched for these bytes.
-    Expected,
-    /// The digest is that of whatever was read: the seal blesses it, nobody vouched for it.
-    Measured,
-}
-
-impl Origin {
-    /// The word used in events and reports: `expected` or `measured`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Expected => "expected",
-            Self::Measured => "measured",
-        }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// Whose word the sealed digest rests on.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum Origin: Display {
+        /// The caller named the digest beforehand: someone vouched for these bytes.
+        Expected = "expected",
+        /// The digest is that of whatever was read: the seal blesses it, nobody vouched for it.
+        Measured = "measured",
     }
 }
 
 /// One manager: its worker, its epoch, its device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// The worker's name.
     pub(crate) worker: WorkerId,
     /// 16 bytes drawn when the manager was built.
     pub(crate) epoch: [u8; 16],
-    /// CUDA or mock.
     pub(crate) kind: DeviceKind,
-    /// The driver's identity of the device.
     pub(crate) uuid: DeviceUuid,
-    /// The driver's ordinal of the device.
     pub(crate) ordinal: u32,
 }

@@ -25,7 +25,6 @@ pub(crate) struct DigestJob<'a> {
     pub(crate) region_list: Span,
     /// Where the kernel writes a [`LaunchResult`].
     pub(crate) result: DevicePtr,
-    /// Comes back in the result.
     pub(crate) nonce: u64,
 }
 
@@ -37,21 +36,17 @@ impl DigestJob<'_> {
 /// What a kernel writes back to show that this launch ran, and how far. 32 bytes, little-endian words in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LaunchResult {
-    /// The job's nonce.
     pub(crate) nonce: u64,
     /// Blocks hashed (digest) or bytes read (zero proof).
     pub(crate) covered: u64,
     /// Digest: table entries written. Zero proof: bytes that are not zero.
     pub(crate) found: u64,
-    /// Zero.
     pub(crate) reserved: u64,
 }
 
 impl LaunchResult {
-    /// Bytes of a result on the device.
     pub(crate) const BYTES: usize = 32;
 
-    /// Decodes the 32 bytes that a kernel wrote.
     pub(crate) fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
         let word = |at: usize| {
             let mut word = [0; 8];

@@ -50,7 +50,6 @@ impl RawRegion {
         self.bytes
     }
 
-    /// The region, if it is one; else what it is.
     pub(crate) fn span(&self) -> Result<Span, &'static str> {
         if self.ptr == 0 {
             return Err("is null");
@@ -70,13 +69,8 @@ impl RawRegion {
     }
 }
 
-impl std::fmt::Debug for RawRegion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RawRegion").field("bytes", &self.bytes).finish_non_exhaustive()
-    }
-}
+shown!(RawRegion, this: bytes = this.bytes);
 
-/// A region's part in the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Tensor {
     pub(crate) name: String,
@@ -95,15 +89,8 @@ impl RawStream {
         Self(handle)
     }
 
-    /// The handle, for the driver.
     pub(crate) const fn id(self) -> StreamId {
         StreamId(self.0)
-    }
-}
-
-impl std::fmt::Debug for RawStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RawStream(..)")
     }
 }
 
@@ -112,7 +99,6 @@ impl std::fmt::Debug for RawStream {
 pub struct RawDevicePtr(u64);
 
 impl RawDevicePtr {
-    /// An address of the driver's.
     pub(crate) const fn of(ptr: DevicePtr) -> Self {
         Self(ptr.0)
     }
@@ -124,8 +110,4 @@ impl RawDevicePtr {
     }
 }
 
-impl std::fmt::Debug for RawDevicePtr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RawDevicePtr(..)")
-    }
-}
+shown!(RawStream RawDevicePtr);

@@ -26,7 +26,6 @@ impl DeviceUuid {
         &self.0
     }
 
-    /// Reads what `nvidia-smi -L` prints.
     pub(crate) fn parse(text: &str) -> Result<Self, Invalid> {
         let refused = || Invalid {
             field: "device UUID",

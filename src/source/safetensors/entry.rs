@@ -11,7 +11,6 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use serde::de::value::StrDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// An entry, decoded.
 pub(super) struct Entry(pub(super) TensorInfo);
 
 impl<'de> Deserialize<'de> for Entry {
@@ -59,7 +58,6 @@ fn once<'de, A: MapAccess<'de>, T: Deserialize<'de>>(
     Ok(())
 }
 
-/// A type, by its name.
 struct Type(Dtype);
 
 impl<'de> Deserialize<'de> for Type {
@@ -80,7 +78,6 @@ impl<'de> Deserialize<'de> for Type {
     }
 }
 
-/// Where a tensor starts and ends.
 struct Offsets(usize, usize);
 
 impl<'de> Deserialize<'de> for Offsets {
