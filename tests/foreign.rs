@@ -2,7 +2,7 @@
 //! the causes of their errors. Nothing stays unwiped by it, and drop never panics.
 
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-#![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::mem_forget)]
+#![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::disallowed_methods, clippy::mem_forget)]
 
 mod support;
 

@@ -265,7 +265,7 @@ impl Drop for CudaDriver {
         }
         let left = self.books.mapped_bytes();
         if left > 0 {
-            aside(|| {
+            aside!(|| {
                 tracing::error!(
                     bytes = left,
                     "device memory that was not proven wiped stays allocated until the process ends"
