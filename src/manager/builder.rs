@@ -36,6 +36,14 @@ enum Cuda {
 #[cfg(not(feature = "cuda"))]
 struct DriverLibrary;
 
+#[cfg(all(feature = "mock", not(feature = "cuda")))]
+impl DriverLibrary {
+    #[allow(clippy::unused_self, reason = "as the one that there is with the feature cuda")]
+    const fn is_told(&self) -> bool {
+        false
+    }
+}
+
 /// The least staging memory of each buffer, in bytes.
 const LEAST_STAGING_BYTES: usize = 4 << 10;
 /// The most staging memory of each buffer, in bytes.
@@ -125,7 +133,7 @@ impl DeviceSelector {
             #[cfg(feature = "mock")]
             Self::AutoOrMock => OpenDevice::cuda(Cuda::First, library).or_else(|error| {
                 // What the policy forbids is no missing device; who names a library does not mean the mock.
-                if matches!(error, VramError::PolicyViolation { .. }) || library.told.is_some() {
+                if matches!(error, VramError::PolicyViolation { .. }) || library.is_told() {
                     return Err(error);
                 }
                 crate::panics::aside!(|| {

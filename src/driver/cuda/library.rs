@@ -52,6 +52,14 @@ pub(crate) struct DriverLibrary {
     pub(crate) only_roots: bool,
 }
 
+#[cfg(feature = "mock")]
+impl DriverLibrary {
+    /// Whether the program was told of one.
+    pub(crate) const fn is_told(&self) -> bool {
+        self.told.is_some()
+    }
+}
+
 /// Why there is nothing to try.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refused {
