@@ -14,31 +14,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
-/// What the mock is compiled from: the translation unit, and what it includes.
+/// What the mock is compiled from: the translation units, and the folder whose every file the first includes.
 #[cfg(feature = "mock")]
-const MOCK_SOURCES: &[&str] = &["cuda/mock/vram_mock.c"];
+const MOCK_SOURCES: &[&str] = &["cuda/mock/machine.c", "cuda/kernels/tests/host_kernels.c"];
 #[cfg(feature = "mock")]
-const MOCK_INCLUDED: &[&str] = &[
-    "cuda/include/vram_mock.h",
-    "cuda/kernels/sha256.cuh",
-    "cuda/mock/internal.h",
-    "cuda/mock/machine.c",
-    "cuda/mock/faults.c",
-    "cuda/mock/memory.c",
-    "cuda/mock/sparse.c",
-    "cuda/mock/host.c",
-    "cuda/mock/kernels.c",
-    "cuda/mock/operations.c",
-    "cuda/mock/stream.c",
-];
+const MOCK_INCLUDED: &[&str] = &["cuda/mock", "cuda/include"];
 #[cfg(feature = "mock")]
 const MOCK_FLAGS: &[&str] =
     &["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wshadow", "-pthread", "-fvisibility=hidden"];
-/// What the kernels' bodies for tests are compiled from: see `cuda/include/vram_host_kernels.h`.
-#[cfg(feature = "mock")]
-const HOST_KERNEL_SOURCES: &[&str] = &["cuda/kernels/tests/host_kernels.c"];
-#[cfg(feature = "mock")]
-const HOST_KERNEL_INCLUDED: &[&str] = &["cuda/include/vram_host_kernels.h", "cuda/include/host_shim.h"];
 
 /// What the kernels are compiled from: the translation unit, and what it includes.
 const KERNEL_SOURCE: &str = "cuda/kernels/vram_kernels.cu";
@@ -160,12 +143,6 @@ fn run() -> Result<(), String> {
     println!("cargo::rustc-check-cfg=cfg(vram_cuda_kernels)");
     // Set by the check that explores the orders in which threads may run.
     println!("cargo::rustc-check-cfg=cfg(vram_model)");
-    // The stand-in for the CUDA driver is in the repository, not in the package.
-    println!("cargo::rustc-check-cfg=cfg(vram_rig)");
-    if Path::new("tests/rig/Cargo.toml").exists() {
-        println!("cargo::rerun-if-changed=tests/rig/Cargo.toml");
-        println!("cargo::rustc-cfg=vram_rig");
-    }
     let given = Environment::read()?;
     let plan = plan(&given)?;
     let kernels = match plan.kernels {
@@ -337,7 +314,7 @@ fn embed(out: &Path, images: &[Image], toolkit: u32) -> Result<(), String> {
 
 #[cfg(feature = "mock")]
 fn build_mock() -> Result<(), String> {
-    for file in MOCK_SOURCES.iter().chain(MOCK_INCLUDED) {
+    for file in MOCK_SOURCES.iter().chain(MOCK_INCLUDED).chain(KERNELS_INCLUDED).chain([&KERNEL_SOURCE]) {
         println!("cargo::rerun-if-changed={file}");
     }
     let mut build = cc::Build::new();
@@ -346,16 +323,7 @@ fn build_mock() -> Result<(), String> {
     for flag in MOCK_FLAGS {
         build.flag(flag);
     }
-    build.try_compile("vram_mock").map_err(|error| format!("the mock device does not compile: {error}"))?;
-    for file in HOST_KERNEL_SOURCES.iter().chain(HOST_KERNEL_INCLUDED).chain(KERNELS_INCLUDED).chain([&KERNEL_SOURCE]) {
-        println!("cargo::rerun-if-changed={file}");
-    }
-    let mut build = cc::Build::new();
-    build.files(HOST_KERNEL_SOURCES).opt_level(3).debug(true).warnings(false);
-    for flag in MOCK_FLAGS {
-        build.flag(flag);
-    }
-    build.try_compile("vram_host_kernels").map_err(|error| format!("the kernels do not compile for the host: {error}"))
+    build.try_compile("vram_mock").map_err(|error| format!("the mock device does not compile: {error}"))
 }
 
 fn main() -> ExitCode {

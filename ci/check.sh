@@ -90,7 +90,7 @@ step_model() { # locks and atomics under chosen orders of threads; VRAM_MODEL_IT
 }
 # covers: DEV-2
 step_features() { # tests without the other feature; a production build without a trace of the mock, with its kernels
-    local trace='vram_mock_|vram_host_|MockDriver|driver/mock|manager/mock|cuda/mock' worker=$target/release/vram-worker nvcc status=0
+    local trace='vram_mock_|vram_host_|ffi/mock|manager/mock|cuda/mock' worker=$target/release/vram-worker nvcc status=0
     tests -p vram-residency --no-default-features --features mock --lib --test contract
     tests -p vram-worker --no-default-features --features cuda --bins
     cargo build --release --locked --bin vram-worker
@@ -112,16 +112,12 @@ step_package() { # the library as a package: nothing but tracked files, not larg
         diff - <(printf '%s\n' .cargo_vcs_info.json Cargo.toml.orig)
     none grep . <(find "$target/package" -name '*.crate' -size +1000k)
 }
-step_stand_in() { # what a CUDA device can run, over a stand-in for its driver's library
-    VRAM_TEST_DEVICE=stand-in tests -p vram-residency --test device
-    VRAM_TEST_DEVICE=stand-in cargo test --locked -p vram-residency-bdd --test bdd
-}
 # covers: DEV-1 DEV-2
 step_mock() { # the mock's and the kernels' own tests in C, under sanitizers; the mock exports only its interface
     local flags=(-std=c11 -Wall -Wextra -Werror -Wconversion -Wshadow -pthread -g) compiler kind add
     for compiler in gcc clang; do
         for kind in address,leak,undefined thread; do
-            "$compiler" "${flags[@]}" -O1 "-fsanitize=$kind" -fno-sanitize-recover=all cuda/mock/vram_mock.c cuda/mock/tests/mock_test.c -o "$target/c_test"
+            "$compiler" "${flags[@]}" -O1 "-fsanitize=$kind" -fno-sanitize-recover=all cuda/mock/machine.c cuda/kernels/tests/host_kernels.c cuda/mock/tests/mock_test.c -o "$target/c_test"
             "$target/c_test"
         done
         for add in 0 1; do
@@ -130,12 +126,11 @@ step_mock() { # the mock's and the kernels' own tests in C, under sanitizers; th
             "$target/c_test"
         done
     done
-    gcc "${flags[@]}" -fvisibility=hidden -c cuda/mock/vram_mock.c -o "$target/mock.o"
-    nm -g --defined-only "$target/mock.o" | awk '{print $3}' | LC_ALL=C sort | diff cuda/mock/exports.txt -
+    gcc "${flags[@]}" -fvisibility=hidden -c cuda/mock/machine.c -o "$target/mock.o"
+    diff <(nm -g --defined-only "$target/mock.o" | awk '{print $3}' | sort) <(grep -oE 'vram_mock_[a-z_]+\(' cuda/include/vram_mock.h | tr -d '(' | sort -u)
 }
-step_sanitize() { # see `sanitized`; one test leaks on purpose
-    sanitized --lib --test cycles -E 'not test(one_that_is_leaked)'
-    VRAM_TEST_DEVICE=stand-in sanitized --test device -E 'not test(/^(digests|history)::/)'
+step_sanitize() { # see `sanitized`
+    sanitized --lib --test suite --test device -E 'not (test(/^(flips|limits|properties|digests|history)::/) | test(leaked))'
 }
 fuzz_one() { # TARGET: from its corpus; what it finds is tried first the next time
     mkdir -p "$FUZZ_FOUND/$1" "$CARGO_TARGET_DIR/crashes"
@@ -174,7 +169,8 @@ step_gpu() { # what is taken to a GPU machine runs on the mock
     VRAM_TEST_DEVICE=mock "$target/gpu-bundle/gpu-run.sh" "$target/gpu-bundle/out" probe device weights attacks
 }
 step_unit() { # what a commit hook can afford
-    cargo test --locked -p vram-residency --lib --test properties --test properties_engine --test properties_values
+    cargo test --locked -p vram-residency --lib
+    cargo test --locked -p vram-residency --test suite properties::
 }
 
 mapfile -t steps < <(sed -n 's/^step_\([a-z_]*\)() .*/\1/p' "$0" | grep -v unit)

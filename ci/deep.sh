@@ -10,23 +10,22 @@ tests() { cargo nextest run --locked -p vram-residency "$@"; }
 
 # covers: ASR-3
 part_mutants() { # no small change of a deciding module goes unnoticed by its tests; SHARD=0/4 … 3/4 runs a quarter
-    local files targets
-    while read -r files targets; do
+    local files tests
+    while read -r files tests; do
         echo "--- $files"
         # shellcheck disable=SC2046,SC2086
         CFLAGS=-O2 PROPTEST_CASES=32 PROPTEST_RNG_SEED=1 NEXTEST_PROFILE=mutants cargo mutants --no-shuffle --test-tool nextest \
             --minimum-test-timeout 60 --shard "${SHARD:-0/1}" -o "$target/deep/mutants-${files//[^a-z]/}" $(printf -- '-f %s ' ${files//,/ }) -- \
-            --locked --lib $(printf -- '--test %s ' ${targets//,/ })
-    done <<<'
-src/manager/verify.rs executions,states,freshness,audit,half_way,lying_device,failing_device,acceptance_flips
-src/manager/execution.rs,src/manager/execution/*.rs,src/spec/options.rs executions,states,freshness,audit,adoption,half_way,acceptance_flips
-src/memory/wipe.rs lying_device,failing_device,scratch_and_shutdown
-src/seal.rs,src/seal/*.rs sets,freshness,adoption,acceptance_flips
-src/keys.rs,src/keys/*.rs audit
-src/shards.rs,src/shards/*.rs executions,states,freshness,audit,adoption,half_way,concurrency
-src/capacity.rs lying_device,failing_device,scratch_and_shutdown
-src/manager/set.rs,src/manager/adopt.rs,src/types/raw.rs sets,adoption
-src/digest.rs,src/digest/*.rs,src/types/digest.rs sources,adoption,fsverity_parity'
+            --locked --lib --test suite -E "test(/^($tests)::/)"
+    done <<<'src/manager/verify.rs manager|executions|states|freshness|audit|lying_device|failing_device|flips
+src/manager/execution.rs,src/manager/execution/*.rs,src/spec/options.rs executions|states|freshness|audit|adoption|flips
+src/memory/wipe.rs lying_device|failing_device|scratch|shutdown
+src/seal.rs,src/seal/*.rs seal|sets|freshness|adoption|flips
+src/keys.rs,src/keys/*.rs keys|seal|audit
+src/shards.rs,src/shards/*.rs shards|executions|states|freshness|audit|adoption|threads
+src/capacity.rs capacity|lying_device|failing_device|scratch|shutdown
+src/manager/set.rs,src/manager/adopt.rs,src/types/raw.rs manager|sets|adoption
+src/digest.rs,src/digest/*.rs,src/types/digest.rs digest|source|sources|adoption'
 }
 part_faults() { bash ci/faults.sh; } # each planted fault (ci/faults) is caught by the test that its promise names
 # covers: ASR-3
@@ -36,10 +35,7 @@ part_coverage() { # at least 95 % of the library's lines and 88 % of its branche
     # Branches are counted behind a switch that the stable compiler keeps for itself.
     export CARGO_TARGET_DIR=$target/coverage RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0 PROPTEST_RNG_SEED=1
     cargo llvm-cov clean --workspace
-    cargo llvm-cov nextest "${run[@]}" --cargo-profile mutants -p vram-residency -E 'not binary(/^(compile_fail|stress)$/)'
-    cargo llvm-cov test "${run[@]}" --profile mutants -p vram-residency-bdd --test bdd
-    export VRAM_TEST_DEVICE=stand-in
-    cargo llvm-cov nextest "${run[@]}" --cargo-profile mutants -p vram-residency --test device
+    cargo llvm-cov nextest "${run[@]}" --cargo-profile mutants -p vram-residency -E 'not binary(compile_fail)'
     cargo llvm-cov test "${run[@]}" --profile mutants -p vram-residency-bdd --test bdd
     cargo llvm-cov report --profile mutants --json --summary-only --output-path "$target/deep/coverage.json" \
         --ignore-filename-regex 'tests\.rs$|/(bdd|worker|tests)/' --fail-under-lines 95
@@ -51,32 +47,27 @@ for what, least in ("lines", 95), ("branches", 88):
 }
 # covers: CON-2
 part_race() { # no data race in library, mock and standard library under the thread sanitizer, which finds a planted one
-    local suite suites=(--lib) nightly=${VRAM_RESIDENCY_NIGHTLY:-nightly}
+    local nightly=${VRAM_RESIDENCY_NIGHTLY:-nightly}
     [ -f "$(rustc "+$nightly" --print sysroot)/lib/rustlib/src/rust/library/std/Cargo.toml" ] ||
         skip race "rustup toolchain install $nightly --component rust-src"
-    for suite in stress concurrency adoption audit executions failing_device freshness scratch_and_shutdown sets states; do
-        suites+=(--test "$suite")
-    done
     export CARGO_TARGET_DIR=$target/race RUSTFLAGS="-Zsanitizer=thread -Clink-arg=-rdynamic" RUSTUP_TOOLCHAIN=$nightly
     export CC=clang CFLAGS="-fsanitize=thread -fno-omit-frame-pointer" TSAN_OPTIONS="halt_on_error=1 exitcode=66 history_size=4"
     local build=(-Zbuild-std --target "$host" --release --no-fail-fast)
     export VRAM_RESIDENCY_STRESS_SECONDS=30
     tests "${build[@]}" --test planted_race --run-ignored only 2>&1 | tee "$target/deep/planted_race.log" || true
     grep -q 'WARNING: ThreadSanitizer: data race' "$target/deep/planted_race.log"
-    tests "${build[@]}" "${suites[@]}"
-    VRAM_TEST_DEVICE=stand-in tests "${build[@]}" --test device
+    tests "${build[@]}" --lib --test suite --test device -E 'not test(/^(flips|limits|properties|lying_device)::/)'
 }
 part_model() { VRAM_MODEL_ITERATIONS=20000 ci/check.sh model; } # whole managers under chosen orders of threads: 20,000 of each model
-part_stress() { # a hundred threads and every operation on one manager, for a minute on each device, and under the address sanitizer
+part_stress() { # a hundred threads and every operation on one manager, for a minute, and under the address sanitizer
     export VRAM_RESIDENCY_STRESS_SECONDS=60
-    tests --release --test stress
-    VRAM_TEST_DEVICE=stand-in tests --release --test device -E 'test(/^soak::/)'
+    tests --release --test suite --test device -E 'test(/^(threads|soak)::/)'
     CARGO_TARGET_DIR=$target/sanitize RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 \
-        CC=clang CFLAGS="-fsanitize=address -fno-omit-frame-pointer" tests --release --target "$host" --test stress
+        CC=clang CFLAGS="-fsanitize=address -fno-omit-frame-pointer" tests --release --target "$host" --test suite -E 'test(/^threads::/)'
 }
 part_limits() { # shards on either side of 4 GiB with every byte hashed, one of 130 GiB, a kernel over more than 4 GiB
     [ "$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)" -ge 8 ] || skip limits "8 GiB of memory are not available"
-    tests --release -j 1 --run-ignored all --test limits --lib -E 'binary(limits) | test(beyond_4_gib)'
+    tests --release -j 1 --run-ignored all --test suite --lib -E 'test(/^limits::/) | test(beyond_4_gib)'
 }
 part_timing() { # tags are compared in constant time, by statistics; a leaky twin is found out
     tests --release --lib --no-run

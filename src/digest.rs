@@ -1,7 +1,7 @@
 //! The tree digest: fs-verity over SHA-256, on the host.
 //!
-//! Owns [`TreeParams`], the host tree ([`tree`], [`stream`], [`descriptor`]) and the layouts of images
-//! ([`layout`]). Promises that for every length, block size and salt the digest of some bytes is the one that
+//! Owns [`TreeParams`], the host tree ([`tree`], [`stream`], [`descriptor`]) down to its blocks ([`blocks`], [`lanes`], [`pool`]),
+//! and the layouts of images ([`layout`]). Promises that for every length, block size and salt the digest of some bytes is the one that
 //! `fsverity digest --hash-alg=sha256` prints for a file of these bytes. Refuses to hand out a bare root hash: only the
 //! descriptor binds length, block size and algorithm.
 //!
@@ -9,8 +9,11 @@
 
 use crate::error::VramError;
 
+pub(crate) mod blocks;
 mod descriptor;
+mod lanes;
 pub(crate) mod layout;
+pub(crate) mod pool;
 mod stream;
 mod tree;
 

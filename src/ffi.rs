@@ -6,21 +6,57 @@
 //! someone else may write while it lives.
 //!
 //! Inventory:
+//! - `table`: the functions of the CUDA driver API, from the NVIDIA driver's library or from the mock, with plain numbers for
+//!   results; `types`: its structures, compared with cudarc's.
+//! - `context`, `memory`, `pinned`, `stream`, `kernels`: what lives on a device. Every call runs with the device's context current
+//!   and leaves the caller's stack of contexts as it was; a handle is used only while it lives. The driver checks device
+//!   addresses of its own calls; those that kernels use are checked in `driver`.
 //! - `host`: [`host::HostBuffer`], staging memory that a driver allocated. Its bytes are lent only after the driver has
 //!   said that no copy uses them.
-//! - `mock` (feature `mock`): the C mock, mirrored by `mock/abi.rs`. The C side checks every device address; this side
-//!   vouches for the pointers of each call.
-//! - `cuda` (feature `cuda`): the NVIDIA driver's library, loaded at run time. A table of its functions with plain numbers
-//!   for results; handles that are used only while they live; structures compared with cudarc's. The driver checks device
-//!   addresses of its own calls; those that kernels use are checked in `driver/cuda`.
-//! - `kernels` (tests, feature `mock`): the kernels' bodies compiled for the host, launched on memory that the tests own.
+//! - `status`: what the driver's numbers mean; any number is fine.
+//! - `mock` (feature `mock`): what the mock has besides that API. `step`: what the driver says to it, and to nobody elsewhere.
+//! - `bodies` (tests, feature `mock`): the kernels' bodies compiled for the host, launched on memory that the tests own.
 #![allow(unsafe_code, reason = "the one room where foreign memory and foreign calls are touched")]
 
-#[cfg(feature = "cuda")]
-pub(crate) mod cuda;
-pub(crate) mod host;
 #[cfg(test)]
 #[cfg(feature = "mock")]
+mod bodies;
+mod context;
+mod host;
 mod kernels;
+mod memory;
 #[cfg(feature = "mock")]
 pub(crate) mod mock;
+mod pinned;
+mod status;
+mod step;
+mod stream;
+mod table;
+mod types;
+
+pub(crate) use context::{Api, Context};
+pub(crate) use host::HostBuffer;
+pub(crate) use kernels::{CountArgs, FinishArgs, Kernels, LeavesArgs, NodesArgs, ONE, Region};
+pub(crate) use memory::{Attributes, Mapping, Unmapped};
+pub(crate) use pinned::Pinned;
+pub(crate) use status::{INVALID_HANDLE, INVALID_VALUE, failure};
+pub(crate) use step::Operation;
+pub(crate) use stream::{AnyStream, Event, Stream};
+pub(crate) use table::LoadError;
+#[cfg(feature = "cuda")]
+pub(crate) use table::{Candidate, Needed};
+#[cfg(test)]
+pub(crate) use table::{OPTIONAL, REQUIRED};
+pub(crate) use types::{
+    ALLOCATION_PINNED, HANDLE_TYPE_NONE, LOCATION_DEVICE, MEMORY_DEVICE, MEMORY_HOST, MEMORY_UNIFIED,
+};
+
+/// `value` as the driver's `size_t`; a size that does not fit is out of any range.
+fn native(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// The driver's `size_t` as ours.
+fn wide(value: usize) -> u64 {
+    u64::try_from(value).unwrap_or(u64::MAX)
+}

@@ -25,7 +25,7 @@
 //! Begin with [`VramManager`]; its example is the main job. The digest is the file digest of
 //! [fs-verity](https://docs.kernel.org/filesystems/fsverity.html), so the stock tool can check it.
 //!
-//! Not yet run on a GPU: the CUDA driver has run against a stand-in for the driver library only.
+//! Not yet run on a GPU: the driver has run over the mock only, which has the CUDA driver API's functions over host memory.
 #![cfg_attr(
     not(any(feature = "mock", feature = "cuda")),
     allow(dead_code, reason = "without the mock and without the CUDA driver nothing can open a device")

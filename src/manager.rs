@@ -68,7 +68,7 @@ pub use shutdown::ShutdownReport;
 pub struct VramManager {
     inner: Arc<Inner>,
     #[cfg(feature = "mock")]
-    mock: Option<Arc<crate::driver::mock::MockDriver>>,
+    mock: Option<crate::driver::mock::MockDevice>,
 }
 
 impl fmt::Debug for VramManager {

@@ -68,19 +68,13 @@ impl From<DeviceFailure> for VramError {
 /// A stream that is destroyed when dropped.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    driver: Arc<dyn Driver>,
+    driver: Arc<Driver>,
     id: StreamId,
 }
 
 impl Stream {
-    fn new(driver: &Arc<dyn Driver>) -> Result<Self, DriverError> {
+    fn new(driver: &Arc<Driver>) -> Result<Self, DriverError> {
         Ok(Self { id: driver.stream()?, driver: Arc::clone(driver) })
-    }
-
-    /// Its handle.
-    #[cfg(feature = "mock")]
-    pub(crate) const fn id(&self) -> StreamId {
-        self.id
     }
 
     pub(crate) fn synchronize(&self) -> Result<(), DriverError> {
@@ -99,7 +93,7 @@ impl Drop for Stream {
 /// A device with what every shard on it shares.
 #[derive(Debug)]
 pub(crate) struct Device {
-    driver: Arc<dyn Driver>,
+    driver: Arc<Driver>,
     params: TreeParams,
     staging: Staging,
     readers: reader::Pool,
@@ -112,7 +106,7 @@ impl Device {
     /// # Errors
     /// The driver's, or `DEVICE_UNTRUSTED` when a kernel answers a known question wrongly.
     pub(crate) fn open(
-        driver: Arc<dyn Driver>,
+        driver: Arc<Driver>,
         params: TreeParams,
         staging_bytes: usize,
         threads: NonZeroUsize,
@@ -139,12 +133,6 @@ impl Device {
     /// Block size and salt of every digest on it.
     pub(crate) const fn params(&self) -> &TreeParams {
         &self.params
-    }
-
-    /// A stream of its own for a make-believe engine.
-    #[cfg(feature = "mock")]
-    pub(crate) fn stream(&self) -> Result<Stream, DriverError> {
-        Stream::new(&self.driver)
     }
 
     /// Makes an engine's memory known to the driver.

@@ -1,17 +1,17 @@
 //! What production's rule for the environment finds, whenever a manager looks. One test in a program of its own: what it loads
 //! stays in the process.
 
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
+#![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::panic)]
 
 use std::fs::{Permissions, set_permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 use std::sync::Arc;
 
 use vram_residency::{
     DeviceSelector, EventKind, ManagerState, MemorySink, MockConfig, Policy, StopReason, VramError, VramManager,
     WorkerId, WorkerSecret,
 };
-use vram_residency_rig::StandIn;
 
 fn build(policy: &Policy, sink: &Arc<MemorySink>) -> Result<VramManager, VramError> {
     VramManager::builder(WorkerId::new("suite").unwrap(), WorkerSecret::random().unwrap())
@@ -31,8 +31,13 @@ fn a_library_that_others_may_change_is_refused_before_and_after_a_manager_is_bui
     manager.enforce_vram_only_policy().unwrap();
 
     // An engine loads a plugin.
-    let library = StandIn::new();
-    set_permissions(library.path().parent().unwrap(), Permissions::from_mode(0o777)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+    let plugin = folder.path().join("plugin.so");
+    let made = Command::new("cc").args(["-shared", "-o"]).arg(&plugin).args(["-x", "c", "/dev/null"]).status();
+    assert!(made.unwrap().success());
+    // SAFETY: a library without a line of code.
+    let library = unsafe { libloading::Library::new(&plugin) }.unwrap();
     let refusals = [
         strict.check_environment().unwrap_err(),
         manager.enforce_vram_only_policy().unwrap_err(),
@@ -41,7 +46,7 @@ fn a_library_that_others_may_change_is_refused_before_and_after_a_manager_is_bui
     for refused in refusals {
         let VramError::PolicyViolation { rule, problem } = &refused else { panic!("{refused:?}") };
         assert_eq!(*rule, "clean_environment");
-        let place = library.path().to_str().unwrap();
+        let place = plugin.to_str().unwrap();
         assert!(problem.contains(&format!("\"{place}\" is mapped into this process")), "{problem}");
     }
     assert_eq!(manager.state(), ManagerState::Stopped(StopReason::PolicyViolation));
@@ -51,4 +56,5 @@ fn a_library_that_others_may_change_is_refused_before_and_after_a_manager_is_bui
     // The twin: development allows it.
     Policy::development().check_environment().unwrap();
     build(&Policy::development(), &sink).unwrap().enforce_vram_only_policy().unwrap();
+    drop(library);
 }

@@ -4,7 +4,7 @@
 // covers: CON-1 CON-2 RES-3 VER-1 SCR-1
 
 #![cfg(vram_model)]
-#![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![allow(clippy::arithmetic_side_effects, clippy::as_conversions)]
 
 #[path = "model/sharing.rs"]
@@ -13,12 +13,13 @@ mod sharing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shuttle::thread;
 use vram_residency::{
-    AuditSink, DeviceSelector, ManagerState, MemorySink, MockConfig, OnIntegrityFailure, Policy, Purpose, SealedShard,
-    ShardId, ShardSource, ShardSpec, TreeParams, VramError, VramManager, WorkerId, WorkerSecret,
+    ManagerState, MockConfig, OnIntegrityFailure, Purpose, SealedShard, ShardSource, VramError, VramManager,
 };
+use vram_residency_harness::{Rig, noise, spec};
 
 /// Runs a model under random schedules, half of them with few changes of thread (which find other faults).
 fn explore(model: impl Fn() + Send + Sync + Clone + 'static) {
@@ -27,83 +28,61 @@ fn explore(model: impl Fn() + Send + Sync + Clone + 'static) {
     shuttle::check_pct(model, wanted - wanted / 2, 3);
 }
 
-struct Rig {
-    config: MockConfig,
-    sink: Arc<MemorySink>,
-    manager: Arc<VramManager>,
-}
-
 /// Bytes of a shard of which two fit the machine, and three do not.
 const LARGE: usize = 24_000;
 
 /// A machine of 64 KiB.
-fn rig(on_failure: OnIntegrityFailure) -> Rig {
-    rig_on(MockConfig::new().capacity_bytes(64 << 10), 0, on_failure, None)
+fn machine() -> MockConfig {
+    MockConfig::new().capacity_bytes(64 << 10)
 }
 
-fn rig_on(config: MockConfig, headroom: u64, on_failure: OnIntegrityFailure, more: Option<Arc<dyn AuditSink>>) -> Rig {
-    let sink = Arc::new(MemorySink::default());
-    let builder = VramManager::builder(WorkerId::new("model").unwrap(), WorkerSecret::from_bytes(&[7; 32]).unwrap())
-        .device(DeviceSelector::Mock(config.clone()))
-        .policy(Policy::development())
-        .audit(sink.clone())
-        .headroom(headroom)
-        .staging(4 << 10)
-        .digest_threads(1)
-        .tree_params(TreeParams::new(1024, b"").unwrap())
-        .on_integrity_failure(on_failure);
-    let manager = more.into_iter().fold(builder, |builder, sink| builder.audit(sink)).build().unwrap();
-    Rig { config, sink, manager: Arc::new(manager) }
+/// A manager that an integrity failure stops.
+fn stopping() -> Rig {
+    Rig::with(machine(), |builder| builder.staging(4 << 10))
 }
 
-impl Rig {
-    fn stopping() -> Self {
-        rig(OnIntegrityFailure::Stop)
-    }
+/// One that goes on.
+fn lenient() -> Rig {
+    let choice = OnIntegrityFailure::QuarantineShard;
+    Rig::with(machine(), |builder| builder.staging(4 << 10).on_integrity_failure(choice))
+}
 
-    /// The same job on so many threads, each with its number.
-    fn on_threads(&self, threads: usize, job: impl Fn(&VramManager, usize) + Send + Sync + 'static) {
-        let job = Arc::new(job);
-        let threads: Vec<_> = (0..threads)
-            .map(|number| {
-                let (manager, job) = (Arc::clone(&self.manager), Arc::clone(&job));
-                thread::spawn(move || job(&manager, number))
-            })
-            .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-    }
-
-    fn seal(&self, name: &str) -> SealedShard {
-        seal(&self.manager, name, 3000).unwrap()
-    }
-
-    /// Drops the manager; the ledger must have been exact, the trail without gaps, and nothing may be left.
-    fn close(self) {
-        assert_eq!(self.manager.used_vram(), self.config.stats().live_bytes, "the ledger");
-        drop(Arc::into_inner(self.manager).expect("every thread has let go"));
-        let stats = self.config.stats();
-        assert_eq!((stats.live_bytes, stats.unwiped_bytes_freed, stats.live_streams), (0, 0, 0));
-        for (event, expected) in self.sink.events().iter().zip(1..) {
-            assert_eq!(event.sequence, expected);
-        }
-    }
+/// A shard of 3,000 bytes.
+fn one(rig: &Rig, name: &str) -> Arc<SealedShard> {
+    Arc::new(rig.seal(name, &noise(3000, 1)))
 }
 
 fn seal(manager: &VramManager, name: &str, bytes: usize) -> Result<SealedShard, VramError> {
-    let weights: Vec<u8> = (0..bytes).map(|at| (at % 251) as u8).collect();
-    manager.seal_model(ShardSpec::new(ShardId::new(name).unwrap()), ShardSource::bytes(&weights))
+    manager.seal_model(spec(name), ShardSource::bytes(&noise(bytes, 1)))
+}
+
+/// The same job on so many threads, each with its number.
+fn on_threads(rig: &Rig, threads: usize, job: impl Fn(&VramManager, usize) + Send + Sync + 'static) {
+    let job = Arc::new(job);
+    let thread = |number| {
+        let (manager, job) = (Arc::clone(&rig.manager), Arc::clone(&job));
+        thread::spawn(move || job(&manager, number))
+    };
+    let threads: Vec<_> = (0..threads).map(thread).collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
+fn is_stopped(manager: &VramManager) -> bool {
+    matches!(manager.state(), ManagerState::Stopped(_))
+}
+
+fn is_busy_or_gone(error: &VramError) -> bool {
+    matches!(error, VramError::StaleHandle { .. } | VramError::ShardBusy { .. })
 }
 
 #[test]
 fn a_shard_is_released_once_and_never_under_an_execution() {
     explore(|| {
-        let rig = Rig::stopping();
-        let shard = Arc::new(rig.seal("a"));
+        let rig = stopping();
+        let shard = one(&rig, "a");
         let (released, running) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (shared, count) = (Arc::clone(&shard), Arc::clone(&released));
-        rig.on_threads(4, move |manager, number| {
-            let stale =
-                |error: &VramError| matches!(error, VramError::StaleHandle { .. } | VramError::ShardBusy { .. });
+        on_threads(&rig, 4, move |manager, number| {
             if number < 2 {
                 let ended = manager.execute(&shared, |_| {
                     running.fetch_add(1, Ordering::SeqCst);
@@ -111,14 +90,14 @@ fn a_shard_is_released_once_and_never_under_an_execution() {
                     assert_eq!(count.load(Ordering::SeqCst), 0, "released under an execution");
                     running.fetch_sub(1, Ordering::SeqCst);
                 });
-                assert!(ended.as_ref().err().is_none_or(stale), "{ended:?}");
+                assert!(ended.as_ref().err().is_none_or(is_busy_or_gone), "{ended:?}");
             } else {
                 match manager.release(&shared) {
                     Ok(_) => {
                         assert_eq!(running.load(Ordering::SeqCst), 0, "wiped under an execution");
                         count.fetch_add(1, Ordering::SeqCst);
                     }
-                    Err(error) => assert!(stale(&error), "{error:?}"),
+                    Err(error) => assert!(is_busy_or_gone(&error), "{error:?}"),
                 }
             }
         });
@@ -127,7 +106,7 @@ fn a_shard_is_released_once_and_never_under_an_execution() {
             times => assert_eq!(times, 1),
         }
         assert_eq!(rig.manager.used_vram(), 0);
-        rig.close();
+        rig.close_clean();
     });
 }
 
@@ -135,10 +114,10 @@ fn a_shard_is_released_once_and_never_under_an_execution() {
 fn racing_seals_never_take_more_than_there_is() {
     explore(|| {
         // Room for two shards; three want it.
-        let rig = rig(OnIntegrityFailure::Stop);
+        let rig = stopping();
         let sealed = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&sealed);
-        rig.on_threads(3, move |manager, number| {
+        on_threads(&rig, 3, move |manager, number| {
             match seal(manager, &format!("s{number}"), LARGE) {
                 Ok(shard) => {
                     count.fetch_add(1, Ordering::SeqCst);
@@ -151,7 +130,7 @@ fn racing_seals_never_take_more_than_there_is() {
         });
         let sealed = sealed.load(Ordering::SeqCst);
         assert!((1..=2).contains(&sealed), "{sealed} shards in room for two");
-        rig.close();
+        rig.close_clean();
     });
 }
 
@@ -159,9 +138,9 @@ fn racing_seals_never_take_more_than_there_is() {
 fn headroom_is_kept_whoever_comes_first() {
     explore(|| {
         // The device itself would give to all; 32 KiB of it are ours, which is room for one.
-        let rig =
-            rig_on(MockConfig::new().capacity_bytes(1 << 20), (1 << 20) - (32 << 10), OnIntegrityFailure::Stop, None);
-        rig.on_threads(3, move |manager, _| match manager.allocate_scratch(Purpose::KvCache, LARGE as u64) {
+        let machine = machine().capacity_bytes(1 << 20);
+        let rig = Rig::with(machine, |builder| builder.staging(4 << 10).headroom((1 << 20) - (32 << 10)));
+        on_threads(&rig, 3, move |manager, _| match manager.allocate_scratch(Purpose::KvCache, LARGE as u64) {
             Ok(scratch) => {
                 assert!(manager.used_vram() <= 32 << 10, "overdrawn");
                 drop(scratch.release().unwrap());
@@ -171,52 +150,33 @@ fn headroom_is_kept_whoever_comes_first() {
                 assert!(matches!(error, VramError::OutOfMemory { .. }), "{error:?}");
             }
         });
-        rig.close();
-    });
-}
-
-#[test]
-fn what_a_shutdown_drained_it_has_wiped() {
-    explore(|| {
-        let rig = Rig::stopping();
-        let shard = Arc::new(rig.seal("a"));
-        rig.on_threads(2, move |manager, number| {
-            if number == 0 {
-                let report = manager.shutdown(Duration::from_secs(3600));
-                assert!(report.drained && report.busy_bytes == 0 && report.wiped_bytes > 0, "{report:?}");
-            } else if let Err(error) = manager.execute(&shard, |_| ()) {
-                let refused = matches!(error, VramError::ManagerStopped { .. } | VramError::StaleHandle { .. });
-                assert!(refused, "{error:?}");
-            }
-        });
-        assert_eq!(rig.manager.used_vram(), 0);
-        rig.close();
+        rig.close_clean();
     });
 }
 
 #[test]
 fn a_name_lives_once_whoever_is_first() {
     explore(|| {
-        let rig = Rig::stopping();
+        let rig = stopping();
         let sealed = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&sealed);
-        rig.on_threads(3, move |manager, _| match seal(manager, "same", 3000) {
+        on_threads(&rig, 3, move |manager, _| match seal(manager, "same", 3000) {
             Ok(_) => drop(count.fetch_add(1, Ordering::SeqCst)),
             Err(error) => assert!(matches!(error, VramError::InvalidParams { .. }), "{error:?}"),
         });
         assert_eq!(sealed.load(Ordering::SeqCst), 1);
-        rig.close();
+        rig.close_clean();
     });
 }
 
 #[test]
 fn after_a_flip_nobody_executes_however_checks_are_shared() {
     explore(|| {
-        let rig = Rig::stopping();
-        let shard = Arc::new(rig.seal("a"));
+        let rig = stopping();
+        let shard = one(&rig, "a");
         let flipped = Arc::new(AtomicBool::new(false));
         let (shared, flag) = (Arc::clone(&shard), Arc::clone(&flipped));
-        rig.on_threads(3, move |manager, number| {
+        on_threads(&rig, 3, move |manager, number| {
             if number == 0 {
                 manager.mock_controls().unwrap().flip_bit(&shared, 77, 1).unwrap();
                 flag.store(true, Ordering::SeqCst);
@@ -231,39 +191,18 @@ fn after_a_flip_nobody_executes_however_checks_are_shared() {
         });
         let ended = rig.manager.execute(&shard, |_| panic!("it ran on changed bytes"));
         assert!(ended.is_err());
-        assert!(matches!(rig.manager.state(), ManagerState::Stopped(_)));
-        rig.close();
-    });
-}
-
-#[test]
-fn a_stopped_manager_gives_no_result_out() {
-    explore(|| {
-        let rig = Rig::stopping();
-        let (good, bad) = (Arc::new(rig.seal("good")), Arc::new(rig.seal("bad")));
-        rig.manager.mock_controls().unwrap().flip_bit(&bad, 5, 0).unwrap();
-        rig.on_threads(3, move |manager, number| {
-            if number == 0 {
-                assert!(manager.execute(&bad, |_| panic!("it ran on changed bytes")).is_err());
-                assert!(matches!(manager.state(), ManagerState::Stopped(_)));
-            } else {
-                let stopped = matches!(manager.state(), ManagerState::Stopped(_));
-                let ended = manager.execute(&good, |_| assert!(!stopped, "it ran on a stopped manager"));
-                assert!(matches!(ended, Ok(()) | Err(VramError::ManagerStopped { .. })), "{ended:?}");
-                assert!(!(stopped && ended.is_ok()));
-            }
-        });
-        rig.close();
+        assert!(is_stopped(&rig.manager));
+        rig.close_clean();
     });
 }
 
 #[test]
 fn shutdown_leaves_only_what_is_in_use_and_lets_nothing_in() {
     explore(|| {
-        let rig = Rig::stopping();
-        let shard = Arc::new(rig.seal("a"));
+        let rig = stopping();
+        let shard = one(&rig, "a");
         let done = Arc::new(AtomicBool::new(false));
-        rig.on_threads(3, move |manager, number| match number {
+        on_threads(&rig, 3, move |manager, number| match number {
             0 => {
                 let report = manager.shutdown(Duration::from_secs(3600));
                 assert!(report.drained && report.busy_bytes == 0 && report.residue_bytes == 0, "{report:?}");
@@ -283,44 +222,19 @@ fn shutdown_leaves_only_what_is_in_use_and_lets_nothing_in() {
             },
         });
         assert_eq!(rig.manager.used_vram(), 0, "a shard was sealed past the shutdown, or was left");
-        rig.close();
-    });
-}
-
-#[test]
-fn working_memory_and_shards_share_one_ledger() {
-    explore(|| {
-        let rig = rig(OnIntegrityFailure::QuarantineShard);
-        rig.on_threads(3, move |manager, number| {
-            if number == 0 {
-                match seal(manager, "a", LARGE) {
-                    Ok(shard) => drop(manager.release(&shard).unwrap()),
-                    Err(error) => assert!(matches!(error, VramError::OutOfMemory { .. }), "{error:?}"),
-                }
-            } else {
-                match manager.allocate_scratch(Purpose::Activations, LARGE as u64) {
-                    Ok(scratch) => {
-                        assert!(manager.used_vram() >= LARGE as u64);
-                        drop(scratch.release().unwrap());
-                    }
-                    Err(error) => assert!(matches!(error, VramError::OutOfMemory { .. }), "{error:?}"),
-                }
-            }
-        });
-        assert_eq!(rig.manager.used_vram(), 0);
-        rig.close();
+        rig.close_clean();
     });
 }
 
 #[test]
 fn a_quarantined_shard_stays_so_and_others_go_on() {
     explore(|| {
-        let rig = rig(OnIntegrityFailure::QuarantineShard);
-        let (good, bad) = (Arc::new(rig.seal("good")), Arc::new(rig.seal("bad")));
-        rig.manager.mock_controls().unwrap().flip_bit(&bad, 5, 0).unwrap();
+        let rig = lenient();
+        let (good, bad) = (one(&rig, "good"), one(&rig, "bad"));
+        rig.flip(&bad, 5);
         let failed = Arc::new(AtomicU64::new(0));
         let (shared, count) = (Arc::clone(&bad), Arc::clone(&failed));
-        rig.on_threads(3, move |manager, number| {
+        on_threads(&rig, 3, move |manager, number| {
             if number == 0 {
                 manager.execute(&good, |_| ()).unwrap();
             } else {
@@ -330,10 +244,9 @@ fn a_quarantined_shard_stays_so_and_others_go_on() {
             }
         });
         assert_eq!((failed.load(Ordering::SeqCst), rig.manager.state()), (2, ManagerState::Ready));
-        let quarantines = rig.sink.names().iter().filter(|name| **name == "shard_quarantined").count();
-        assert_eq!(quarantines, 1);
+        assert_eq!(rig.count("shard_quarantined"), 1);
         rig.manager.release(&bad).unwrap();
-        rig.close();
+        rig.close_clean();
     });
 }
 

@@ -5,10 +5,9 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use vram_residency::{
-    DeviceKind, DeviceSelector, DeviceUuid, ErrorCategory, ErrorCode, MockConfig, Policy, VramError, VramManager,
-    WorkerId, WorkerSecret,
+    DeviceSelector, DeviceUuid, ErrorCategory, ErrorCode, MockConfig, Policy, VramError, VramManager, WorkerId,
+    WorkerSecret,
 };
-use vram_residency_rig::{Kind, Machine};
 
 fn open(selector: DeviceSelector) -> Result<VramManager, VramError> {
     VramManager::builder(WorkerId::new("suite").unwrap(), WorkerSecret::random().unwrap())
@@ -29,31 +28,6 @@ fn no_device(selector: DeviceSelector, words: &[&str]) {
         assert!(sentence.contains(word), "{word:?} in {sentence:?}");
     }
     assert!(!sentence.contains(['\n', '{', '}']), "{sentence:?}");
-}
-
-#[test]
-fn an_ordinal_that_the_driver_does_not_have_says_how_many_it_has() {
-    // covers: ERR-2 RES-8
-    let machine = Machine::new(Kind::StandIn, 64 << 20);
-    for ordinal in [2, 7, u32::MAX] {
-        let words = [&format!("CUDA device {ordinal} cannot be opened"), "no such ordinal", "2 device(s)"];
-        no_device(machine.selector_of(ordinal), &words);
-    }
-    // The twin: those that it has.
-    for ordinal in [0, 1] {
-        let manager = open(machine.selector_of(ordinal)).unwrap();
-        assert_eq!((manager.device_kind(), manager.device_ordinal()), (DeviceKind::Cuda, ordinal));
-    }
-}
-
-#[test]
-fn a_driver_without_devices_and_a_library_that_is_none_say_so() {
-    // covers: ERR-2
-    let machine = Machine::new(Kind::StandIn, 64 << 20);
-    machine.gpu().unwrap().stand_in.as_ref().unwrap().set("devices", 0);
-    no_device(machine.selector_of(0), &["CUDA device 0 cannot be opened", "sees no device", "nvidia-smi"]);
-    let nowhere = DeviceSelector::StandIn { library: "/nowhere/libcuda.so.1".into(), ordinal: 3 };
-    no_device(nowhere, &["CUDA device 3 cannot be opened", "no NVIDIA driver library", "install the NVIDIA driver"]);
 }
 
 #[test]

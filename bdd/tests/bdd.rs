@@ -1,6 +1,6 @@
 //! The behaviour suite: every scenario in `features/` against a device, through the public API only.
 //!
-//! `VRAM_TEST_DEVICE` names the device: `mock` (also when unset), `stand-in` or `cuda:ORDINAL`. A scenario counts as failed when
+//! `VRAM_TEST_DEVICE` names the device: `mock` (also when unset) or `cuda:ORDINAL`. A scenario counts as failed when
 //! a step is undefined, ambiguous or skipped; a run without scenarios fails. What the device cannot run is told by tags, and
 //! named at the end. The report goes to `bdd/junit-DEVICE.xml` in the target folder, which `CARGO_TARGET_DIR` names.
 

@@ -23,14 +23,12 @@ impl Choice {
     pub(crate) fn from_env() -> Self {
         let kind = Kind::from_env();
         let second = match kind {
-            Kind::Mock | Kind::StandIn => true,
+            Kind::Mock => true,
             // The second device is the one after the first.
-            Kind::Cuda(ordinal) => Machine::new(kind, 0).devices().is_some_and(|devices| ordinal + 1 < devices),
+            Kind::Cuda(ordinal) => ordinal + 1 < Machine::new(kind, 0).devices(),
         };
         let worker = match kind {
             Kind::Mock => true,
-            // No worker knows it.
-            Kind::StandIn => false,
             // The one that cargo would build may have no kernels.
             Kind::Cuda(_) => shell::given().is_some(),
         };

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 
 use vram_residency::{MockConfig, MockStats};
-use vram_residency_rig::{Kind, Machine, StandIn};
+use vram_residency_rig::{Kind, Machine};
 
 use crate::setup::Setup;
 
-/// Bytes of a mock or a stand-in whose size no scenario chose.
+/// Bytes of a mock whose size no scenario chose.
 const MOCK_BYTES: u64 = 8 << 20;
 /// The mock's unit where a scenario counts in units: so large that a few of them hold what every device is asked first.
 const MOCK_UNIT: u64 = 128 << 10;
-const STAND_IN_BYTES: u64 = 64 << 20;
 
 /// A device that nobody else uses, but for a GPU's, of which there is one.
 #[derive(Debug)]
@@ -27,54 +26,28 @@ pub(crate) struct Device {
 pub(crate) fn first() -> u32 {
     match Kind::from_env() {
         Kind::Cuda(ordinal) => ordinal,
-        Kind::Mock | Kind::StandIn => 0,
+        Kind::Mock => 0,
     }
 }
 
 impl Device {
     /// A device of so many units, where that can be chosen.
     pub(crate) fn new(units: Option<u64>) -> Self {
-        let kind = Kind::from_env();
-        let machine = match kind {
-            Kind::Mock => Machine::Mock(MockConfig::new().devices(2)),
-            _ => Machine::new(kind, STAND_IN_BYTES),
-        };
-        let unit = match (&machine, units) {
-            (Machine::Mock(_), Some(_)) => MOCK_UNIT,
-            _ => machine.granularity(),
-        };
-        let bytes = units.map(|units| units * unit);
-        let machine = match machine {
-            Machine::Mock(config) => {
-                Machine::Mock(config.granularity(unit).capacity_bytes(bytes.unwrap_or(MOCK_BYTES)))
+        let machine = match (Kind::from_env(), units) {
+            (Kind::Mock, None) => Machine::mock(MockConfig::new().devices(2).capacity_bytes(MOCK_BYTES)),
+            (Kind::Mock, Some(units)) => {
+                Machine::mock(MockConfig::new().devices(2).granularity(MOCK_UNIT).capacity_bytes(units * MOCK_UNIT))
             }
-            Machine::Gpu(gpu) => {
-                match (&gpu.stand_in, bytes) {
-                    (Some(stand_in), Some(bytes)) => stand_in.set("capacity", bytes),
-                    (None, Some(_)) => panic!("a GPU's size cannot be chosen; the scenario needs the tag @capacity"),
-                    (_, None) => {}
-                }
-                Machine::Gpu(gpu)
-            }
+            (gpu, None) => Machine::new(gpu, 0),
+            _ => panic!("a GPU's size cannot be chosen; the scenario needs the tag @capacity"),
         };
-        let free = machine.gpu().map_or(0, |gpu| gpu.raw.memory_info().0);
+        let (unit, free) = (machine.granularity(), machine.raw.memory_info().0);
         Self { machine: Arc::new(machine), unit, free }
     }
 
-    fn stats(&self) -> Option<MockStats> {
-        match &*self.machine {
-            Machine::Mock(config) => Some(config.stats()),
-            Machine::Gpu(_) => None,
-        }
-    }
-
-    pub(crate) fn stand_in(&self) -> Option<&StandIn> {
-        self.machine.gpu().and_then(|gpu| gpu.stand_in.as_deref())
-    }
-
-    /// What the mock or the stand-in counts; a GPU counts nothing for us.
-    fn count(&self, mock: impl Fn(&MockStats) -> u64, stand_in: &str) -> Option<u64> {
-        self.stats().map(|stats| mock(&stats)).or_else(|| self.stand_in().map(|counts| counts.get(stand_in)))
+    /// What the mock counts; a GPU counts nothing for us.
+    fn count(&self, mock: impl Fn(&MockStats) -> u64) -> Option<u64> {
+        self.machine.mock.as_ref().map(|config| mock(&config.stats()))
     }
 
     /// Allocated bytes.
@@ -85,31 +58,28 @@ impl Device {
     /// A GPU's driver says no more than how much is free: at least what the ledger says is taken.
     #[track_caller]
     pub(crate) fn assert_taken(&self, used: u64) {
-        let free = self.machine.gpu().expect("a GPU").raw.memory_info().0;
+        let free = self.machine.raw.memory_info().0;
         assert!(free + used <= self.free, "{free} bytes are free, {} were, the ledger says {used}", self.free);
     }
 
-    /// A GPU's driver has free again what was free before there was a manager, but for what it may hold on to itself. The
-    /// others count exactly, and are asked for that instead.
+    /// The driver has free again what was free before there was a manager, but for what a GPU's may hold on to itself.
     #[track_caller]
     pub(crate) fn assert_free_again(&self) {
-        if let Some(gpu) = self.machine.gpu().filter(|gpu| gpu.stand_in.is_none()) {
-            let free = gpu.raw.memory_info().0;
-            assert!(free + SLACK >= self.free, "{free} bytes are free, {} were", self.free);
-        }
+        let free = self.machine.raw.memory_info().0;
+        assert!(free + SLACK >= self.free, "{free} bytes are free, {} were", self.free);
     }
 
     /// Nothing that was staged was freed unwiped.
     #[track_caller]
     pub(crate) fn assert_staging_wiped(&self) {
-        let unwiped = self.count(|stats| stats.unwiped_host_bytes_freed, "unwiped host");
+        let unwiped = self.count(|stats| stats.unwiped_host_bytes_freed);
         assert_eq!(unwiped.unwrap_or(0), 0, "staging was freed unwiped");
     }
 
     /// Nothing on the device was freed unwiped.
     #[track_caller]
     pub(crate) fn assert_wiped(&self) {
-        let unwiped = self.count(|stats| stats.unwiped_bytes_freed, "unwiped").unwrap_or(0);
+        let unwiped = self.count(|stats| stats.unwiped_bytes_freed).unwrap_or(0);
         assert_eq!(unwiped, 0, "bytes of device memory were freed unwiped");
     }
 
@@ -117,7 +87,7 @@ impl Device {
     /// never held weights, and needed no wipe.
     #[track_caller]
     pub(crate) fn assert_left(&self, scenario: &str, dead: bool, whole: bool) {
-        let unmet = self.count(|stats| stats.unmet_faults, "unmet").unwrap_or(0);
+        let unmet = self.count(|stats| stats.unmet_faults).unwrap_or(0);
         assert_eq!(unmet, 0, "{scenario}: the device was told to misbehave and did not");
         self.assert_staging_wiped();
         if !dead {
@@ -150,10 +120,9 @@ impl Anchor {
         format!("{kind} ({}, {})", manager.device_name(), manager.device_uuid())
     }
 
-    /// Bytes of a GPU that were free when the run began and are not at its end, when no manager lives any more.
+    /// Bytes that were free when the run began and are not at its end, when no manager lives any more.
     pub(crate) fn lost(&self) -> Option<u64> {
         let Self(device) = self;
-        let gpu = device.machine.gpu().filter(|gpu| gpu.stand_in.is_none())?;
-        Some(device.free.saturating_sub(gpu.raw.memory_info().0)).filter(|lost| *lost > SLACK)
+        Some(device.free.saturating_sub(device.machine.raw.memory_info().0)).filter(|lost| *lost > SLACK)
     }
 }

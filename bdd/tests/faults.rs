@@ -1,17 +1,11 @@
 //! What a device can be told to do wrong, on the devices that take orders.
 
 use vram_residency::{Fault, FaultOrder, MockCall, ResidencyLie};
-use vram_residency_rig::{Machine, StandIn};
 
 use crate::device::Device;
 
-/// CUDA_ERROR_UNKNOWN and CUDA_ERROR_OUT_OF_MEMORY.
-const UNKNOWN: u32 = 999;
+/// CUDA_ERROR_OUT_OF_MEMORY.
 const OUT_OF_MEMORY: u32 = 2;
-/// Kernels of a digest over one chunk: leaves, nodes, result.
-const DIGEST: u64 = 3;
-/// Kernels of a proof of zeros: count, result.
-const ZERO_PROOF: u64 = 2;
 
 /// Misbehaviour for good: the device is not held to what every scenario must leave.
 pub(crate) fn kills(how: &str) -> bool {
@@ -20,11 +14,8 @@ pub(crate) fn kills(how: &str) -> bool {
 
 /// Tells the device to misbehave, on the next call that can meet it, once.
 pub(crate) fn order(device: &Device, how: &str) {
-    match (&*device.machine, device.stand_in()) {
-        (Machine::Mock(config), _) => config.fail(on_mock(how)).unwrap(),
-        (_, Some(stand_in)) => on_stand_in(stand_in, how),
-        _ => panic!("a GPU takes no orders; the scenario needs the tag @faults"),
-    }
+    let config = device.machine.mock.as_ref().expect("a GPU takes no orders; the scenario needs the tag @faults");
+    config.fail(on_mock(how)).unwrap();
 }
 
 fn on_mock(how: &str) -> FaultOrder {
@@ -47,34 +38,6 @@ fn on_mock(how: &str) -> FaultOrder {
         "fail a readback" => Fault::call(MockCall::CopyToHost).into(),
         "fail a wait" => Fault::call(MockCall::Synchronize).into(),
         "die" => Fault::Sticky.into(),
-        other => panic!("no such misbehaviour: {other}"),
-    }
-}
-
-fn on_stand_in(stand_in: &StandIn, how: &str) {
-    match how {
-        "skip a digest" => stand_in.quirk("kernel skipped", 1, DIGEST),
-        "digest half and say so" => stand_in.quirk("half hashed", 1, 1),
-        "digest half and claim all" => stand_in.quirk("half claimed", 1, 1),
-        "repeat an old digest" => {
-            // What the digest before left stays: neither poison nor zeroed counters overwrite it.
-            stand_in.quirk("fill skipped", 1, 2);
-            stand_in.quirk("kernel skipped", 1, DIGEST);
-        }
-        "corrupt an upload" => stand_in.quirk("upload corrupted", 1, 1),
-        "skip a fill" => stand_in.quirk("fill skipped", 1, 1),
-        "skip a zero proof" => stand_in.quirk("kernel skipped", 1, ZERO_PROOF),
-        "say that memory is managed" => stand_in.quirk("managed", 1, 1),
-        "answer residency with zeros" => stand_in.quirk("no answer", 1, 1),
-        "run out of memory late" => stand_in.order("cuMemCreate", OUT_OF_MEMORY, 2, 1),
-        "say that no memory is free" => stand_in.quirk("nothing free", 1, 1),
-        "refuse to switch the access" => stand_in.quirk("switch fails", 1, 1),
-        "not confirm a switch of access" => stand_in.quirk("switch unconfirmed", 1, 1),
-        "fail a digest" => stand_in.order("cuLaunchKernel", UNKNOWN, 1, 1),
-        "fail a fill" => stand_in.order("cuMemsetD8Async", UNKNOWN, 1, 1),
-        "fail a readback" => stand_in.order("cuMemcpyDtoHAsync_v2", UNKNOWN, 1, 1),
-        "fail a wait" => stand_in.quirk("stream wait fails", 1, 1),
-        "die" => stand_in.quirk("kernel faults", 1, 1),
         other => panic!("no such misbehaviour: {other}"),
     }
 }

@@ -9,7 +9,7 @@ use vram_residency::{
     Ack, AuditError, AuditEvent, AuditSink, Policy, RawRegion, SealedShard, ShardId, ShardSpec, TreeParams,
     VramManager, WorkerId, WorkerSecret,
 };
-use vram_residency_rig::{EngineKernels, Gpu, Kind, Machine, Memory, Raw};
+use vram_residency_rig::{EngineKernels, Kind, Machine, Memory, Raw};
 
 use crate::limit;
 
@@ -39,7 +39,7 @@ impl Default for Options {
     }
 }
 
-/// Memory of a stand-in.
+/// Memory of a mock.
 const CAPACITY: u64 = 256 << 20;
 
 pub struct World {
@@ -53,16 +53,12 @@ impl World {
     /// `None` on the mock.
     pub fn new(options: Options) -> Option<Self> {
         let machine = Machine::from_env(CAPACITY);
-        let kernels = machine.gpu()?.raw.engine_kernels().expect("engine kernels for this device; build with nvcc");
+        let kernels = machine.raw.engine_kernels().expect("engine kernels for this device; build with nvcc");
         Some(Self { options, kernels, machine, began: Instant::now() })
     }
 
-    pub fn gpu(&self) -> &Gpu {
-        self.machine.gpu().unwrap()
-    }
-
     pub fn raw(&self) -> &Arc<Raw> {
-        &self.gpu().raw
+        &self.machine.raw
     }
 
     pub fn is_gpu(&self) -> bool {
@@ -77,7 +73,7 @@ impl World {
     }
 
     pub fn name(&self) -> String {
-        if self.is_gpu() { self.manager(4096).device_name().to_owned() } else { "stand-in".to_owned() }
+        if self.is_gpu() { self.manager(4096).device_name().to_owned() } else { "mock".to_owned() }
     }
 
     pub fn variant(&self) -> &'static str {

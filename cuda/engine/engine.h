@@ -7,12 +7,6 @@
 /* Threads of a block, of each of them. */
 #define ENGINE_THREADS 128
 
-#define ENGINE_MATVEC "engine_matvec"
-#define ENGINE_FLIP "engine_flip"
-#define ENGINE_SPIN "engine_spin"
-#define ENGINE_SCAN "engine_scan"
-#define ENGINE_RANDOM "engine_random"
-
 typedef struct engine_matvec_args {
     uint64_t weights; /* rows × columns float32, row by row */
     uint64_t x;       /* columns float32 */

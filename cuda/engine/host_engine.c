@@ -1,78 +1,33 @@
-/* The engine's kernels as host functions, by name, for the stand-in. */
+/* The engine's kernels as host functions, for the mock. */
 #include <math.h>
 #include <stddef.h>
-#include <string.h>
 
 #include "engine.cu"
-#include "host_engine.h"
 
-static void run_matvec(const void *args)
-{
-    engine_matvec(*(const engine_matvec_args *)args);
-}
+#include "../include/vram_mock.h"
 
-static void run_flip(const void *args)
-{
-    engine_flip(*(const engine_flip_args *)args);
-}
+VRAM_RUNS(engine_matvec, engine_matvec_args)
+VRAM_RUNS(engine_flip, engine_flip_args)
+VRAM_RUNS(engine_spin, engine_spin_args)
+VRAM_RUNS(engine_scan, engine_scan_args)
+VRAM_RUNS(engine_random, engine_random_args)
 
-static void run_spin(const void *args)
-{
-    engine_spin(*(const engine_spin_args *)args);
-}
+#define NONE VRAM_MOCK_NO_WORD
+/* Which words of the arguments are addresses, and how much memory each means: {word, writes, unit, by which words, alignment}. */
+#define KERNEL(name, count, ...) \
+    {#name, sizeof(name##_args), ENGINE_THREADS, count, 0, {__VA_ARGS__}, run_##name}
 
-static void run_scan(const void *args)
-{
-    engine_scan(*(const engine_scan_args *)args);
-}
-
-static void run_random(const void *args)
-{
-    engine_random(*(const engine_random_args *)args);
-}
-
-static const struct kernel {
-    const char *name;
-    void (*run)(const void *args);
-    uint64_t args_bytes;
-} KERNELS[] = {
-    {ENGINE_MATVEC, run_matvec, sizeof(engine_matvec_args)},
-    {ENGINE_FLIP, run_flip, sizeof(engine_flip_args)},
-    {ENGINE_SPIN, run_spin, sizeof(engine_spin_args)},
-    {ENGINE_SCAN, run_scan, sizeof(engine_scan_args)},
-    {ENGINE_RANDOM, run_random, sizeof(engine_random_args)},
+static const vram_mock_kernel KERNELS[] = {
+    KERNEL(engine_matvec, 3, {0, 0, 4, {3, 4}, 4}, {1, 0, 4, {4, NONE}, 4}, {2, 1, 4, {3, NONE}, 4}),
+    KERNEL(engine_flip, 1, {0, 1, 1, {NONE, NONE}, 1}),
+    KERNEL(engine_spin, 0, {0, 0, 0, {NONE, NONE}, 1}),
+    KERNEL(engine_scan, 2, {0, 0, 16, {1, NONE}, 16}, {3, 1, 8, {NONE, NONE}, 8}),
+    KERNEL(engine_random, 1, {0, 1, 16, {1, NONE}, 16}),
 };
 
-static const struct kernel *find(const char *name)
-{
-    for (size_t i = 0; i < sizeof KERNELS / sizeof KERNELS[0]; i++) {
-        if (strcmp(KERNELS[i].name, name) == 0) {
-            return &KERNELS[i];
-        }
-    }
-    return NULL;
-}
+void vram_rig_add_kernels(void);
 
-uint64_t engine_host_args_bytes(const char *name)
+void vram_rig_add_kernels(void)
 {
-    const struct kernel *found = find(name);
-    return found == NULL ? 0 : found->args_bytes;
-}
-
-uint32_t engine_host_launch(const char *name, const void *args, uint32_t grid, uint32_t block)
-{
-    const struct kernel *found = find(name);
-    if (found == NULL || args == NULL || grid == 0 || block != ENGINE_THREADS) {
-        return 1;
-    }
-    gridDim.x = grid;
-    blockDim.x = block;
-    for (uint32_t i = 0; i < grid; i++) {
-        blockIdx.x = i;
-        for (uint32_t j = 0; j < block; j++) {
-            threadIdx.x = j;
-            found->run(args);
-        }
-    }
-    return 0;
+    vram_mock_add_kernels(KERNELS, sizeof KERNELS / sizeof *KERNELS);
 }

@@ -1,7 +1,7 @@
 /*
  * Kernels on the CPU: what a host compiler needs to compile the kernels' bodies as C11 (or C++) functions.
  *
- * A launch is a loop over the grid, one thread after the other (cuda/kernels/tests/host_kernels.c). That is faithful because
+ * A launch is a loop over the grid, one thread after the other (VRAM_RUNS). That is faithful because
  * no kernel here uses shared memory, barriers or values of other threads, but for sums into counters. For tests only.
  */
 #ifndef VRAM_HOST_SHIM_H
@@ -46,6 +46,21 @@ static inline uint32_t vram_bits(uint32_t word)
 {
     return (uint32_t)__builtin_popcount(word);
 }
+
+/* Makes run_KERNEL, which runs a kernel's body to its end: thread after thread, the last first when `backwards`. */
+#define VRAM_RUNS(kernel, args_type) \
+    static void run_##kernel(const void *args, uint32_t grid, uint32_t block, uint32_t backwards) \
+    { \
+        gridDim.x = grid; \
+        blockDim.x = block; \
+        for (uint32_t i = 0; i < grid; i++) { \
+            blockIdx.x = backwards != 0 ? grid - 1 - i : i; \
+            for (uint32_t j = 0; j < block; j++) { \
+                threadIdx.x = backwards != 0 ? block - 1 - j : j; \
+                kernel(*(const args_type *)args); \
+            } \
+        } \
+    }
 
 /* Adds to a counter that other threads add to. */
 static inline void vram_tally(uint64_t *counter, uint64_t value)

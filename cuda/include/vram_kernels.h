@@ -18,9 +18,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Changes with every change of this file that a caller could notice. */
-#define VRAM_KERNELS_ABI_VERSION 1u
-
 /* Entry points. */
 #define VRAM_LEAVES "vram_verity_leaves"
 #define VRAM_NODES "vram_verity_nodes"
@@ -42,8 +39,6 @@
 #define VRAM_COUNT_SHARE 32768u
 #define VRAM_COUNT_MOST_BLOCKS 4096u
 
-/* Image bytes whose leaf hashes are in scratch at one time. */
-#define VRAM_CHUNK_BYTES ((uint64_t)1 << 30)
 #define VRAM_HASH_BYTES 32u
 #define VRAM_RESULT_BYTES 32u
 #define VRAM_COUNTERS_BYTES 16u

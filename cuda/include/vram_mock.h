@@ -1,13 +1,14 @@
 /*
- * The C interface of the mock device: a GPU driver over host memory, for tests on machines without a GPU.
+ * The mock: a machine of GPUs over host memory, for tests on machines without a GPU. It answers the CUDA driver API.
  *
- * Promises: every call may be made from any thread; every device address is checked against the live allocations when an
- * operation is enqueued and again when it runs, so no address, however wrong, makes the mock touch memory that is not
- * its own. Refuses nothing silently: each call returns a status. It protects nothing and must never serve in production.
+ * `vram_mock_function` gives a function of that API by its name, with the signature that cuda.h declares for it, handles and
+ * device addresses as integers. No symbol of the mock begins with `cu`. What follows is what the API does not have: which machine
+ * a thread speaks to, faults to order, and memory seen and changed behind the driver's back.
  *
- * A device address is a host address. Operations are queued on streams; with `late_streams` they run only when something
- * orders them. An operation that fails while it runs leaves its status on its stream: the next call that waits for that
- * stream reports it, once. src/ffi/mock.rs mirrors every structure; its tests compare both sides with vram_mock_layout.
+ * Promises: every call may be made from any thread; every device address is looked up when an operation is enqueued and again
+ * when it runs, so no address, however wrong, makes the mock touch memory that is not its own. Device addresses are no host
+ * addresses, but for host memory that was registered. Operations run when something orders them (setting LATE). It protects
+ * nothing and must never serve in production. src/ffi/mock.rs mirrors every structure; both sides assert the layout.
  */
 #ifndef VRAM_MOCK_H
 #define VRAM_MOCK_H
@@ -15,115 +16,89 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Changes with every change of this file that a caller could notice. */
-#define VRAM_MOCK_ABI_VERSION 5u
-
-/* Statuses. Where CUDA has a number for the same thing, it is CUDA's. */
-typedef uint32_t vram_mock_status;
-#define VRAM_MOCK_OK 0u
-#define VRAM_MOCK_INVALID_VALUE 1u
-#define VRAM_MOCK_OUT_OF_MEMORY 2u
-#define VRAM_MOCK_INVALID_DEVICE 101u
-#define VRAM_MOCK_INVALID_HANDLE 400u
-#define VRAM_MOCK_NOT_READY 600u
-#define VRAM_MOCK_LAUNCH_FAILED 719u
-/* CUDA has none: a write to an allocation that is mapped, or was registered, read-only. Not sticky. */
+/* CUresult numbers of the mock's own. A write to memory that is mapped, or was registered, read-only. Not sticky. */
 #define VRAM_MOCK_READ_ONLY 740u
-#define VRAM_MOCK_NOT_SUPPORTED 801u
-#define VRAM_MOCK_UNKNOWN 999u
 
-/* Calls, as faults and counters name them. */
-#define VRAM_MOCK_CALL_ANY 0u
-#define VRAM_MOCK_CALL_ALLOC 1u
-#define VRAM_MOCK_CALL_FREE 2u
-#define VRAM_MOCK_CALL_COPY_TO_DEVICE 3u
-#define VRAM_MOCK_CALL_COPY_TO_HOST 4u
-#define VRAM_MOCK_CALL_FILL 5u
-#define VRAM_MOCK_CALL_DIGEST 6u
-#define VRAM_MOCK_CALL_COUNT_NONZERO 7u
-#define VRAM_MOCK_CALL_SYNCHRONIZE 8u  /* of a stream or an event */
-#define VRAM_MOCK_CALL_MEMORY_INFO 9u
-#define VRAM_MOCK_CALL_RESIDENCY 10u
-#define VRAM_MOCK_CALL_STREAM 11u      /* make */
-#define VRAM_MOCK_CALL_EVENT 12u       /* make, record, wait, query */
-#define VRAM_MOCK_CALL_PROTECT 13u
-#define VRAM_MOCK_CALL_HOST_ALLOC 14u
-#define VRAM_MOCK_CALLS 16u
+/*
+ * Operations, as faults and counters name them. Some are several calls of the API: `vram_mock_step` says so. A function of the
+ * API has a number too, from VRAM_MOCK_OPERATIONS on: see vram_mock_number.
+ */
+enum {
+    VRAM_MOCK_ANY,
+    VRAM_MOCK_ALLOC,
+    VRAM_MOCK_FREE,
+    VRAM_MOCK_COPY_TO_DEVICE,
+    VRAM_MOCK_COPY_TO_HOST,
+    VRAM_MOCK_FILL,
+    VRAM_MOCK_DIGEST,
+    VRAM_MOCK_COUNT_NONZERO,
+    VRAM_MOCK_SYNCHRONIZE, /* of a stream or an event */
+    VRAM_MOCK_MEMORY_INFO,
+    VRAM_MOCK_RESIDENCY,
+    VRAM_MOCK_STREAM, /* make */
+    VRAM_MOCK_EVENT,  /* make, record, wait, query */
+    VRAM_MOCK_PROTECT,
+    VRAM_MOCK_HOST_ALLOC,
+    VRAM_MOCK_PART, /* calls that are a part of something: no operation's faults meet them, and they are not counted */
+    VRAM_MOCK_OPERATIONS
+};
 
 /* Faults: what goes wrong. */
-#define VRAM_MOCK_FAULT_FAIL 1u                /* the call returns `code` and does nothing */
-#define VRAM_MOCK_FAULT_CORRUPT 2u             /* a copy, or protect, flips bit `value` (modulo its length) of its memory */
-#define VRAM_MOCK_FAULT_SKIP 3u                /* the call succeeds and nothing happens */
-#define VRAM_MOCK_FAULT_HALF 4u                /* a fill stops after half of its bytes */
-#define VRAM_MOCK_FAULT_DIGEST_SHORT 5u        /* covers half of the blocks, and says so */
-#define VRAM_MOCK_FAULT_DIGEST_SHORT_LIES 6u   /* covers half of the blocks, and claims all */
-#define VRAM_MOCK_FAULT_DIGEST_STALE 7u        /* repeats the previous launch's result and table */
-#define VRAM_MOCK_FAULT_DIGEST_REPLAYED 8u     /* repeats the previous table under the new nonce and the full count */
-#define VRAM_MOCK_FAULT_COUNT_ZERO 9u          /* a count of non-zero bytes finds none */
-#define VRAM_MOCK_FAULT_FREE_BYTES 10u         /* memory information reports `value` bytes free */
-#define VRAM_MOCK_FAULT_RESIDENCY 11u          /* a residency answer tells lie `value` */
-#define VRAM_MOCK_FAULT_UNCONFIRMED 12u        /* protect takes effect, but is not confirmed */
-#define VRAM_MOCK_FAULT_STICKY 13u             /* this call and every later one on the device fails with `code` */
+enum {
+    VRAM_MOCK_FAIL = 1,          /* the call returns `code` and does nothing */
+    VRAM_MOCK_STICKY,            /* the same, and so does every later call on the device: the context is dead */
+    VRAM_MOCK_CORRUPT,           /* a copy, or a switch of access, flips bit `value` (modulo its length) of its memory */
+    VRAM_MOCK_SKIP,              /* the call succeeds and nothing happens */
+    VRAM_MOCK_HALF,              /* a fill stops after half of its bytes */
+    VRAM_MOCK_DIGEST_SHORT,      /* covers half of the blocks, and says so */
+    VRAM_MOCK_DIGEST_SHORT_LIES, /* covers half of the blocks, and claims all */
+    VRAM_MOCK_DIGEST_STALE,      /* repeats the previous digest's result and table */
+    VRAM_MOCK_DIGEST_REPLAYED,   /* repeats the previous table under the new nonce and the full count */
+    VRAM_MOCK_COUNT_ZERO,        /* a count of non-zero bytes finds none */
+    VRAM_MOCK_FREE_BYTES,        /* memory information reports `value` bytes free */
+    VRAM_MOCK_RESIDENCY_LIE,     /* an answer about an address tells lie `value` */
+    VRAM_MOCK_UNCONFIRMED,       /* a switch of access takes effect, but is not confirmed */
+    VRAM_MOCK_ANSWER,            /* a question about an address or an allocation: member `code` is answered with `value` */
+    VRAM_MOCK_CRASH              /* a launch runs into an illegal address */
+};
 
-/* The lies of VRAM_MOCK_FAULT_RESIDENCY. */
-#define VRAM_MOCK_LIE_HOST 1u
-#define VRAM_MOCK_LIE_MANAGED 2u
-#define VRAM_MOCK_LIE_HOST_MAPPED 3u
-#define VRAM_MOCK_LIE_EXPORTABLE 4u
-#define VRAM_MOCK_LIE_ORDINAL 5u
-#define VRAM_MOCK_LIE_ZEROS 6u
-#define VRAM_MOCK_LIE_SHORT_RANGE 7u
+/* The lies of VRAM_MOCK_RESIDENCY_LIE. */
+enum {
+    VRAM_MOCK_LIE_HOST = 1,
+    VRAM_MOCK_LIE_MANAGED,
+    VRAM_MOCK_LIE_HOST_MAPPED,
+    VRAM_MOCK_LIE_EXPORTABLE,
+    VRAM_MOCK_LIE_ORDINAL,
+    VRAM_MOCK_LIE_ZEROS,
+    VRAM_MOCK_LIE_SHORT_RANGE
+};
 
-/* Where memory lies. */
-#define VRAM_MOCK_MEMORY_UNKNOWN 0u
-#define VRAM_MOCK_MEMORY_HOST 1u
-#define VRAM_MOCK_MEMORY_DEVICE 2u
-#define VRAM_MOCK_MEMORY_MANAGED 3u
+/* Settings of a machine. Those up to SPARSE are fixed once memory was allocated. */
+enum {
+    VRAM_MOCK_DEVICES,          /* at most as many as the machine was made with */
+    VRAM_MOCK_CAPACITY,         /* bytes of each device */
+    VRAM_MOCK_GRANULARITY,      /* a power of two from 256, or what no driver may say */
+    VRAM_MOCK_POISON,           /* fresh memory is full of garbage, else zero */
+    VRAM_MOCK_SPARSE,           /* memory that is zero costs nothing; fresh memory has garbage at its ends only */
+    VRAM_MOCK_LATE,             /* operations run when something orders them, else at once */
+    VRAM_MOCK_REFUSE_READ_ONLY, /* the number with which a switch to read-only is refused; 0: it is not */
+    VRAM_MOCK_STRICT,           /* as a GPU: an illegal access ends the context, and nothing is registered */
+    VRAM_MOCK_BODIES,           /* digests and counts run the kernels' bodies, else the host's own hash */
+    VRAM_MOCK_BACKWARDS,        /* the bodies' threads run last to first */
+    VRAM_MOCK_OVERHEAD,         /* bytes of each device that the driver takes for itself */
+    VRAM_MOCK_VERSION,          /* CUDA version: 1000 × major + 10 × minor */
+    VRAM_MOCK_MAJOR,
+    VRAM_MOCK_MINOR, /* compute capability */
+    VRAM_MOCK_VIRTUAL_MEMORY,
+    VRAM_MOCK_TRACED, /* calls are noted for vram_mock_trace */
+    VRAM_MOCK_SETTINGS
+};
 
 typedef struct vram_mock_machine vram_mock_machine;
 
-typedef struct vram_mock_config {
-    uint32_t abi_version;
-    uint32_t devices;
-    uint64_t capacity_bytes; /* of each device */
-    uint64_t granularity;    /* a power of two from 256 */
-    uint32_t late_streams;
-    uint32_t poison;
-    uint32_t read_only; /* 0: protect refuses to map memory read-only, as not supported */
-    uint32_t sparse;    /* memory that is zero costs nothing, and fresh memory is poisoned at its ends only */
-    uint8_t seed[16]; /* tells the machines of one process apart */
-} vram_mock_config;
-
-typedef struct vram_mock_span {
-    uint64_t ptr;
-    uint64_t bytes;
-} vram_mock_span;
-
-typedef struct vram_mock_residency {
-    uint32_t kind;
-    uint32_t host_mapped;
-    uint32_t exportable;
-    uint32_t has_ordinal;
-    uint32_t ordinal;
-    uint32_t reserved;
-    vram_mock_span range;
-} vram_mock_residency;
-
-typedef struct vram_mock_digest_job {
-    const vram_mock_span *regions; /* copied before the call returns */
-    uint64_t region_count;
-    uint32_t block_size;
-    uint32_t salt_bytes;
-    uint8_t salt[32];
-    vram_mock_span scratch;
-    vram_mock_span table;
-    uint64_t result;
-    uint64_t nonce;
-} vram_mock_digest_job;
-
 typedef struct vram_mock_fault {
     uint32_t kind;
-    uint32_t call;
+    uint32_t call; /* an operation or a function */
     uint32_t code;
     uint32_t reserved;
     uint64_t value;
@@ -132,99 +107,112 @@ typedef struct vram_mock_fault {
 } vram_mock_fault;
 
 typedef struct vram_mock_stats {
-    uint64_t live_allocations;
+    uint64_t live_allocations; /* of the virtual-memory API */
     uint64_t live_bytes;
-    uint64_t live_foreign;
+    uint64_t live_foreign; /* registered host memory */
     uint64_t live_streams;
-    uint64_t live_events;
+    uint64_t live_events; /* but for marks */
     uint64_t live_host_buffers;
     uint64_t live_host_bytes;
     uint64_t pending_operations;
     uint64_t unmet_faults;         /* ordered, and no call has met them yet */
-    uint64_t unwiped_device_bytes; /* not zero when they were freed */
+    uint64_t unwiped_device_bytes; /* written, and not zero when they were unmapped */
     uint64_t unwiped_host_bytes;   /* likewise, of host buffers */
-    uint64_t runs[VRAM_MOCK_CALLS]; /* by call: queued operations that ran, other calls that succeeded */
+    uint64_t reservations;
+    uint64_t modules; /* these and violations of the whole machine, said of its first device; as is all of host buffers */
+    uint64_t retained;   /* holds on the primary context */
+    uint64_t violations; /* what a real driver would have made undefined */
+    uint64_t live_marks; /* events that were made as a part of something, as those of host buffers are */
+    uint64_t runs[VRAM_MOCK_OPERATIONS]; /* by operation: queued ones that ran, others that succeeded */
 } vram_mock_stats;
 
-#define VRAM_MOCK_LAYOUT(type, field, offset) \
-    _Static_assert(offsetof(type, field) == (offset), #type "." #field " has moved")
-_Static_assert(sizeof(void *) == 8, "the mock needs 64-bit addresses");
-_Static_assert(sizeof(vram_mock_config) == 56, "vram_mock_config");
-VRAM_MOCK_LAYOUT(vram_mock_config, capacity_bytes, 8);
-VRAM_MOCK_LAYOUT(vram_mock_config, granularity, 16);
-VRAM_MOCK_LAYOUT(vram_mock_config, late_streams, 24);
-VRAM_MOCK_LAYOUT(vram_mock_config, seed, 40);
-_Static_assert(sizeof(vram_mock_span) == 16, "vram_mock_span");
-_Static_assert(sizeof(vram_mock_residency) == 40, "vram_mock_residency");
-VRAM_MOCK_LAYOUT(vram_mock_residency, range, 24);
-_Static_assert(sizeof(vram_mock_digest_job) == 104, "vram_mock_digest_job");
-VRAM_MOCK_LAYOUT(vram_mock_digest_job, salt, 24);
-VRAM_MOCK_LAYOUT(vram_mock_digest_job, scratch, 56);
-VRAM_MOCK_LAYOUT(vram_mock_digest_job, nonce, 96);
-_Static_assert(sizeof(vram_mock_fault) == 40, "vram_mock_fault");
-VRAM_MOCK_LAYOUT(vram_mock_fault, value, 16);
-_Static_assert(sizeof(vram_mock_stats) == 88 + 8 * VRAM_MOCK_CALLS, "vram_mock_stats");
+/* A place in a kernel's arguments that holds a device address, and how much memory that means. Words are of 64 bits. */
+typedef struct vram_mock_use {
+    uint32_t word;
+    uint32_t writes;
+    uint32_t unit;  /* bytes, which are multiplied … */
+    uint32_t by[2]; /* … by these words, but for those that are VRAM_MOCK_NO_WORD */
+    uint32_t alignment;
+} vram_mock_use;
+#define VRAM_MOCK_NO_WORD 255u
+#define VRAM_MOCK_MOST_USES 3u
 
-/* Machines. `destroy` frees everything; no other call on the machine may be in progress, and no host buffer in use. */
-uint32_t vram_mock_abi_version(void);
-/* Writes up to `room` numbers (sizes, alignments, offsets; order: src/ffi/mock/abi.rs); returns how many there are. */
-uint64_t vram_mock_layout(uint64_t *out, uint64_t room);
-vram_mock_status vram_mock_create(const vram_mock_config *config, vram_mock_machine **out);
-void vram_mock_destroy(vram_mock_machine *machine);
-vram_mock_status vram_mock_uuid(vram_mock_machine *machine, uint32_t device, uint8_t out[16]);
-vram_mock_status vram_mock_stats_of(vram_mock_machine *machine, uint32_t device, vram_mock_stats *out);
+/* A kernel besides the library's own: what a make-believe engine launches. */
+typedef struct vram_mock_kernel {
+    const char *name;
+    uint32_t args_bytes;
+    uint32_t threads;
+    uint32_t use_count;
+    uint32_t reserved;
+    vram_mock_use uses[VRAM_MOCK_MOST_USES];
+    /* Runs it; the addresses in `args` are host addresses by then. */
+    void (*run)(const void *args, uint32_t grid, uint32_t block, uint32_t backwards);
+} vram_mock_kernel;
 
-/* Memory. */
-vram_mock_status vram_mock_memory_info(vram_mock_machine *machine, uint32_t device, uint64_t *free_bytes,
-                                       uint64_t *total_bytes);
-vram_mock_status vram_mock_alloc(vram_mock_machine *machine, uint32_t device, uint64_t bytes, uint64_t *out);
-vram_mock_status vram_mock_free(vram_mock_machine *machine, uint32_t device, uint64_t ptr);
 /*
- * Makes host memory of someone else addressable by operations until it is unregistered. Nothing is written by this, and
- * nothing ever, not even by a fault or a flip, unless `writable` is not 0.
+ * Hashes whole blocks that lie one after the other at `data`: 32 bytes each to `out`. `start` is SHA-256's state before the first
+ * byte of a block, `salted` whether that is behind a salt block.
  */
-vram_mock_status vram_mock_register_foreign(vram_mock_machine *machine, uint32_t device, vram_mock_span span,
-                                            uint32_t writable);
-vram_mock_status vram_mock_unregister_foreign(vram_mock_machine *machine, uint32_t device, uint64_t ptr);
-vram_mock_status vram_mock_residency_of(vram_mock_machine *machine, uint32_t device, uint64_t ptr,
-                                        vram_mock_residency *out);
-vram_mock_status vram_mock_protect(vram_mock_machine *machine, uint32_t device, vram_mock_span span, uint32_t read_only,
-                                   uint32_t *confirmed);
-vram_mock_status vram_mock_host_alloc(vram_mock_machine *machine, uint32_t device, uint64_t bytes, uint64_t *out);
-/* Runs what still uses the buffer. Whatever it returns, nothing uses the buffer any more. */
-vram_mock_status vram_mock_host_wait(vram_mock_machine *machine, uint32_t device, uint64_t ptr);
-/* Waits, then frees, also on a device that is dead. */
-vram_mock_status vram_mock_host_free(vram_mock_machine *machine, uint32_t device, uint64_t ptr);
+typedef void (*vram_mock_hasher)(const uint32_t start[8], uint32_t salted, const uint8_t *data, uint64_t blocks,
+                                 uint32_t block_size, uint8_t *out);
 
-/* Order. */
-vram_mock_status vram_mock_stream_create(vram_mock_machine *machine, uint32_t device, uint64_t *out);
-vram_mock_status vram_mock_stream_destroy(vram_mock_machine *machine, uint32_t device, uint64_t stream);
-vram_mock_status vram_mock_stream_synchronize(vram_mock_machine *machine, uint32_t device, uint64_t stream);
-vram_mock_status vram_mock_event_create(vram_mock_machine *machine, uint32_t device, uint64_t *out);
-vram_mock_status vram_mock_event_destroy(vram_mock_machine *machine, uint32_t device, uint64_t event);
-vram_mock_status vram_mock_event_record(vram_mock_machine *machine, uint32_t device, uint64_t event, uint64_t stream);
-vram_mock_status vram_mock_event_wait(vram_mock_machine *machine, uint32_t device, uint64_t stream, uint64_t event);
-vram_mock_status vram_mock_event_synchronize(vram_mock_machine *machine, uint32_t device, uint64_t event);
-/* VRAM_MOCK_OK when it has passed, else VRAM_MOCK_NOT_READY. Many unanswered polls push the stream on, an operation each. */
-vram_mock_status vram_mock_event_query(vram_mock_machine *machine, uint32_t device, uint64_t event);
+_Static_assert(sizeof(void *) == 8, "the mock needs 64-bit addresses");
+_Static_assert(VRAM_MOCK_OPERATIONS == 16 && VRAM_MOCK_SETTINGS == 16 && VRAM_MOCK_CRASH == 15, "numbers have moved");
+_Static_assert(sizeof(vram_mock_fault) == 40 && offsetof(vram_mock_fault, value) == 16, "vram_mock_fault");
+_Static_assert(sizeof(vram_mock_stats) == 256 && offsetof(vram_mock_stats, runs) == 128, "vram_mock_stats");
 
-/* Operations. The host side of a copy must lie in one live host buffer of the device. */
-vram_mock_status vram_mock_copy_to_device(vram_mock_machine *machine, uint32_t device, uint64_t stream, uint64_t to,
-                                          uint64_t host, uint64_t bytes);
-vram_mock_status vram_mock_copy_to_host(vram_mock_machine *machine, uint32_t device, uint64_t stream, uint64_t host,
-                                        uint64_t from, uint64_t bytes);
-vram_mock_status vram_mock_fill(vram_mock_machine *machine, uint32_t device, uint64_t stream, vram_mock_span span,
-                                uint32_t value);
-vram_mock_status vram_mock_digest(vram_mock_machine *machine, uint32_t device, uint64_t stream,
-                                  const vram_mock_digest_job *job);
-vram_mock_status vram_mock_count_nonzero(vram_mock_machine *machine, uint32_t device, uint64_t stream,
-                                         vram_mock_span span, uint64_t result, uint64_t nonce);
+/*
+ * A machine with so many devices, and defaults for all settings. `seed` makes its devices' UUIDs its own. NULL when the host has no
+ * memory. `drop` frees everything; no other call on the machine may be in progress.
+ */
+vram_mock_machine *vram_mock_machine_new(uint32_t devices, const uint8_t seed[16], vram_mock_hasher hasher);
+void vram_mock_machine_drop(vram_mock_machine *machine);
+/* From now on this thread's calls of the API are to this machine. */
+void vram_mock_enter(vram_mock_machine *machine);
+/* A function of the API; NULL when the mock does not have it. */
+void *vram_mock_function(const char *name);
+/* Its number; 0 when there is none. */
+uint32_t vram_mock_number(const char *name);
 
-/* For tests: faults, and device memory seen and changed behind the driver's back, without running anything. A flip passes
- * read-only mappings, but not what was registered read-only: that may be memory which no write survives. */
-vram_mock_status vram_mock_order_fault(vram_mock_machine *machine, uint32_t device, const vram_mock_fault *fault);
-vram_mock_status vram_mock_clear_faults(vram_mock_machine *machine, uint32_t device);
-vram_mock_status vram_mock_flip_bit(vram_mock_machine *machine, uint32_t device, uint64_t ptr, uint32_t bit);
-vram_mock_status vram_mock_peek(vram_mock_machine *machine, uint32_t device, uint64_t ptr, uint8_t *out, uint64_t bytes);
+/*
+ * What this thread calls until the matching `vram_mock_unstep` is one operation, or part of one: whoever orders faults and counts
+ * sees it as that. Not 0 when the operation was ordered to fail, or the device is dead; then nothing was begun. An operation within
+ * another is part of it. The device is that of the current context.
+ */
+uint32_t vram_mock_step(uint32_t operation);
+void vram_mock_unstep(void);
+
+void vram_mock_set(vram_mock_machine *machine, uint32_t setting, uint64_t value);
+uint32_t vram_mock_stats_of_device(vram_mock_machine *machine, uint32_t device, vram_mock_stats *out);
+/* Faults. One that the call does not know how to do wrong is INVALID_VALUE; on a dead device it is refused with its status. */
+uint32_t vram_mock_order(vram_mock_machine *machine, uint32_t device, const vram_mock_fault *order);
+/* Faults not met are forgotten. A device that is dead stays dead, which is the answer. */
+uint32_t vram_mock_forget(vram_mock_machine *machine, uint32_t device);
+
+/*
+ * Makes host memory of someone else addressable by operations of a device until it is unregistered. Nothing is written by this, and
+ * nothing ever, not even by a fault or a flip, unless `writable` is not 0. Of memory that it allocated, and with the setting STRICT
+ * of any, the mock knows by itself; what then is not the device's it says when it is asked.
+ */
+uint32_t vram_mock_register(vram_mock_machine *machine, uint32_t device, uint64_t ptr, uint64_t bytes, uint32_t writable);
+/* Works on a dead device too. */
+uint32_t vram_mock_unregister(vram_mock_machine *machine, uint32_t device, uint64_t ptr);
+
+/* Device memory seen and changed behind the driver's back, without running anything. A flip passes read-only mappings, but not
+ * what was registered read-only: that may be memory which no write survives. */
+uint32_t vram_mock_look(vram_mock_machine *machine, uint64_t ptr, uint8_t *out, uint64_t bytes);
+uint32_t vram_mock_flip(vram_mock_machine *machine, uint64_t ptr, uint32_t bit);
+/* The n-th live mapping, in order of addresses, and what it allows (1 reading, 3 writing too); 0 when there is none. */
+uint64_t vram_mock_mapping(vram_mock_machine *machine, uint64_t n, uint64_t *bytes, uint32_t *access);
+
+/* Calls of a function so far. */
+uint64_t vram_mock_calls(vram_mock_machine *machine, uint32_t function);
+/* Takes the numbers of the functions called since the last time; writes at most `room`, returns how many there were. */
+uint64_t vram_mock_trace(vram_mock_machine *machine, uint32_t *out, uint64_t room);
+/* This thread's stack of contexts: how many, and the topmost. */
+uint64_t vram_mock_contexts(uint64_t *top);
+
+/* Adds kernels to every machine of this process. They must live for ever. Call it before anything is launched. */
+void vram_mock_add_kernels(const vram_mock_kernel *kernels, uint32_t count);
 
 #endif

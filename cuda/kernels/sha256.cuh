@@ -1,12 +1,7 @@
 /*
- * SHA-256 for kernels and for the mock: one compression function, and the fs-verity block hash on top of it.
- *
- * Written in the common subset of C11 and CUDA C++: nvcc compiles it for the device (and the host), a C compiler for the
- * mock. Owns no memory, allocates nothing, calls nothing. All sizes are 64 bits wide.
- *
- * Sources: FIPS 180-4 (functions: 4.1.2, constants: 4.2.2, padding: 5.1.1, initial value: 5.3.3, computation: 6.2.2);
- * the block format is that of fs-verity (Linux, Documentation/filesystems/fsverity.rst, "Merkle tree"): a block is hashed
- * as salt || data, the salt zero-padded to SHA-256's 64-byte input block, the data zero-padded to the tree's block size.
+ * SHA-256's compression function, in the common subset of C11 and CUDA C++: nvcc compiles it for the device, a C compiler for the
+ * mock. Owns no memory, allocates nothing, calls nothing. Source: FIPS 180-4 (functions: 4.1.2, constants: 4.2.2, computation:
+ * 6.2.2).
  */
 #ifndef VRAM_RESIDENCY_SHA256_CUH
 #define VRAM_RESIDENCY_SHA256_CUH
@@ -18,12 +13,6 @@
 #else
 #define VRAM_SHA256_FN static inline
 #endif
-
-/* Bytes of a SHA-256 input block, and of a digest. */
-#define VRAM_SHA256_BLOCK 64u
-#define VRAM_SHA256_DIGEST 32u
-/* The longest salt that fs-verity allows. */
-#define VRAM_VERITY_MAX_SALT 32u
 
 /* FIPS 180-4, 4.1.2. */
 #define VRAM_SHA256_ROTR(x, n) (((x) >> (n)) | ((x) << (32 - (n))))
@@ -72,19 +61,6 @@
     w[i] = VRAM_SHA256_ADD(w[i], VRAM_SHA256_G0(w[((i) + 1) & 15]));                                                       \
     w[i] = VRAM_SHA256_ADD(w[i], VRAM_SHA256_G1(w[((i) + 14) & 15]));                                                      \
     VRAM_SHA256_FIRST(a, b, c, d, e, f, g, h, k, i)
-
-/* The initial hash value (5.3.3). */
-VRAM_SHA256_FN void vram_sha256_init(uint32_t state[8])
-{
-    state[0] = 0x6a09e667u;
-    state[1] = 0xbb67ae85u;
-    state[2] = 0x3c6ef372u;
-    state[3] = 0xa54ff53au;
-    state[4] = 0x510e527fu;
-    state[5] = 0x9b05688cu;
-    state[6] = 0x1f83d9abu;
-    state[7] = 0x5be0cd19u;
-}
 
 /*
  * Compresses one input block, given as 16 big-endian words already in registers. Destroys `w`. `one` is 1, and of use only
@@ -176,93 +152,6 @@ VRAM_SHA256_FN void vram_sha256_rounds(uint32_t state[8], uint32_t w[16], uint32
     state[5] = VRAM_SHA256_ADD(state[5], f);
     state[6] = VRAM_SHA256_ADD(state[6], g);
     state[7] = VRAM_SHA256_ADD(state[7], h);
-}
-
-/* The same where nothing is gained by hiding `one`. */
-VRAM_SHA256_FN void vram_sha256_compress_words(uint32_t state[8], uint32_t w[16])
-{
-    vram_sha256_rounds(state, w, 1u);
-}
-
-/* The big-endian word at `at`, of any alignment. */
-VRAM_SHA256_FN uint32_t vram_sha256_load(const uint8_t *at)
-{
-    return ((uint32_t)at[0] << 24) | ((uint32_t)at[1] << 16) | ((uint32_t)at[2] << 8) | (uint32_t)at[3];
-}
-
-/* Compresses the 64 bytes at `block`. */
-VRAM_SHA256_FN void vram_sha256_compress(uint32_t state[8], const uint8_t *block)
-{
-    uint32_t w[16];
-    for (uint32_t i = 0; i < 16; i++) {
-        w[i] = vram_sha256_load(block + 4u * i);
-    }
-    vram_sha256_compress_words(state, w);
-}
-
-/* Compresses the `have` bytes at `block` (at most 64) followed by zeros. */
-VRAM_SHA256_FN void vram_sha256_compress_short(uint32_t state[8], const uint8_t *block, uint64_t have)
-{
-    uint32_t w[16];
-    for (uint32_t i = 0; i < 16; i++) {
-        uint32_t word = 0;
-        for (uint32_t j = 0; j < 4; j++) {
-            const uint64_t at = 4u * (uint64_t)i + j;
-            word = (word << 8) | (at < have ? (uint32_t)block[at] : 0u);
-        }
-        w[i] = word;
-    }
-    vram_sha256_compress_words(state, w);
-}
-
-/* Ends a message of `bytes` bytes in all, a multiple of 64: compresses the padding block (5.1.1) and stores the digest. */
-VRAM_SHA256_FN void vram_sha256_finish(uint32_t state[8], uint64_t bytes, uint8_t out[32])
-{
-    uint32_t w[16];
-    const uint64_t bits = bytes * 8u;
-    w[0] = 0x80000000u;
-    for (uint32_t i = 1; i < 14; i++) {
-        w[i] = 0;
-    }
-    w[14] = (uint32_t)(bits >> 32);
-    w[15] = (uint32_t)(bits & 0xffffffffu);
-    vram_sha256_compress_words(state, w);
-    for (uint32_t i = 0; i < 8; i++) {
-        out[4u * i] = (uint8_t)(state[i] >> 24);
-        out[4u * i + 1u] = (uint8_t)((state[i] >> 16) & 0xffu);
-        out[4u * i + 2u] = (uint8_t)((state[i] >> 8) & 0xffu);
-        out[4u * i + 3u] = (uint8_t)(state[i] & 0xffu);
-    }
-}
-
-/* The state after the salt block, from which every block of one tree starts. Without a salt: the initial value. */
-VRAM_SHA256_FN void vram_verity_start(uint32_t start[8], const uint8_t *salt, uint32_t salt_bytes)
-{
-    vram_sha256_init(start);
-    if (salt_bytes != 0) {
-        vram_sha256_compress_short(start, salt, salt_bytes);
-    }
-}
-
-/*
- * The hash of one block of a tree: `have` real bytes at `data`, virtually zero-padded to `block_size` (a power of two from
- * 1024 to 65536). `start` is from vram_verity_start with the same salt. Reads no byte past `have`.
- */
-VRAM_SHA256_FN void vram_verity_block(const uint32_t start[8], uint32_t salt_bytes, const uint8_t *data, uint64_t have,
-                                      uint32_t block_size, uint8_t out[32])
-{
-    uint32_t state[8];
-    uint64_t at = 0;
-    for (uint32_t i = 0; i < 8; i++) {
-        state[i] = start[i];
-    }
-    for (; at + VRAM_SHA256_BLOCK <= have; at += VRAM_SHA256_BLOCK) {
-        vram_sha256_compress(state, data + at);
-    }
-    for (; at < block_size; at += VRAM_SHA256_BLOCK) {
-        vram_sha256_compress_short(state, data + at, at < have ? have - at : 0);
-    }
-    vram_sha256_finish(state, (uint64_t)block_size + (salt_bytes != 0 ? VRAM_SHA256_BLOCK : 0u), out);
 }
 
 #endif

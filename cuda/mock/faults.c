@@ -1,52 +1,56 @@
 /* Faults to order: which call they meet, and how often. What a fault then does is up to the call that met it. */
 #include "internal.h"
 
-/* Whether the call knows how to do this wrong. */
+/* Which calls know how to do it wrong: those from `first` to `last`, and `also`. Any call can fail. */
+static const struct {
+    uint32_t kind, first, last, also;
+} FITS[] = {
+    {VRAM_MOCK_CORRUPT, VRAM_MOCK_COPY_TO_DEVICE, VRAM_MOCK_COPY_TO_HOST, VRAM_MOCK_PROTECT},
+    {VRAM_MOCK_SKIP, VRAM_MOCK_COPY_TO_DEVICE, VRAM_MOCK_COUNT_NONZERO, VRAM_MOCK_PROTECT},
+    {VRAM_MOCK_SKIP, NUMBER_cuLaunchKernel, NUMBER_cuLaunchKernel, NUMBER_cuMemsetD8Async},
+    {VRAM_MOCK_HALF, VRAM_MOCK_FILL, VRAM_MOCK_FILL, VRAM_MOCK_FILL},
+    {VRAM_MOCK_DIGEST_SHORT, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST},
+    {VRAM_MOCK_DIGEST_SHORT_LIES, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST},
+    {VRAM_MOCK_DIGEST_STALE, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST},
+    {VRAM_MOCK_DIGEST_REPLAYED, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST, VRAM_MOCK_DIGEST},
+    {VRAM_MOCK_COUNT_ZERO, VRAM_MOCK_COUNT_NONZERO, VRAM_MOCK_COUNT_NONZERO, VRAM_MOCK_COUNT_NONZERO},
+    {VRAM_MOCK_FREE_BYTES, VRAM_MOCK_MEMORY_INFO, VRAM_MOCK_MEMORY_INFO, VRAM_MOCK_MEMORY_INFO},
+    {VRAM_MOCK_RESIDENCY_LIE, VRAM_MOCK_RESIDENCY, VRAM_MOCK_RESIDENCY, VRAM_MOCK_RESIDENCY},
+    {VRAM_MOCK_UNCONFIRMED, VRAM_MOCK_PROTECT, VRAM_MOCK_PROTECT, VRAM_MOCK_PROTECT},
+    {VRAM_MOCK_ANSWER, NUMBER_cuPointerGetAttributes, NUMBER_cuPointerGetAttributes,
+     NUMBER_cuMemGetAllocationPropertiesFromHandle},
+    {VRAM_MOCK_CRASH, NUMBER_cuLaunchKernel, NUMBER_cuLaunchKernel, NUMBER_cuLaunchKernel},
+};
+
 static bool fault_fits(const vram_mock_fault *order)
 {
-    const uint32_t call = order->call;
-    switch (order->kind) {
-    case VRAM_MOCK_FAULT_FAIL:
-    case VRAM_MOCK_FAULT_STICKY:
-        return call < VRAM_MOCK_CALLS && order->code != VRAM_MOCK_OK;
-    case VRAM_MOCK_FAULT_CORRUPT:
-        return call == VRAM_MOCK_CALL_COPY_TO_DEVICE || call == VRAM_MOCK_CALL_COPY_TO_HOST ||
-               call == VRAM_MOCK_CALL_PROTECT;
-    case VRAM_MOCK_FAULT_SKIP:
-        return (call >= VRAM_MOCK_CALL_COPY_TO_DEVICE && call <= VRAM_MOCK_CALL_COUNT_NONZERO) ||
-               call == VRAM_MOCK_CALL_PROTECT;
-    case VRAM_MOCK_FAULT_HALF:
-        return call == VRAM_MOCK_CALL_FILL;
-    case VRAM_MOCK_FAULT_DIGEST_SHORT:
-    case VRAM_MOCK_FAULT_DIGEST_SHORT_LIES:
-    case VRAM_MOCK_FAULT_DIGEST_STALE:
-    case VRAM_MOCK_FAULT_DIGEST_REPLAYED:
-        return call == VRAM_MOCK_CALL_DIGEST;
-    case VRAM_MOCK_FAULT_COUNT_ZERO:
-        return call == VRAM_MOCK_CALL_COUNT_NONZERO;
-    case VRAM_MOCK_FAULT_FREE_BYTES:
-        return call == VRAM_MOCK_CALL_MEMORY_INFO;
-    case VRAM_MOCK_FAULT_RESIDENCY:
-        return call == VRAM_MOCK_CALL_RESIDENCY && order->value >= VRAM_MOCK_LIE_HOST &&
-               order->value <= VRAM_MOCK_LIE_SHORT_RANGE;
-    case VRAM_MOCK_FAULT_UNCONFIRMED:
-        return call == VRAM_MOCK_CALL_PROTECT;
-    default:
-        return false;
+    if (order->kind == VRAM_MOCK_FAIL || order->kind == VRAM_MOCK_STICKY) {
+        return order->call < VRAM_MOCK_FUNCTIONS_END && order->code != OK;
     }
+    for (size_t i = 0; i < sizeof FITS / sizeof *FITS; i++) {
+        const bool within = order->call >= FITS[i].first && order->call <= FITS[i].last;
+        if (order->kind == FITS[i].kind && (within || order->call == FITS[i].also)) {
+            return order->kind != VRAM_MOCK_RESIDENCY_LIE ||
+                   (order->value >= VRAM_MOCK_LIE_HOST && order->value <= VRAM_MOCK_LIE_SHORT_RANGE);
+        }
+    }
+    return false;
 }
 
 /*
  * Every order that matches the call counts it. A failure beats a misdeed; of two misdeeds the one ordered first is done,
- * and both are used up.
+ * and both are used up. A call without a context meets the orders of every device.
  */
-static status faults_meet(device *on, uint32_t call, hit *what)
+static status faults_meet(machine *in, const device *on, uint32_t function, uint32_t operation, hit *what)
 {
-    status result = VRAM_MOCK_OK;
-    for (fault **link = &on->faults; *link != NULL;) {
+    status result = OK;
+    for (fault **link = &in->faults; *link != NULL;) {
         fault *at = *link;
         vram_mock_fault *order = &at->order;
-        if (order->call != VRAM_MOCK_CALL_ANY && order->call != call) {
+        const bool named = order->call == function && function != VRAM_MOCK_ANY;
+        const bool counted = operation != VRAM_MOCK_ANY && operation != VRAM_MOCK_PART &&
+                             (order->call == operation || order->call == VRAM_MOCK_ANY);
+        if ((on != NULL && at->ordinal != on->ordinal) || !(named || counted)) {
             link = &at->next;
             continue;
         }
@@ -56,15 +60,15 @@ static status faults_meet(device *on, uint32_t call, hit *what)
             continue;
         }
         at->met = true;
-        if (order->kind == VRAM_MOCK_FAULT_STICKY) {
-            on->sticky = order->code;
+        if (order->kind == VRAM_MOCK_STICKY) {
+            in->devices[at->ordinal].sticky = order->code;
             /* A dead context runs nothing any more. */
-            streams_purge(on);
+            streams_purge(in, at->ordinal);
             result = order->code;
-        } else if (order->kind == VRAM_MOCK_FAULT_FAIL) {
-            result = result == VRAM_MOCK_OK ? order->code : result;
+        } else if (order->kind == VRAM_MOCK_FAIL) {
+            result = result == OK ? order->code : result;
         } else if (what->kind == 0) {
-            *what = (hit){order->kind, order->value};
+            *what = (hit){order->kind, order->code, order->value};
         }
         if (order->times != UINT64_MAX) {
             order->times--;
@@ -79,47 +83,44 @@ static status faults_meet(device *on, uint32_t call, hit *what)
     return result;
 }
 
-static void faults_clear(device *on)
+uint32_t vram_mock_order(vram_mock_machine *in, uint32_t ordinal, const vram_mock_fault *order)
 {
-    while (on->faults != NULL) {
-        fault *next = on->faults->next;
-        free(on->faults);
-        on->faults = next;
-    }
-}
-
-status vram_mock_order_fault(vram_mock_machine *machine, uint32_t ordinal, const vram_mock_fault *order)
-{
-    device *on = NULL;
-    if (order == NULL || order->nth == 0 || order->times == 0 || !fault_fits(order)) {
-        return VRAM_MOCK_INVALID_VALUE;
+    if (order->nth == 0 || order->times == 0 || !fault_fits(order) || ordinal >= in->device_count) {
+        return INVALID_VALUE;
     }
     fault *made = malloc(sizeof *made);
     if (made == NULL) {
-        return VRAM_MOCK_OUT_OF_MEMORY;
+        return OUT_OF_MEMORY;
     }
-    *made = (fault){NULL, *order, false};
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_ANY, &on, NULL);
-    if (result != VRAM_MOCK_OK) {
+    *made = (fault){NULL, ordinal, *order, false};
+    pthread_mutex_lock(&in->lock);
+    const status dead = in->devices[ordinal].sticky;
+    if (dead != OK) {
         free(made);
-        return result;
+    } else {
+        fault **link = &in->faults;
+        while (*link != NULL) {
+            link = &(*link)->next;
+        }
+        *link = made;
     }
-    fault **link = &on->faults;
-    while (*link != NULL) {
-        link = &(*link)->next;
-    }
-    *link = made;
-    return leave(on, VRAM_MOCK_CALL_ANY, VRAM_MOCK_OK);
+    pthread_mutex_unlock(&in->lock);
+    return dead;
 }
 
-/* Faults not yet met are forgotten. A device that is dead stays dead. */
-status vram_mock_clear_faults(vram_mock_machine *machine, uint32_t ordinal)
+uint32_t vram_mock_forget(vram_mock_machine *in, uint32_t ordinal)
 {
-    device *on = NULL;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_ANY, &on, NULL);
-    if (result != VRAM_MOCK_OK) {
-        return result;
+    pthread_mutex_lock(&in->lock);
+    for (fault **link = &in->faults; *link != NULL;) {
+        fault *at = *link;
+        if (at->ordinal == ordinal) {
+            *link = at->next;
+            free(at);
+        } else {
+            link = &at->next;
+        }
     }
-    faults_clear(on);
-    return leave(on, VRAM_MOCK_CALL_ANY, VRAM_MOCK_OK);
+    const status dead = ordinal < in->device_count ? in->devices[ordinal].sticky : INVALID_DEVICE;
+    pthread_mutex_unlock(&in->lock);
+    return dead;
 }

@@ -1,4 +1,4 @@
-/* What the parts of the mock share. Every function here is static: vram_mock.c includes all parts. */
+/* What the parts of the mock share. Every function here is static: machine.c includes all parts. */
 #ifndef VRAM_MOCK_INTERNAL_H
 #define VRAM_MOCK_INTERNAL_H
 
@@ -6,26 +6,48 @@
 #define _GNU_SOURCE
 #endif
 
+#include "../include/vram_host_kernels.h"
+#include "../include/vram_kernels.h"
 #include "../include/vram_mock.h"
+#include "functions.h"
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "../kernels/sha256.cuh"
+typedef uint32_t status;
 
-#define POISON_FRESH 0xA5
-#define POISON_FREED 0xDF
-#define RESULT_BYTES 32u
-#define HASH_BYTES 32u
+/* CUresult, where the mock gives it. */
+enum {
+    OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700,
+    MISALIGNED_ADDRESS = 716, READ_ONLY = VRAM_MOCK_READ_ONLY
+};
+
+/* What is mapped may be read, or written too. */
+#define READS 1u
+#define WRITES 3u
+#define POISON 0xA5
+/* Device addresses begin where no host has any. */
+#define FIRST_ADDRESS ((uint64_t)1 << 56)
 /* Unanswered polls of an event after which each further one runs an operation of its stream. */
 #define PATIENT_POLLS 64u
+#define MOST_CONTEXTS 64u
+#define MOST_ARGS 96u
 
-typedef vram_mock_status status;
-typedef vram_mock_span span;
+/* Structures of cuda.h. */
+typedef struct location { uint32_t kind; int32_t id; } location;
+typedef struct properties {
+    uint32_t kind, handle_types;
+    location where;
+    void *win32;
+    uint8_t flags[8];
+} properties;
+typedef struct access_desc { location where; uint32_t flags; } access_desc;
 
 /* Values by ascending key; grows as needed. */
 typedef struct table {
@@ -37,26 +59,43 @@ typedef struct table {
     size_t cap;
 } table;
 
-typedef struct allocation {
-    uint64_t id; /* never reused, unlike addresses */
-    uint64_t base;
+/* Physical memory. */
+typedef struct memory {
+    uint64_t handle; /* 0: not of the virtual-memory API */
     uint64_t bytes;
-    bool foreign;
-    bool mapped;
-    bool read_only;
-    /* Without poison, memory never written is zero: only this part is looked at when it is freed. */
+    uint8_t *at;
+    properties made;
+    uint32_t references;
+    uint32_t mappings;
+    bool foreign; /* somebody else's */
+    bool pages;   /* from mmap */
+    bool poisoned;
+    /* What was written since it was made, and, of a sparse device, which chunks were since they were last zero. */
     uint64_t written_from;
     uint64_t written_to;
-    /* Of a sparse device: for each chunk, whether it was written since it was last zero. */
     uint8_t *touched;
-} allocation;
+} memory;
+
+/* Addresses: reserved, an engine's own allocation, or registered host memory. */
+typedef struct place {
+    uint64_t base;
+    uint64_t bytes;
+    uint64_t id; /* never reused, unlike addresses */
+    uint32_t ordinal;
+    bool reserved;
+    bool managed;
+    memory *of; /* NULL: nothing is mapped */
+    uint32_t access;
+    uint32_t claimed; /* what is said of the access */
+} place;
 
 typedef struct host_buffer {
     uint64_t base;
     uint64_t bytes;
+    uint64_t id;
 } host_buffer;
 
-/* A checked stretch of device memory: the allocation is looked up again, by id, when the operation runs. */
+/* Memory that an operation uses; looked up again, by id, when it runs. */
 typedef struct range {
     uint64_t ptr;
     uint64_t bytes;
@@ -66,33 +105,47 @@ typedef struct range {
 /* What an ordered fault does to one call. */
 typedef struct hit {
     uint32_t kind;
+    uint32_t code;
     uint64_t value;
 } hit;
+
+/* What a whole digest or count would say of itself. */
+typedef struct claim {
+    uint64_t covered;
+    uint64_t found;
+    uint64_t table;
+} claim;
+
+typedef struct loaded {
+    const vram_mock_kernel *runs;
+    uint64_t module;
+} loaded;
+
+enum op_kind { WAIT, COPY_UP, COPY_DOWN, COPY_ACROSS, FILL, LAUNCH };
 
 typedef struct op {
     struct op *next;
     uint64_t position; /* the how-manieth of its stream, from 1 */
-    uint32_t call;     /* VRAM_MOCK_CALL_ANY: wait for `stream` to reach `until` */
+    enum op_kind kind;
+    uint32_t counts; /* the operation that has run with it, or VRAM_MOCK_ANY */
     hit hit;
-    uint64_t stream;
+    uint64_t stream; /* of a wait: for this stream to reach `until` */
     uint64_t until;
-    range device; /* of a copy, fill or count */
+    uint32_t use_count;
+    range uses[4]; /* of a copy or fill: the target, or the device's side, first */
     uint64_t host;
-    uint64_t host_buffer;
+    uint64_t host_id;
     uint8_t value;
-    uint64_t nonce;
-    range result;
-    range scratch;
-    range table;
-    range *regions;
-    uint64_t region_count;
-    uint32_t block_size;
-    uint32_t salt_bytes;
-    uint8_t salt[VRAM_VERITY_MAX_SALT];
+    const vram_mock_kernel *runs;
+    uint32_t grid;
+    uint32_t block;
+    claim claim;
+    _Alignas(16) uint8_t args[MOST_ARGS];
 } op;
 
 typedef struct stream {
     uint64_t id;
+    uint32_t ordinal;
     op *head;
     op *tail;
     uint64_t enqueued;
@@ -104,6 +157,8 @@ typedef struct stream {
 } stream;
 
 typedef struct event {
+    uint32_t ordinal;
+    bool mark;
     uint64_t stream; /* 0: never recorded, so passed */
     uint64_t position;
     uint32_t polls;
@@ -111,91 +166,87 @@ typedef struct event {
 
 typedef struct fault {
     struct fault *next;
+    uint32_t ordinal;
     vram_mock_fault order;
     bool met;
 } fault;
 
 typedef struct device {
-    pthread_mutex_t lock; /* over all below */
-    const vram_mock_machine *machine;
     uint32_t ordinal;
     uint64_t used;
-    uint64_t next_id;
+    uint64_t retained;
     status sticky;
-    table allocations; /* by base */
-    table hosts;       /* by base */
-    table streams;     /* by id */
-    stream *busy;      /* those that hold work */
-    table events;      /* by id */
-    fault *faults;
-    vram_mock_stats stats;
-    /* The previous digest launch, for the faults that repeat it. */
-    uint8_t last_result[RESULT_BYTES];
+    uint64_t unwiped_device_bytes;
+    uint64_t unwiped_host_bytes;
+    uint64_t runs[VRAM_MOCK_OPERATIONS];
+    /* The previous digest, for the faults that repeat it. */
+    vram_result last_result;
     uint8_t *last_table;
     uint64_t last_table_bytes;
-    bool has_last;
 } device;
 
 struct vram_mock_machine {
-    vram_mock_config config;
+    pthread_mutex_t lock; /* over all below */
+    vram_mock_hasher hasher;
+    uint64_t settings[VRAM_MOCK_SETTINGS];
+    uint8_t seed[16];
+    uint32_t device_count;
     device *devices;
+    uint64_t next_id;
+    table places;    /* by address */
+    table memories;  /* by handle */
+    table hosts;     /* by address */
+    table streams;   /* by handle; 0's are at LEGACY + ordinal */
+    table events;    /* by handle */
+    table modules;   /* by handle */
+    table functions; /* by handle */
+    table contexts;  /* created ones, by handle */
+    stream *busy;    /* those that hold work */
+    fault *faults;
+    uint64_t violations;
+    uint64_t *calls; /* by function */
+    uint32_t *trace;
+    uint64_t traced;
+    uint64_t trace_room;
 };
+typedef vram_mock_machine machine;
 
-static inline uint8_t *address(uint64_t ptr)
-{
-    return (uint8_t *)(uintptr_t)ptr;
-}
+#define LEGACY ((uint64_t)1 << 40)
+
+/* One call of the API. */
+typedef struct api_call {
+    machine *in;
+    device *on; /* of the current context, where the function needs one */
+    uint32_t operation;
+    hit what;
+} api_call;
+
+/* What this thread is doing. */
+typedef struct doing {
+    uint32_t depth;
+    uint32_t operation;
+    hit hit;
+    claim claim;
+} doing;
+static _Thread_local doing step;
 
 static inline uint64_t least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
 
-/* machine.c */
-static bool table_put(table *in, uint64_t key, void *value);
-static void *table_find(const table *in, uint64_t key);
-static size_t table_after(const table *in, uint64_t key);
-static void *table_take(table *in, uint64_t key);
-static status enter(vram_mock_machine *machine, uint32_t ordinal, uint32_t call, device **out, hit *what);
-static status leave(device *on, uint32_t call, status result);
-
-/* faults.c */
-static status faults_meet(device *on, uint32_t call, hit *what);
-static void faults_clear(device *on);
-
-/* memory.c */
-static allocation *allocation_of(const device *on, uint64_t ptr, uint64_t bytes);
-static status resolve(const device *on, uint64_t ptr, uint64_t bytes, bool writes, range *out);
-static allocation *still_there(const device *on, const range *of);
-static void memory_drop(device *on);
-static uint64_t page_bytes(void);
-static uint64_t nonzero(const uint8_t *at, uint64_t bytes);
-
-/* sparse.c */
-static bool blank(const allocation *in, uint64_t ptr, uint64_t bytes);
-static void written(allocation *in, uint64_t ptr, uint64_t bytes);
-static bool make_sparse(allocation *in);
-static uint64_t nonzero_in(const allocation *in, uint64_t ptr, uint64_t bytes);
-static void fill_in(allocation *in, uint64_t ptr, uint8_t value, uint64_t bytes);
-static void copy_in(allocation *in, uint64_t ptr, const uint8_t *from, uint64_t bytes);
-static void poison_fresh(allocation *in);
-
-/* host.c */
-static host_buffer *host_of(const device *on, uint64_t ptr, uint64_t bytes);
-
-/* kernels.c */
-static uint64_t block_count(uint64_t bytes, uint32_t block_size);
-static uint64_t entry_count(uint64_t leaves, uint32_t block_size);
-static void digest_table(const device *on, const op *job, uint64_t leaves);
-
-/* operations.c */
-static status op_run(device *on, op *what);
-static void op_drop(op *what);
-
-/* stream.c */
-static status enqueue(device *on, uint64_t stream_id, const op *what);
-static void streams_purge(device *on);
-static void streams_drop(device *on);
-static void run_buffer(device *on, uint64_t host_base, status *result);
+/* What is used before it is defined. */
+static status begin(api_call *c, uint32_t function);
+static status end(const api_call *c, status result);
+static uint64_t setting(const machine *in, uint32_t which);
+static void violation(machine *in, const char *what);
+static device *current(const machine *in);
+static status faults_meet(machine *in, const device *on, uint32_t function, uint32_t operation, hit *what);
+static bool in_use(const machine *in, uint64_t ptr, uint64_t bytes);
+static void streams_purge(machine *in, uint32_t ordinal);
+static void streams_drop(machine *in);
+static void memory_drop(machine *in);
+static status op_run(machine *in, device *on, op *what);
+static status launch_run(machine *in, device *on, op *what);
 
 #endif

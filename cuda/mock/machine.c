@@ -1,234 +1,323 @@
-/* Machines and devices, the tables that hold everything, and the two ends of each call. */
+/*
+ * The mock as one translation unit, so that only what vram_mock.h declares is visible to a linker. Here: machines, and the two ends
+ * of each call.
+ *
+ * table.c        the tables that hold everything
+ * context.c      the driver, its devices, and contexts
+ * faults.c       faults to order
+ * sparse.c       reading and writing physical memory
+ * memory.c       the virtual-memory API
+ * engine.c       engines' allocations, host buffers, registered memory
+ * answers.c      what is said of addresses
+ * stream.c       queues, events, and the order in which operations run
+ * operations.c   copies and fills
+ * launch.c       modules, kernels, and the faults of digests
+ */
 #include "internal.h"
 
-/* The index of the first entry whose key is greater than `key`. */
-static size_t table_after(const table *in, uint64_t key)
+static _Thread_local machine *speaking_to;
+static _Thread_local uint64_t contexts[MOST_CONTEXTS];
+static _Thread_local uint64_t context_count;
+
+#include "table.c"
+
+static const struct {
+    const char *name;
+    uint32_t operation;
+    enum needs needs;
+} FUNCTIONS[] = {
+#define X(name, operation, needs) {#name, VRAM_MOCK_##operation, needs},
+    VRAM_MOCK_FUNCTIONS(X)
+#undef X
+};
+#define FUNCTION_COUNT (sizeof FUNCTIONS / sizeof *FUNCTIONS)
+
+static uint64_t setting(const machine *in, uint32_t which)
 {
-    size_t low = 0;
-    size_t high = in->len;
-    while (low < high) {
-        const size_t middle = low + (high - low) / 2;
-        if (in->at[middle].key <= key) {
-            low = middle + 1;
-        } else {
-            high = middle;
+    return in->settings[which];
+}
+
+static void violation(machine *in, const char *what)
+{
+    fprintf(stderr, "mock device: %s\n", what);
+    in->violations++;
+}
+
+static void note(machine *in, uint32_t function)
+{
+    in->calls[function - VRAM_MOCK_OPERATIONS]++;
+    if (setting(in, VRAM_MOCK_TRACED) == 0) {
+        return;
+    }
+    if (in->traced == in->trace_room) {
+        const uint64_t room = in->trace_room == 0 ? 1024 : 2 * in->trace_room;
+        uint32_t *trace = realloc(in->trace, room * sizeof *trace);
+        if (trace == NULL) {
+            return;
         }
+        in->trace = trace;
+        in->trace_room = room;
     }
-    return low;
+    in->trace[in->traced++] = function;
 }
 
-static void *table_find(const table *in, uint64_t key)
+/* Holds the lock only on success. */
+static status begin(api_call *c, uint32_t function)
 {
-    const size_t after = table_after(in, key);
-    return after != 0 && in->at[after - 1].key == key ? in->at[after - 1].value : NULL;
-}
-
-/* False when the host has no memory; the table is then unchanged. The key must be new. */
-static bool table_put(table *in, uint64_t key, void *value)
-{
-    if (in->len == in->cap) {
-        const size_t cap = in->cap == 0 ? 16 : in->cap * 2;
-        struct entry *at = realloc(in->at, cap * sizeof *at);
-        if (at == NULL) {
-            return false;
-        }
-        in->at = at;
-        in->cap = cap;
+    machine *in = speaking_to;
+    if (in == NULL) {
+        return NOT_INITIALIZED;
     }
-    const size_t after = table_after(in, key);
-    memmove(in->at + after + 1, in->at + after, (in->len - after) * sizeof *in->at);
-    in->at[after].key = key;
-    in->at[after].value = value;
-    in->len++;
-    return true;
-}
-
-static void *table_take(table *in, uint64_t key)
-{
-    const size_t after = table_after(in, key);
-    if (after == 0 || in->at[after - 1].key != key) {
-        return NULL;
+    pthread_mutex_lock(&in->lock);
+    note(in, function);
+    const enum needs needs = FUNCTIONS[function - VRAM_MOCK_OPERATIONS].needs;
+    const uint32_t operation = FUNCTIONS[function - VRAM_MOCK_OPERATIONS].operation;
+    *c = (api_call){in, needs == NOTHING ? NULL : current(in), step.depth != 0 ? VRAM_MOCK_PART : operation, {0, 0, 0}};
+    status result = OK;
+    if (needs != NOTHING && c->on == NULL) {
+        violation(in, FUNCTIONS[function - VRAM_MOCK_OPERATIONS].name);
+        result = INVALID_CONTEXT;
+    } else if (c->on != NULL && c->on->sticky != OK) {
+        result = needs == CONTEXT_DEAD_OR_ALIVE ? OK : c->on->sticky;
+    } else {
+        result = faults_meet(in, c->on, function, c->operation, &c->what);
     }
-    void *value = in->at[after - 1].value;
-    memmove(in->at + after - 1, in->at + after, (in->len - after) * sizeof *in->at);
-    in->len--;
-    return value;
-}
-
-/* Locks the device, refuses if it is dead, and lets ordered faults meet the call. Holds the lock only on success. */
-static status enter(vram_mock_machine *machine, uint32_t ordinal, uint32_t call, device **out, hit *what)
-{
-    if (what != NULL) {
-        *what = (hit){0, 0};
+    if (result != OK) {
+        pthread_mutex_unlock(&in->lock);
+    } else if (c->what.kind == 0) {
+        c->what = step.hit;
     }
-    if (machine == NULL || ordinal >= machine->config.devices) {
-        return VRAM_MOCK_INVALID_DEVICE;
-    }
-    device *on = &machine->devices[ordinal];
-    pthread_mutex_lock(&on->lock);
-    status result = on->sticky;
-    if (result == VRAM_MOCK_OK && call != VRAM_MOCK_CALL_ANY) {
-        hit met = {0, 0};
-        result = faults_meet(on, call, &met);
-        if (what != NULL) {
-            *what = met;
-        }
-    }
-    if (result != VRAM_MOCK_OK) {
-        pthread_mutex_unlock(&on->lock);
-        return result;
-    }
-    *out = on;
-    return VRAM_MOCK_OK;
-}
-
-/* Counts a call that succeeded (queued operations count when they run: they leave with CALL_ANY) and unlocks. */
-static status leave(device *on, uint32_t call, status result)
-{
-    if (result == VRAM_MOCK_OK && call != VRAM_MOCK_CALL_ANY) {
-        on->stats.runs[call]++;
-    }
-    pthread_mutex_unlock(&on->lock);
     return result;
 }
 
-uint32_t vram_mock_abi_version(void)
+/* Counts a call that succeeded (queued operations count when they run) and unlocks. */
+static status end(const api_call *c, status result)
 {
-    return VRAM_MOCK_ABI_VERSION;
+    const uint32_t operation = c->operation;
+    const bool queued = operation >= VRAM_MOCK_COPY_TO_DEVICE && operation <= VRAM_MOCK_COUNT_NONZERO;
+    if (result == OK && operation != VRAM_MOCK_ANY && operation != VRAM_MOCK_PART && !queued && c->on != NULL) {
+        c->on->runs[operation]++;
+    }
+    pthread_mutex_unlock(&c->in->lock);
+    return result;
 }
 
-uint64_t vram_mock_layout(uint64_t *out, uint64_t room)
+vram_mock_machine *vram_mock_machine_new(uint32_t devices, const uint8_t seed[16], vram_mock_hasher hasher)
 {
-#define WHOLE(type) sizeof(type), _Alignof(type)
-#define AT(type, field) offsetof(type, field)
-    const uint64_t layout[] = {
-        WHOLE(vram_mock_config), AT(vram_mock_config, abi_version), AT(vram_mock_config, devices),
-        AT(vram_mock_config, capacity_bytes), AT(vram_mock_config, granularity), AT(vram_mock_config, late_streams),
-        AT(vram_mock_config, poison), AT(vram_mock_config, read_only), AT(vram_mock_config, sparse),
-        AT(vram_mock_config, seed),
-        WHOLE(vram_mock_span), AT(vram_mock_span, ptr), AT(vram_mock_span, bytes),
-        WHOLE(vram_mock_residency), AT(vram_mock_residency, kind), AT(vram_mock_residency, host_mapped),
-        AT(vram_mock_residency, exportable), AT(vram_mock_residency, has_ordinal), AT(vram_mock_residency, ordinal),
-        AT(vram_mock_residency, range),
-        WHOLE(vram_mock_digest_job), AT(vram_mock_digest_job, regions), AT(vram_mock_digest_job, region_count),
-        AT(vram_mock_digest_job, block_size), AT(vram_mock_digest_job, salt_bytes), AT(vram_mock_digest_job, salt),
-        AT(vram_mock_digest_job, scratch), AT(vram_mock_digest_job, table), AT(vram_mock_digest_job, result),
-        AT(vram_mock_digest_job, nonce),
-        WHOLE(vram_mock_fault), AT(vram_mock_fault, kind), AT(vram_mock_fault, call), AT(vram_mock_fault, code),
-        AT(vram_mock_fault, value), AT(vram_mock_fault, nth), AT(vram_mock_fault, times),
-        WHOLE(vram_mock_stats), AT(vram_mock_stats, live_allocations), AT(vram_mock_stats, live_bytes),
-        AT(vram_mock_stats, live_foreign), AT(vram_mock_stats, live_streams), AT(vram_mock_stats, live_events),
-        AT(vram_mock_stats, live_host_buffers), AT(vram_mock_stats, live_host_bytes),
-        AT(vram_mock_stats, pending_operations), AT(vram_mock_stats, unmet_faults),
-        AT(vram_mock_stats, unwiped_device_bytes), AT(vram_mock_stats, unwiped_host_bytes), AT(vram_mock_stats, runs),
+    static const uint64_t DEFAULTS[VRAM_MOCK_SETTINGS] = {
+        [VRAM_MOCK_CAPACITY] = (uint64_t)1 << 30, [VRAM_MOCK_GRANULARITY] = 256, [VRAM_MOCK_POISON] = 1,
+        [VRAM_MOCK_LATE] = 1, [VRAM_MOCK_VERSION] = 13000, [VRAM_MOCK_MAJOR] = 9, [VRAM_MOCK_VIRTUAL_MEMORY] = 1,
     };
-#undef WHOLE
-#undef AT
-    const uint64_t count = sizeof layout / sizeof *layout;
-    for (uint64_t i = 0; i < least(room, count); i++) {
-        out[i] = layout[i];
+    machine *made = calloc(1, sizeof *made);
+    if (made == NULL) {
+        return NULL;
     }
+    made->devices = calloc(devices, sizeof *made->devices);
+    made->calls = calloc(FUNCTION_COUNT, sizeof *made->calls);
+    if (made->devices == NULL || made->calls == NULL || pthread_mutex_init(&made->lock, NULL) != 0) {
+        free(made->devices);
+        free(made->calls);
+        free(made);
+        return NULL;
+    }
+    memcpy(made->settings, DEFAULTS, sizeof DEFAULTS);
+    memcpy(made->seed, seed, sizeof made->seed);
+    made->settings[VRAM_MOCK_DEVICES] = devices;
+    made->device_count = devices;
+    made->hasher = hasher;
+    made->next_id = 0x10000;
+    for (uint32_t i = 0; i < devices; i++) {
+        made->devices[i].ordinal = i;
+    }
+    return made;
+}
+
+void vram_mock_machine_drop(vram_mock_machine *in)
+{
+    if (in == NULL) {
+        return;
+    }
+    streams_drop(in);
+    memory_drop(in);
+    for (uint32_t i = 0; i < in->device_count; i++) {
+        free(in->devices[i].last_table);
+    }
+    while (in->faults != NULL) {
+        fault *next = in->faults->next;
+        free(in->faults);
+        in->faults = next;
+    }
+    table_drop(&in->events);
+    table_drop(&in->modules);
+    table_drop(&in->functions);
+    table_drop(&in->contexts);
+    pthread_mutex_destroy(&in->lock);
+    free(in->trace);
+    free(in->calls);
+    free(in->devices);
+    free(in);
+}
+
+void vram_mock_enter(vram_mock_machine *in)
+{
+    speaking_to = in;
+}
+
+uint32_t vram_mock_number(const char *name)
+{
+    for (uint32_t i = 0; i < FUNCTION_COUNT; i++) {
+        if (strcmp(FUNCTIONS[i].name, name) == 0) {
+            return VRAM_MOCK_OPERATIONS + i;
+        }
+    }
+    return 0;
+}
+
+uint32_t vram_mock_step(uint32_t operation)
+{
+    machine *in = speaking_to;
+    if (step.depth == 0) {
+        step = (doing){.operation = operation};
+        if (operation != VRAM_MOCK_PART) {
+            pthread_mutex_lock(&in->lock);
+            const device *on = current(in);
+            status result = on == NULL ? INVALID_CONTEXT : on->sticky;
+            if (result == OK) {
+                result = faults_meet(in, on, VRAM_MOCK_ANY, operation, &step.hit);
+            }
+            pthread_mutex_unlock(&in->lock);
+            if (result != OK) {
+                return result;
+            }
+        }
+    }
+    step.depth++;
+    return OK;
+}
+
+void vram_mock_unstep(void)
+{
+    if (--step.depth == 0) {
+        step = (doing){0};
+    }
+}
+
+void vram_mock_set(vram_mock_machine *in, uint32_t which, uint64_t value)
+{
+    if (which < VRAM_MOCK_SETTINGS) {
+        pthread_mutex_lock(&in->lock);
+        in->settings[which] = value;
+        pthread_mutex_unlock(&in->lock);
+    }
+}
+
+uint64_t vram_mock_calls(vram_mock_machine *in, uint32_t function)
+{
+    const uint32_t at = function - VRAM_MOCK_OPERATIONS;
+    pthread_mutex_lock(&in->lock);
+    const uint64_t calls = at < FUNCTION_COUNT ? in->calls[at] : 0;
+    pthread_mutex_unlock(&in->lock);
+    return calls;
+}
+
+uint64_t vram_mock_trace(vram_mock_machine *in, uint32_t *out, uint64_t room)
+{
+    pthread_mutex_lock(&in->lock);
+    const uint64_t count = in->traced;
+    if (count != 0) {
+        memcpy(out, in->trace, least(count, room) * sizeof *out);
+    }
+    in->traced = 0;
+    pthread_mutex_unlock(&in->lock);
     return count;
 }
 
-status vram_mock_create(const vram_mock_config *config, vram_mock_machine **out)
+uint64_t vram_mock_contexts(uint64_t *top)
 {
-    if (config == NULL || out == NULL || config->abi_version != VRAM_MOCK_ABI_VERSION || config->devices == 0 ||
-        config->granularity < 256 || (config->granularity & (config->granularity - 1)) != 0) {
-        return VRAM_MOCK_INVALID_VALUE;
-    }
-    vram_mock_machine *machine = calloc(1, sizeof *machine);
-    if (machine == NULL) {
-        return VRAM_MOCK_OUT_OF_MEMORY;
-    }
-    machine->config = *config;
-    machine->devices = calloc(config->devices, sizeof *machine->devices);
-    if (machine->devices == NULL) {
-        free(machine);
-        return VRAM_MOCK_OUT_OF_MEMORY;
-    }
-    for (uint32_t i = 0; i < config->devices; i++) {
-        device *on = &machine->devices[i];
-        if (pthread_mutex_init(&on->lock, NULL) != 0) {
-            while (i-- > 0) {
-                pthread_mutex_destroy(&machine->devices[i].lock);
-            }
-            free(machine->devices);
-            free(machine);
-            return VRAM_MOCK_UNKNOWN;
-        }
-        on->machine = machine;
-        on->ordinal = i;
-        on->next_id = 1;
-    }
-    *out = machine;
-    return VRAM_MOCK_OK;
+    *top = context_count == 0 ? 0 : contexts[context_count - 1];
+    return context_count;
 }
 
-void vram_mock_destroy(vram_mock_machine *machine)
+uint32_t vram_mock_stats_of_device(vram_mock_machine *in, uint32_t ordinal, vram_mock_stats *out)
 {
-    if (machine == NULL) {
-        return;
+    if (ordinal >= in->device_count) {
+        return INVALID_DEVICE;
     }
-    for (uint32_t i = 0; i < machine->config.devices; i++) {
-        device *on = &machine->devices[i];
-        streams_drop(on);
-        memory_drop(on);
-        faults_clear(on);
-        free(on->last_table);
-        pthread_mutex_destroy(&on->lock);
+    pthread_mutex_lock(&in->lock);
+    const device *on = &in->devices[ordinal];
+    *out = (vram_mock_stats){
+        .unwiped_device_bytes = on->unwiped_device_bytes,
+        .unwiped_host_bytes = on->unwiped_host_bytes,
+        .retained = on->retained,
+    };
+    memcpy(out->runs, on->runs, sizeof out->runs);
+    /* What belongs to no device is the first one's. */
+    if (ordinal == 0) {
+        out->modules = in->modules.len;
+        out->violations = in->violations;
+        out->live_host_buffers = in->hosts.len;
     }
-    free(machine->devices);
-    free(machine);
+    for (size_t i = 0; i < in->memories.len; i++) {
+        const memory *of = in->memories.at[i].value;
+        const bool here = of->made.where.id == (int32_t)ordinal;
+        out->live_allocations += here ? 1 : 0;
+        out->live_bytes += here ? of->bytes : 0;
+    }
+    for (size_t i = 0; i < in->places.len; i++) {
+        const place *at = in->places.at[i].value;
+        out->reservations += at->reserved && at->ordinal == ordinal ? 1 : 0;
+        out->live_foreign += at->of != NULL && at->of->foreign && at->ordinal == ordinal ? 1 : 0;
+    }
+    for (size_t i = 0; i < in->streams.len; i++) {
+        const stream *of = in->streams.at[i].value;
+        out->live_streams += of->ordinal == ordinal && of->id < LEGACY ? 1 : 0;
+        out->pending_operations += of->ordinal == ordinal ? of->enqueued - of->done : 0;
+    }
+    for (size_t i = 0; i < in->events.len; i++) {
+        const event *of = in->events.at[i].value;
+        *(of->mark ? &out->live_marks : &out->live_events) += of->ordinal == ordinal ? 1 : 0;
+    }
+    for (const fault *of = in->faults; of != NULL; of = of->next) {
+        out->unmet_faults += of->ordinal == ordinal && !of->met ? 1 : 0;
+    }
+    for (size_t i = 0; ordinal == 0 && i < in->hosts.len; i++) {
+        out->live_host_bytes += ((const host_buffer *)in->hosts.at[i].value)->bytes;
+    }
+    pthread_mutex_unlock(&in->lock);
+    return OK;
 }
 
-/* SHA-256 of seed and ordinal: the same machine names its devices alike every time, two machines never do. */
-status vram_mock_uuid(vram_mock_machine *machine, uint32_t ordinal, uint8_t out[16])
-{
-    if (machine == NULL || out == NULL || ordinal >= machine->config.devices) {
-        return VRAM_MOCK_INVALID_DEVICE;
-    }
-    uint8_t message[20];
-    uint8_t hash[HASH_BYTES];
-    uint32_t state[8];
-    memcpy(message, machine->config.seed, 16);
-    for (uint32_t i = 0; i < 4; i++) {
-        message[16 + i] = (uint8_t)((ordinal >> (8 * i)) & 0xff);
-    }
-    vram_sha256_init(state);
-    vram_sha256_compress_short(state, message, sizeof message);
-    vram_sha256_finish(state, VRAM_SHA256_BLOCK, hash);
-    memcpy(out, hash, 16);
-    return VRAM_MOCK_OK;
-}
+#include "context.c"
 
-status vram_mock_stats_of(vram_mock_machine *machine, uint32_t ordinal, vram_mock_stats *out)
+#include "faults.c"
+
+#include "sparse.c"
+
+#include "memory.c"
+
+#include "engine.c"
+
+#include "answers.c"
+
+#include "stream.c"
+
+#include "operations.c"
+
+#include "launch.c"
+
+void *vram_mock_function(const char *name)
 {
-    if (machine == NULL || out == NULL || ordinal >= machine->config.devices) {
-        return VRAM_MOCK_INVALID_DEVICE;
+    /* A pointer to a function is one to an object on every system with dlsym (POSIX), but not in C. */
+    typedef void (*any)(void);
+    static const any POINTERS[] = {
+#define X(name, operation, needs) (any)vram_mock_##name,
+        VRAM_MOCK_FUNCTIONS(X)
+#undef X
+    };
+    const uint32_t number = vram_mock_number(name);
+    void *found = NULL;
+    if (number != 0) {
+        memcpy(&found, &POINTERS[number - VRAM_MOCK_OPERATIONS], sizeof found);
     }
-    device *on = &machine->devices[ordinal];
-    pthread_mutex_lock(&on->lock);
-    *out = on->stats;
-    out->live_streams = on->streams.len;
-    out->live_events = on->events.len;
-    out->live_host_buffers = on->hosts.len;
-    for (size_t i = 0; i < on->streams.len; i++) {
-        const stream *of = on->streams.at[i].value;
-        out->pending_operations += of->enqueued - of->done;
-    }
-    for (size_t i = 0; i < on->allocations.len; i++) {
-        const allocation *of = on->allocations.at[i].value;
-        out->live_foreign += of->foreign ? 1 : 0;
-        out->live_allocations += of->foreign ? 0 : 1;
-        out->live_bytes += of->foreign ? 0 : of->bytes;
-    }
-    for (const fault *of = on->faults; of != NULL; of = of->next) {
-        out->unmet_faults += of->met ? 0 : 1;
-    }
-    for (size_t i = 0; i < on->hosts.len; i++) {
-        out->live_host_bytes += ((const host_buffer *)on->hosts.at[i].value)->bytes;
-    }
-    pthread_mutex_unlock(&on->lock);
-    return VRAM_MOCK_OK;
+    return found;
 }

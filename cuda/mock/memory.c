@@ -1,348 +1,322 @@
-/* Allocations, address checks, residency and access. */
+/* Physical memory, places in the address space, and the virtual-memory API. */
 #include "internal.h"
 
-static uint64_t page_bytes(void)
+/* The place that holds all of `bytes` bytes at `ptr`, or none. */
+static place *place_of(const machine *in, uint64_t ptr, uint64_t bytes)
 {
-    const long page = sysconf(_SC_PAGESIZE);
-    return page > 0 ? (uint64_t)page : 4096;
-}
-
-static uint64_t nonzero(const uint8_t *at, uint64_t bytes)
-{
-    uint64_t count = 0;
-    uint64_t i = 0;
-    /* Whole words first: nearly all of what is counted is zero. */
-    for (; i + 8 <= bytes; i += 8) {
-        uint64_t word;
-        memcpy(&word, at + i, 8);
-        if (word != 0) {
-            for (uint64_t j = 0; j < 8; j++) {
-                count += at[i + j] != 0 ? 1 : 0;
-            }
-        }
-    }
-    for (; i < bytes; i++) {
-        count += at[i] != 0 ? 1 : 0;
-    }
-    return count;
-}
-
-/* The allocation that holds all of `bytes` bytes at `ptr`, or none. */
-static allocation *allocation_of(const device *on, uint64_t ptr, uint64_t bytes)
-{
-    const size_t after = table_after(&on->allocations, ptr);
+    const size_t after = table_after(&in->places, ptr);
     if (after == 0) {
         return NULL;
     }
-    allocation *in = on->allocations.at[after - 1].value;
-    const uint64_t offset = ptr - in->base;
-    return offset <= in->bytes && bytes <= in->bytes - offset ? in : NULL;
+    place *at = in->places.at[after - 1].value;
+    const uint64_t offset = ptr - at->base;
+    return offset <= at->bytes && bytes <= at->bytes - offset ? at : NULL;
 }
 
-static status resolve(const device *on, uint64_t ptr, uint64_t bytes, bool writes, range *out)
+/*
+ * Whether an operation of the device may use the memory: now, or `later`, when what the access is may have changed. With an id only
+ * if it is still the same place. What is not there is INVALID_VALUE; with the setting STRICT it ends the context when it is used.
+ */
+static status use(machine *in, device *on, const range *of, bool writes, bool later, place **out)
 {
-    const allocation *in = allocation_of(on, ptr, bytes);
-    if (in == NULL) {
-        return VRAM_MOCK_INVALID_VALUE;
+    place *at = place_of(in, of->ptr, of->bytes);
+    const bool fatal = setting(in, VRAM_MOCK_STRICT) != 0;
+    const bool there = at != NULL && at->of != NULL && at->ordinal == on->ordinal && (of->id == 0 || at->id == of->id) &&
+                       (later || (at->access & READS) != 0);
+    status result = !there ? INVALID_VALUE : writes && at->access != WRITES && !(later && fatal) ? READ_ONLY : OK;
+    if (result != OK && fatal && !later) {
+        on->sticky = result = ILLEGAL_ADDRESS;
     }
-    *out = (range){ptr, bytes, in->id};
-    return writes && in->read_only ? VRAM_MOCK_READ_ONLY : VRAM_MOCK_OK;
+    *out = at;
+    return result;
 }
 
-/* The allocation of a range that was resolved earlier, unless it was freed since. */
-static allocation *still_there(const device *on, const range *of)
+static host_buffer *host_of(const machine *in, uint64_t ptr, uint64_t bytes)
 {
-    allocation *in = allocation_of(on, of->ptr, of->bytes);
-    return in != NULL && in->id == of->id ? in : NULL;
+    const size_t after = table_after(&in->hosts, ptr);
+    if (after == 0) {
+        return NULL;
+    }
+    host_buffer *at = in->hosts.at[after - 1].value;
+    const uint64_t offset = ptr - at->base;
+    return offset <= at->bytes && bytes <= at->bytes - offset ? at : NULL;
 }
 
 /* Pages come from the kernel, unreserved and zero, so that a device larger than the host can be mocked. */
-static uint8_t *memory_map(uint64_t bytes, uint64_t alignment)
+static memory *memory_new(const machine *in, uint64_t bytes)
 {
-    const uint64_t page = page_bytes();
-    const uint64_t extra = alignment > page ? alignment : 0;
-    if (bytes > UINT64_MAX / 2 - extra - page) {
-        return NULL;
-    }
-    const uint64_t all = bytes + extra;
-    void *raw = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (raw == MAP_FAILED) {
-        return NULL;
-    }
-    if (extra == 0) {
-        return raw;
-    }
-    const uint64_t start = (uint64_t)(uintptr_t)raw;
-    const uint64_t base = (start + alignment - 1) & ~(alignment - 1);
-    const uint64_t end = (base + bytes + page - 1) & ~(page - 1);
-    const uint64_t raw_end = (start + all + page - 1) & ~(page - 1);
-    if (base > start) {
-        munmap(raw, base - start);
-    }
-    if (raw_end > end) {
-        munmap(address(end), raw_end - end);
-    }
-    return address(base);
-}
-
-static void allocation_drop(device *on, allocation *in)
-{
-    if (!in->foreign) {
-        uint8_t *at = address(in->base);
-        if (in->written_from < in->written_to) {
-            const uint64_t bytes = in->written_to - in->written_from;
-            on->stats.unwiped_device_bytes += nonzero_in(in, in->base + in->written_from, bytes);
-            if (on->machine->config.poison != 0 && in->touched == NULL) {
-                memset(at + in->written_from, POISON_FREED, bytes);
-            }
-        }
-        if (in->mapped) {
-            munmap(at, in->bytes);
-        } else {
-            free(at);
-        }
-        on->used -= in->bytes;
-    }
-    free(in->touched);
-    free(in);
-}
-
-static void memory_drop(device *on)
-{
-    for (size_t i = 0; i < on->allocations.len; i++) {
-        allocation_drop(on, on->allocations.at[i].value);
-    }
-    free(on->allocations.at);
-    for (size_t i = 0; i < on->hosts.len; i++) {
-        host_buffer *of = on->hosts.at[i].value;
-        free(address(of->base));
-        free(of);
-    }
-    free(on->hosts.at);
-}
-
-status vram_mock_memory_info(vram_mock_machine *machine, uint32_t ordinal, uint64_t *free_bytes, uint64_t *total_bytes)
-{
-    device *on = NULL;
-    hit what;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_MEMORY_INFO, &on, &what);
-    if (result != VRAM_MOCK_OK) {
-        return result;
-    }
-    const uint64_t total = on->machine->config.capacity_bytes;
-    *free_bytes = what.kind == VRAM_MOCK_FAULT_FREE_BYTES ? what.value : total - on->used;
-    *total_bytes = total;
-    return leave(on, VRAM_MOCK_CALL_MEMORY_INFO, VRAM_MOCK_OK);
-}
-
-static status alloc_on(device *on, uint64_t bytes, uint64_t *out)
-{
-    const vram_mock_config *config = &on->machine->config;
-    if (bytes == 0 || (bytes & (config->granularity - 1)) != 0) {
-        return VRAM_MOCK_INVALID_VALUE;
-    }
-    if (bytes > config->capacity_bytes - on->used) {
-        return VRAM_MOCK_OUT_OF_MEMORY;
-    }
-    allocation *made = calloc(1, sizeof *made);
+    memory *made = bytes > UINT64_MAX / 2 ? NULL : calloc(1, sizeof *made);
     if (made == NULL) {
-        return VRAM_MOCK_OUT_OF_MEMORY;
+        return NULL;
     }
-    made->mapped = bytes >= page_bytes();
-    uint8_t *at = made->mapped ? memory_map(bytes, config->granularity) : aligned_alloc(config->granularity, bytes);
-    if (at == NULL) {
-        free(made);
-        return VRAM_MOCK_OUT_OF_MEMORY;
-    }
-    made->base = (uint64_t)(uintptr_t)at;
+    const bool sparse = setting(in, VRAM_MOCK_SPARSE) != 0;
+    made->pages = bytes >= 4096;
     made->bytes = bytes;
-    made->id = on->next_id++;
     made->written_from = UINT64_MAX;
-    on->used += bytes;
-    if ((config->sparse != 0 && made->mapped && !make_sparse(made)) || !table_put(&on->allocations, made->base, made)) {
-        allocation_drop(on, made);
-        return VRAM_MOCK_OUT_OF_MEMORY;
+    if (made->pages) {
+        void *at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        made->at = at == MAP_FAILED ? NULL : at;
+    } else {
+        made->at = calloc(1, bytes);
     }
-    if (config->poison != 0) {
-        poison_fresh(made);
-    } else if (!made->mapped) {
-        fill_in(made, made->base, 0, bytes);
+    made->touched = sparse && made->at != NULL ? calloc((bytes - 1) / CHUNK_BYTES + 1, 1) : NULL;
+    if (made->at != NULL && (!sparse || made->touched != NULL)) {
+        return made;
     }
-    *out = made->base;
-    return VRAM_MOCK_OK;
+    if (made->at != NULL && made->pages) {
+        munmap(made->at, bytes);
+    } else {
+        free(made->at);
+    }
+    free(made);
+    return NULL;
 }
 
-status vram_mock_alloc(vram_mock_machine *machine, uint32_t ordinal, uint64_t bytes, uint64_t *out)
+static void memory_free(memory *of)
 {
-    device *on = NULL;
-    hit what;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_ALLOC, &on, &what);
-    return result != VRAM_MOCK_OK ? result : leave(on, VRAM_MOCK_CALL_ALLOC, alloc_on(on, bytes, out));
+    if (of->pages) {
+        munmap(of->at, of->bytes);
+    } else if (!of->foreign) {
+        free(of->at);
+    }
+    free(of->touched);
+    free(of);
 }
 
-static status free_on(device *on, uint64_t ptr, bool foreign)
+static void let_go(machine *in, memory *of)
 {
-    allocation *in = table_find(&on->allocations, ptr);
-    if (in == NULL || in->foreign != foreign) {
-        return VRAM_MOCK_INVALID_VALUE;
+    if (--of->references == 0) {
+        in->devices[of->made.where.id].used -= of->bytes;
+        table_take(&in->memories, of->handle);
+        memory_free(of);
     }
-    table_take(&on->allocations, ptr);
-    allocation_drop(on, in);
-    return VRAM_MOCK_OK;
 }
 
-status vram_mock_free(vram_mock_machine *machine, uint32_t ordinal, uint64_t ptr)
+static void memory_drop(machine *in)
 {
-    device *on = NULL;
-    hit what;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_FREE, &on, &what);
-    return result != VRAM_MOCK_OK ? result : leave(on, VRAM_MOCK_CALL_FREE, free_on(on, ptr, false));
+    for (size_t i = 0; i < in->places.len; i++) {
+        place *at = in->places.at[i].value;
+        if (at->of != NULL && at->of->handle == 0) {
+            memory_free(at->of);
+        }
+    }
+    for (size_t i = 0; i < in->memories.len; i++) {
+        memory_free(in->memories.at[i].value);
+    }
+    free(in->memories.at);
+    for (size_t i = 0; i < in->hosts.len; i++) {
+        free((void *)(uintptr_t)in->hosts.at[i].key);
+    }
+    table_drop(&in->hosts);
+    table_drop(&in->places);
 }
 
-status vram_mock_register_foreign(vram_mock_machine *machine, uint32_t ordinal, span over, uint32_t writable)
+/* The first gap of so many bytes: addresses are given out again as soon as they can be. */
+static place *place_new(machine *in, uint32_t ordinal, uint64_t bytes)
 {
-    device *on = NULL;
-    const uint64_t ptr = over.ptr;
-    const uint64_t bytes = over.bytes;
-    if (ptr == 0 || bytes == 0 || bytes > UINT64_MAX - ptr) {
-        return VRAM_MOCK_INVALID_VALUE;
+    const uint64_t unit = setting(in, VRAM_MOCK_GRANULARITY);
+    uint64_t base = FIRST_ADDRESS;
+    if (bytes > FIRST_ADDRESS) {
+        return NULL;
     }
-    status result = enter(machine, ordinal, VRAM_MOCK_CALL_ANY, &on, NULL);
-    if (result != VRAM_MOCK_OK) {
-        return result;
+    for (size_t i = table_after(&in->places, FIRST_ADDRESS - 1); i < in->places.len; i++) {
+        const place *at = in->places.at[i].value;
+        if (at->base - base >= bytes) {
+            break;
+        }
+        base = (at->base + at->bytes + unit - 1) / unit * unit;
     }
-    const size_t after = table_after(&on->allocations, ptr);
-    const allocation *before = after == 0 ? NULL : on->allocations.at[after - 1].value;
-    const bool overlaps = (before != NULL && ptr - before->base < before->bytes) ||
-                          (after < on->allocations.len && on->allocations.at[after].key - ptr < bytes);
-    allocation *made = overlaps ? NULL : calloc(1, sizeof *made);
-    if (made == NULL) {
-        return leave(on, VRAM_MOCK_CALL_ANY, overlaps ? VRAM_MOCK_INVALID_VALUE : VRAM_MOCK_OUT_OF_MEMORY);
-    }
-    made->id = on->next_id++;
-    made->base = ptr;
-    made->bytes = bytes;
-    made->foreign = true;
-    made->read_only = writable == 0;
-    if (!table_put(&on->allocations, ptr, made)) {
+    place *made = calloc(1, sizeof *made);
+    if (made == NULL || !table_put(&in->places, base, made)) {
         free(made);
-        result = VRAM_MOCK_OUT_OF_MEMORY;
+        return NULL;
     }
-    return leave(on, VRAM_MOCK_CALL_ANY, result);
+    *made = (place){.base = base, .bytes = bytes, .id = in->next_id++, .ordinal = ordinal};
+    return made;
 }
 
-/* Works on a dead device too: the owner must be able to take the memory back. */
-status vram_mock_unregister_foreign(vram_mock_machine *machine, uint32_t ordinal, uint64_t ptr)
+/* Bytes that are free. A driver takes some for contexts and code, which no allocation of anybody's accounts for. */
+static uint64_t room_on(const machine *in, const device *on)
 {
-    if (machine == NULL || ordinal >= machine->config.devices) {
-        return VRAM_MOCK_INVALID_DEVICE;
-    }
-    device *on = &machine->devices[ordinal];
-    pthread_mutex_lock(&on->lock);
-    return leave(on, VRAM_MOCK_CALL_ANY, free_on(on, ptr, true));
+    const uint64_t taken = on->used + setting(in, VRAM_MOCK_OVERHEAD), all = setting(in, VRAM_MOCK_CAPACITY);
+    return all > taken ? all - taken : 0;
 }
 
-status vram_mock_residency_of(vram_mock_machine *machine, uint32_t ordinal, uint64_t ptr, vram_mock_residency *out)
+/* An engine may make memory that it can export: handle type 1 is a file descriptor. */
+static bool is_possible(const properties *wanted, const device *on)
 {
-    device *on = NULL;
-    hit what;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_RESIDENCY, &on, &what);
-    if (result != VRAM_MOCK_OK) {
-        return result;
+    return wanted->kind == 1 && wanted->handle_types <= 1 && wanted->where.kind == 1 &&
+           wanted->where.id == (int32_t)on->ordinal;
+}
+
+static status vram_mock_cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
+{
+    BEGIN(cuMemGetInfo_v2);
+    *total = setting(in, VRAM_MOCK_CAPACITY);
+    *free_bytes = here.what.kind == VRAM_MOCK_FREE_BYTES ? here.what.value : room_on(in, on);
+    END(OK);
+}
+
+static status vram_mock_cuMemGetAllocationGranularity(size_t *out, const properties *wanted, uint32_t option)
+{
+    BEGIN(cuMemGetAllocationGranularity);
+    *out = setting(in, VRAM_MOCK_GRANULARITY);
+    END(!is_possible(wanted, on) || option != 0 ? INVALID_VALUE : OK);
+}
+
+static status vram_mock_cuMemAddressReserve(uint64_t *out, size_t bytes, size_t alignment, uint64_t fixed, uint64_t flags)
+{
+    BEGIN(cuMemAddressReserve);
+    if (bytes == 0 || bytes % setting(in, VRAM_MOCK_GRANULARITY) != 0 || alignment != 0 || fixed != 0 || flags != 0) {
+        END(INVALID_VALUE);
     }
-    const allocation *in = allocation_of(on, ptr, 1);
-    if (in == NULL) {
-        return leave(on, VRAM_MOCK_CALL_RESIDENCY, VRAM_MOCK_INVALID_VALUE);
+    place *made = place_new(in, on->ordinal, bytes);
+    if (made == NULL) {
+        END(OUT_OF_MEMORY);
     }
-    *out = (vram_mock_residency){VRAM_MOCK_MEMORY_DEVICE, 0, 0, 1, ordinal, 0, {in->base, in->bytes}};
-    switch (what.kind == VRAM_MOCK_FAULT_RESIDENCY ? (uint32_t)what.value : 0u) {
-    case VRAM_MOCK_LIE_HOST:
-        out->kind = VRAM_MOCK_MEMORY_HOST;
-        break;
-    case VRAM_MOCK_LIE_MANAGED:
-        out->kind = VRAM_MOCK_MEMORY_MANAGED;
-        break;
-    case VRAM_MOCK_LIE_HOST_MAPPED:
-        out->host_mapped = 1;
-        break;
-    case VRAM_MOCK_LIE_EXPORTABLE:
-        out->exportable = 1;
-        break;
-    case VRAM_MOCK_LIE_ORDINAL:
-        out->ordinal = ordinal + 1;
-        break;
-    case VRAM_MOCK_LIE_ZEROS:
-        memset(out, 0, sizeof *out);
-        break;
-    case VRAM_MOCK_LIE_SHORT_RANGE:
-        out->range.bytes -= 1;
-        break;
-    default:
-        break;
+    made->reserved = true;
+    *out = made->base;
+    END(OK);
+}
+
+/* The whole reservation at an address, or none. */
+static place *reservation(const machine *in, uint64_t ptr, uint64_t bytes, bool mapped)
+{
+    place *at = table_find(&in->places, ptr);
+    return at != NULL && at->reserved && at->bytes == bytes && (at->of != NULL) == mapped ? at : NULL;
+}
+
+static status vram_mock_cuMemAddressFree(uint64_t ptr, size_t bytes)
+{
+    BEGIN(cuMemAddressFree);
+    if (reservation(in, ptr, bytes, false) == NULL) {
+        END(INVALID_VALUE);
     }
-    return leave(on, VRAM_MOCK_CALL_RESIDENCY, VRAM_MOCK_OK);
+    free(table_take(&in->places, ptr));
+    END(OK);
+}
+
+static status vram_mock_cuMemCreate(uint64_t *out, size_t bytes, const properties *wanted, uint64_t flags)
+{
+    BEGIN(cuMemCreate);
+    if (bytes == 0 || bytes % setting(in, VRAM_MOCK_GRANULARITY) != 0 || flags != 0 || !is_possible(wanted, on)) {
+        END(INVALID_VALUE);
+    }
+    memory *made = bytes > room_on(in, on) ? NULL : memory_new(in, bytes);
+    if (made == NULL) {
+        END(OUT_OF_MEMORY);
+    }
+    if (!table_put(&in->memories, in->next_id, made)) {
+        memory_free(made);
+        END(OUT_OF_MEMORY);
+    }
+    *out = made->handle = in->next_id++;
+    made->references = 1;
+    made->made = *wanted;
+    on->used += bytes;
+    END(OK);
+}
+
+static status vram_mock_cuMemRelease(uint64_t handle)
+{
+    BEGIN(cuMemRelease);
+    memory *of = table_find(&in->memories, handle);
+    if (of == NULL) {
+        END(INVALID_VALUE);
+    }
+    let_go(in, of);
+    END(OK);
+}
+
+static status vram_mock_cuMemMap(uint64_t ptr, size_t bytes, size_t offset, uint64_t handle, uint64_t flags)
+{
+    BEGIN(cuMemMap);
+    place *at = reservation(in, ptr, bytes, false);
+    memory *of = table_find(&in->memories, handle);
+    if (at == NULL || of == NULL || offset != 0 || flags != 0 || of->bytes != bytes) {
+        END(INVALID_VALUE);
+    }
+    if (!of->poisoned && setting(in, VRAM_MOCK_POISON) != 0) {
+        poison(of);
+    }
+    of->poisoned = true;
+    of->references++;
+    of->mappings++;
+    at->of = of;
+    at->access = at->claimed = 0;
+    END(OK);
+}
+
+/* An attacker's second mapping goes unnoticed, as it would on a GPU. */
+static status vram_mock_cuMemUnmap(uint64_t ptr, size_t bytes)
+{
+    BEGIN(cuMemUnmap);
+    place *at = reservation(in, ptr, bytes, true);
+    if (at == NULL) {
+        END(INVALID_VALUE);
+    }
+    if (in_use(in, ptr, bytes)) {
+        violation(in, "memory was unmapped while queued work uses it");
+    }
+    memory *of = at->of;
+    if (at->access != 0 && of->mappings == 1 && of->written_from < of->written_to) {
+        on->unwiped_device_bytes += nonzero_in(of, of->written_from, of->written_to - of->written_from);
+    }
+    of->mappings--;
+    at->of = NULL;
+    at->access = at->claimed = 0;
+    at->id = in->next_id++;
+    let_go(in, of);
+    END(OK);
 }
 
 /* A change at rest: no mapping stands in its way. What someone else never gave for writing is not ours to change. */
-static status flip(allocation *in, uint64_t ptr, uint32_t bit)
+static status flip(place *at, uint64_t offset, uint32_t bit)
 {
-    if (in->foreign && in->read_only) {
-        return VRAM_MOCK_READ_ONLY;
+    if (at->of->foreign && at->access != WRITES) {
+        return READ_ONLY;
     }
-    *address(ptr) = (uint8_t)(*address(ptr) ^ (1u << bit));
-    written(in, ptr, 1);
-    return VRAM_MOCK_OK;
+    at->of->at[offset] = (uint8_t)(at->of->at[offset] ^ (1u << bit));
+    written(at->of, offset, 1);
+    return OK;
 }
 
-/* Foreign memory is not ours to map: its access never changes, and that is not confirmed. */
-status vram_mock_protect(vram_mock_machine *machine, uint32_t ordinal, span over, uint32_t read_only, uint32_t *confirmed)
+/* Memory gets its first access when it is allocated; what comes later is a switch. */
+static status vram_mock_cuMemSetAccess(uint64_t ptr, size_t bytes, const access_desc *wanted, size_t count)
 {
-    device *on = NULL;
-    hit what;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_PROTECT, &on, &what);
-    if (result != VRAM_MOCK_OK) {
-        return result;
+    BEGIN(cuMemSetAccess);
+    place *at = reservation(in, ptr, bytes, true);
+    if (at == NULL || count != 1 || wanted->where.kind != 1 || wanted->where.id != (int32_t)on->ordinal ||
+        (wanted->flags != READS && wanted->flags != WRITES)) {
+        END(INVALID_VALUE);
     }
-    allocation *in = table_find(&on->allocations, over.ptr);
-    if (in == NULL || in->bytes != over.bytes) {
-        return leave(on, VRAM_MOCK_CALL_PROTECT, VRAM_MOCK_INVALID_VALUE);
+    if (at->access != 0 && here.operation == VRAM_MOCK_ANY) {
+        here.operation = VRAM_MOCK_PROTECT;
+        const status ordered = faults_meet(in, on, VRAM_MOCK_ANY, VRAM_MOCK_PROTECT, &here.what);
+        if (ordered != OK) {
+            END(ordered);
+        }
     }
-    if (read_only != 0 && on->machine->config.read_only == 0) {
-        return leave(on, VRAM_MOCK_CALL_PROTECT, VRAM_MOCK_NOT_SUPPORTED);
+    if (wanted->flags == READS && setting(in, VRAM_MOCK_REFUSE_READ_ONLY) != 0) {
+        END((status)setting(in, VRAM_MOCK_REFUSE_READ_ONLY));
     }
-    if (what.kind == VRAM_MOCK_FAULT_CORRUPT) {
-        (void)flip(in, in->base + (what.value / 8) % in->bytes, (uint32_t)(what.value % 8));
+    if (here.what.kind == VRAM_MOCK_CORRUPT) {
+        (void)flip(at, (here.what.value / 8) % bytes, (uint32_t)(here.what.value % 8));
     }
-    if (!in->foreign && what.kind != VRAM_MOCK_FAULT_SKIP) {
-        in->read_only = read_only != 0;
+    if (here.what.kind != VRAM_MOCK_SKIP) {
+        at->access = wanted->flags;
     }
-    *confirmed = !in->foreign && what.kind != VRAM_MOCK_FAULT_UNCONFIRMED ? 1 : 0;
-    return leave(on, VRAM_MOCK_CALL_PROTECT, VRAM_MOCK_OK);
+    at->claimed = here.what.kind == VRAM_MOCK_UNCONFIRMED ? READS + WRITES - wanted->flags : wanted->flags;
+    END(OK);
 }
 
-status vram_mock_flip_bit(vram_mock_machine *machine, uint32_t ordinal, uint64_t ptr, uint32_t bit)
+static status vram_mock_cuMemGetAccess(uint64_t *out, const location *where, uint64_t ptr)
 {
-    device *on = NULL;
-    status result = enter(machine, ordinal, VRAM_MOCK_CALL_ANY, &on, NULL);
-    if (result != VRAM_MOCK_OK) {
-        return result;
+    BEGIN(cuMemGetAccess);
+    const place *at = table_find(&in->places, ptr);
+    if (at == NULL || at->of == NULL || where->kind != 1 || where->id != (int32_t)on->ordinal) {
+        END(INVALID_VALUE);
     }
-    allocation *in = allocation_of(on, ptr, 1);
-    result = in == NULL || bit > 7 ? VRAM_MOCK_INVALID_VALUE : flip(in, ptr, bit);
-    return leave(on, VRAM_MOCK_CALL_ANY, result);
-}
-
-status vram_mock_peek(vram_mock_machine *machine, uint32_t ordinal, uint64_t ptr, uint8_t *out, uint64_t bytes)
-{
-    device *on = NULL;
-    status result = enter(machine, ordinal, VRAM_MOCK_CALL_ANY, &on, NULL);
-    if (result != VRAM_MOCK_OK) {
-        return result;
-    }
-    if (allocation_of(on, ptr, bytes) == NULL) {
-        result = VRAM_MOCK_INVALID_VALUE;
-    } else if (bytes != 0) {
-        memcpy(out, address(ptr), bytes);
-    }
-    return leave(on, VRAM_MOCK_CALL_ANY, result);
+    *out = at->claimed;
+    END(OK);
 }

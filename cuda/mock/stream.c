@@ -10,26 +10,24 @@ typedef struct goal {
     uint64_t position;
 } goal;
 
-static bool reached(const device *on, uint64_t stream_id, uint64_t position)
+static bool reached(const machine *in, uint64_t stream_id, uint64_t position)
 {
-    const stream *of = table_find(&on->streams, stream_id);
+    const stream *of = table_find(&in->streams, stream_id);
     return of == NULL || of->done >= position;
 }
 
-static void make_busy(device *on, stream *of)
+static void finish_head(machine *in, stream *of)
 {
-    of->last_busy = NULL;
-    of->next_busy = on->busy;
-    if (on->busy != NULL) {
-        on->busy->last_busy = of;
+    op *head = of->head;
+    of->head = head->next;
+    of->done = head->position;
+    free(head);
+    if (of->head != NULL) {
+        return;
     }
-    on->busy = of;
-}
-
-static void make_idle(device *on, stream *of)
-{
+    of->tail = NULL;
     if (of->last_busy == NULL) {
-        on->busy = of->next_busy;
+        in->busy = of->next_busy;
     } else {
         of->last_busy->next_busy = of->next_busy;
     }
@@ -38,48 +36,34 @@ static void make_idle(device *on, stream *of)
     }
 }
 
-static void finish_head(device *on, stream *of)
-{
-    op *head = of->head;
-    of->head = head->next;
-    if (of->head == NULL) {
-        of->tail = NULL;
-        make_idle(on, of);
-    }
-    of->done = head->position;
-    op_drop(head);
-}
-
 /*
  * Runs streams until `first` is reached, or at most `steps` operations. A stack of goals instead of recursion: a chain of
- * waits may be of any length.
+ * waits may be of any length. On a dead context nothing runs; events pass all the same, so that nobody waits for ever.
  */
-static status run_to(device *on, goal first, uint64_t steps)
+static status run_to(machine *in, goal first, uint64_t steps)
 {
     size_t depth = 0;
     size_t cap = 16;
     goal *goals = malloc(cap * sizeof *goals);
     if (goals == NULL) {
-        return VRAM_MOCK_OUT_OF_MEMORY;
+        return OUT_OF_MEMORY;
     }
     goals[depth++] = first;
     while (depth > 0 && steps > 0) {
         const goal now = goals[depth - 1];
-        if (reached(on, now.stream, now.position)) {
+        if (reached(in, now.stream, now.position)) {
             depth--;
             continue;
         }
-        stream *of = table_find(&on->streams, now.stream);
+        stream *of = table_find(&in->streams, now.stream);
+        device *on = &in->devices[of->ordinal];
         op *head = of->head;
-        if (head->call != VRAM_MOCK_CALL_ANY) {
-            const status result = op_run(on, head);
-            of->error = of->error != VRAM_MOCK_OK ? of->error : result;
-        } else if (!reached(on, head->stream, head->until)) {
+        if (head->kind == WAIT && !reached(in, head->stream, head->until)) {
             if (depth == cap) {
                 goal *more = realloc(goals, 2 * cap * sizeof *goals);
                 if (more == NULL) {
                     free(goals);
-                    return VRAM_MOCK_OUT_OF_MEMORY;
+                    return OUT_OF_MEMORY;
                 }
                 goals = more;
                 cap *= 2;
@@ -87,266 +71,239 @@ static status run_to(device *on, goal first, uint64_t steps)
             goals[depth++] = (goal){head->stream, head->until};
             continue;
         }
-        finish_head(on, of);
+        if (head->kind != WAIT && on->sticky == OK) {
+            const status result = op_run(in, on, head);
+            of->error = of->error != OK ? of->error : result;
+        }
+        finish_head(in, of);
         steps--;
     }
     free(goals);
-    return VRAM_MOCK_OK;
+    return OK;
 }
 
-/* Takes the error of a stream, so that it is reported once. */
-static status take_error(const device *on, uint64_t stream_id)
+/* Runs a stream up to a position; then its error, which is reported once, or that of the device, which is for good. */
+static status wait_for(machine *in, goal until)
 {
-    stream *of = table_find(&on->streams, stream_id);
-    const status error = of == NULL ? VRAM_MOCK_OK : of->error;
-    if (of != NULL) {
-        of->error = VRAM_MOCK_OK;
+    const status result = run_to(in, until, UINT64_MAX);
+    stream *of = table_find(&in->streams, until.stream);
+    if (result != OK || of == NULL) {
+        return result;
     }
-    return error;
+    const status error = of->error, dead = in->devices[of->ordinal].sticky;
+    of->error = OK;
+    return dead != OK ? dead : error;
 }
 
-static status wait_for(device *on, goal until)
+static status run_all(machine *in, stream *of)
 {
-    const status result = run_to(on, until, UINT64_MAX);
-    return result != VRAM_MOCK_OK ? result : take_error(on, until.stream);
+    return wait_for(in, (goal){of->id, of->enqueued});
 }
 
-/* Queues a copy of `what`, and takes over its regions, only on success. */
-static status enqueue(device *on, uint64_t stream_id, const op *what)
+/* The stream of a handle, on the device; NULL when there is none. */
+static stream *stream_of(machine *in, const device *on, uint64_t handle)
 {
-    stream *to = table_find(&on->streams, stream_id);
-    if (to == NULL) {
-        return VRAM_MOCK_INVALID_HANDLE;
+    const uint64_t id = handle == 0 ? LEGACY + on->ordinal : handle;
+    stream *of = table_find(&in->streams, id);
+    if (of == NULL && handle == 0) {
+        of = calloc(1, sizeof *of);
+        if (of != NULL && !table_put(&in->streams, id, of)) {
+            free(of);
+            of = NULL;
+        } else if (of != NULL) {
+            of->id = id;
+            of->ordinal = on->ordinal;
+        }
     }
-    op *made = malloc(sizeof *made);
+    return of != NULL && of->ordinal == on->ordinal ? of : NULL;
+}
+
+static status enqueue(machine *in, stream *to, const op *what)
+{
+    op *made = aligned_alloc(_Alignof(op), sizeof *made);
     if (made == NULL) {
-        return VRAM_MOCK_OUT_OF_MEMORY;
+        return OUT_OF_MEMORY;
     }
     *made = *what;
     made->next = NULL;
     made->position = ++to->enqueued;
-    if (to->tail == NULL) {
-        to->head = made;
-        make_busy(on, to);
-    } else {
+    if (to->tail != NULL) {
         to->tail->next = made;
+    } else {
+        to->head = made;
+        to->last_busy = NULL;
+        to->next_busy = in->busy;
+        if (in->busy != NULL) {
+            in->busy->last_busy = to;
+        }
+        in->busy = to;
     }
     to->tail = made;
-    if (on->machine->config.late_streams == 0) {
+    if (setting(in, VRAM_MOCK_LATE) == 0) {
         /* Without memory for a goal stack it stays queued and runs with the next wait. */
-        (void)run_to(on, (goal){stream_id, to->enqueued}, UINT64_MAX);
+        (void)run_to(in, (goal){to->id, to->enqueued}, UINT64_MAX);
     }
-    return VRAM_MOCK_OK;
+    return OK;
 }
 
-/* A stream that holds work on the host buffer, up to the last such work; position 0 when there is none. */
-static goal work_on(const device *on, uint64_t host_base)
+/* Whether anything queued is known to use the memory, of the device or of the host. */
+static bool in_use(const machine *in, uint64_t ptr, uint64_t bytes)
 {
-    for (const stream *of = on->busy; of != NULL; of = of->next_busy) {
-        uint64_t last = 0;
+    for (const stream *of = in->busy; of != NULL; of = of->next_busy) {
         for (const op *at = of->head; at != NULL; at = at->next) {
-            last = at->host_buffer == host_base && at->host_buffer != 0 ? at->position : last;
-        }
-        if (last != 0) {
-            return (goal){of->id, last};
-        }
-    }
-    return (goal){0, 0};
-}
-
-/*
- * Runs every stream far enough that nothing uses the host buffer; stores the first error when asked for it. Streams that
- * hold no work are not looked at, however many there are; which do changes with every run.
- */
-static void run_buffer(device *on, uint64_t host_base, status *result)
-{
-    for (goal next = work_on(on, host_base); next.position != 0; next = work_on(on, host_base)) {
-        status error = run_to(on, next, UINT64_MAX);
-        if (error != VRAM_MOCK_OK) {
-            /* No memory to order things: forget them, so that the promise about the buffer holds. */
-            streams_purge(on);
-        }
-        if (result != NULL) {
-            error = error != VRAM_MOCK_OK ? error : take_error(on, next.stream);
-            *result = *result != VRAM_MOCK_OK ? *result : error;
+            for (uint32_t i = 0; i < at->use_count; i++) {
+                if (at->uses[i].ptr < ptr + bytes && ptr < at->uses[i].ptr + at->uses[i].bytes) {
+                    return true;
+                }
+            }
+            if (at->host >= ptr && at->host - ptr < bytes) {
+                return true;
+            }
         }
     }
+    return false;
 }
 
-/* Forgets every queued operation of the device. */
-static void streams_purge(device *on)
+/* Forgets every queued operation of a device. */
+static void streams_purge(machine *in, uint32_t ordinal)
 {
-    while (on->busy != NULL) {
-        finish_head(on, on->busy);
+    for (stream *of = in->busy; of != NULL;) {
+        stream *next = of->next_busy;
+        while (of->ordinal == ordinal && of->head != NULL) {
+            finish_head(in, of);
+        }
+        of = next;
     }
 }
 
-static void streams_drop(device *on)
+static void streams_drop(machine *in)
 {
-    streams_purge(on);
-    for (size_t i = 0; i < on->streams.len; i++) {
-        free(on->streams.at[i].value);
+    for (uint32_t i = 0; i < in->device_count; i++) {
+        streams_purge(in, i);
     }
-    for (size_t i = 0; i < on->events.len; i++) {
-        free(on->events.at[i].value);
-    }
-    free(on->streams.at);
-    free(on->events.at);
+    table_drop(&in->streams);
 }
 
-/* Makes a zeroed object of `bytes` bytes with a fresh id in a table. */
-static status make(device *on, table *in, size_t bytes, uint64_t *id, void **out)
+static status stream_create(const api_call *c, uint64_t *out)
 {
-    void *made = calloc(1, bytes);
-    if (made == NULL || !table_put(in, on->next_id, made)) {
-        free(made);
-        return VRAM_MOCK_OUT_OF_MEMORY;
+    stream *made = make(c->in, &c->in->streams, sizeof(stream), out);
+    if (made == NULL) {
+        return OUT_OF_MEMORY;
     }
-    *id = on->next_id++;
-    *out = made;
-    return VRAM_MOCK_OK;
+    made->id = *out;
+    made->ordinal = c->on->ordinal;
+    return OK;
 }
 
-status vram_mock_stream_create(vram_mock_machine *machine, uint32_t ordinal, uint64_t *out)
+static status vram_mock_cuStreamCreate(uint64_t *out, uint32_t flags)
 {
-    device *on = NULL;
-    hit what;
-    void *made = NULL;
-    status result = enter(machine, ordinal, VRAM_MOCK_CALL_STREAM, &on, &what);
-    if (result != VRAM_MOCK_OK) {
-        return result;
+    BEGIN(cuStreamCreate);
+    if (flags != 1) {
+        violation(in, "a stream that synchronises with the default one");
     }
-    result = make(on, &on->streams, sizeof(stream), out, &made);
-    if (result == VRAM_MOCK_OK) {
-        ((stream *)made)->id = *out;
-    }
-    return leave(on, VRAM_MOCK_CALL_STREAM, result);
+    END(stream_create(&here, out));
 }
 
-status vram_mock_stream_destroy(vram_mock_machine *machine, uint32_t ordinal, uint64_t id)
+static status vram_mock_cuStreamCreateWithPriority(uint64_t *out, uint32_t flags, int32_t priority)
 {
-    device *on = NULL;
-    status result = enter(machine, ordinal, VRAM_MOCK_CALL_ANY, &on, NULL);
-    if (result != VRAM_MOCK_OK) {
-        return result;
-    }
-    const stream *of = table_find(&on->streams, id);
+    BEGIN(cuStreamCreateWithPriority);
+    END(flags != 1 || priority > 0 || priority < -5 ? INVALID_VALUE : stream_create(&here, out));
+}
+
+static status vram_mock_cuStreamDestroy_v2(uint64_t handle)
+{
+    BEGIN(cuStreamDestroy_v2);
+    stream *of = handle == 0 ? NULL : stream_of(in, on, handle);
     if (of == NULL) {
-        return leave(on, VRAM_MOCK_CALL_ANY, VRAM_MOCK_INVALID_HANDLE);
+        END(INVALID_HANDLE);
     }
-    result = wait_for(on, (goal){id, of->enqueued});
-    stream *gone = table_take(&on->streams, id);
-    while (gone->head != NULL) {
-        finish_head(on, gone);
+    const status result = run_all(in, of);
+    while (of->head != NULL) {
+        finish_head(in, of);
     }
+    free(table_take(&in->streams, handle));
+    END(result);
+}
+
+static status vram_mock_cuStreamSynchronize(uint64_t handle)
+{
+    BEGIN(cuStreamSynchronize);
+    stream *of = stream_of(in, on, handle);
+    END(of == NULL ? INVALID_HANDLE : run_all(in, of));
+}
+
+static status vram_mock_cuStreamQuery(uint64_t handle)
+{
+    BEGIN(cuStreamQuery);
+    const stream *of = stream_of(in, on, handle);
+    END(of == NULL ? INVALID_HANDLE : of->head != NULL ? NOT_READY : OK);
+}
+
+static status vram_mock_cuEventCreate(uint64_t *out, uint32_t flags)
+{
+    BEGIN(cuEventCreate);
+    if (flags != 2) {
+        violation(in, "an event with a clock");
+    }
+    event *made = make(in, &in->events, sizeof(event), out);
+    if (made == NULL) {
+        END(OUT_OF_MEMORY);
+    }
+    made->ordinal = on->ordinal;
+    made->mark = here.operation == VRAM_MOCK_PART;
+    END(OK);
+}
+
+static status vram_mock_cuEventDestroy_v2(uint64_t handle)
+{
+    BEGIN(cuEventDestroy_v2);
+    event *gone = table_take(&in->events, handle);
     free(gone);
-    return leave(on, VRAM_MOCK_CALL_ANY, result);
+    END(gone == NULL ? INVALID_HANDLE : OK);
 }
 
-status vram_mock_stream_synchronize(vram_mock_machine *machine, uint32_t ordinal, uint64_t id)
+static status vram_mock_cuEventRecord(uint64_t handle, uint64_t stream_handle)
 {
-    device *on = NULL;
-    hit what;
-    status result = enter(machine, ordinal, VRAM_MOCK_CALL_SYNCHRONIZE, &on, &what);
-    if (result != VRAM_MOCK_OK) {
-        return result;
-    }
-    const stream *of = table_find(&on->streams, id);
-    result = of == NULL ? VRAM_MOCK_INVALID_HANDLE : wait_for(on, (goal){id, of->enqueued});
-    return leave(on, VRAM_MOCK_CALL_SYNCHRONIZE, result);
-}
-
-status vram_mock_event_create(vram_mock_machine *machine, uint32_t ordinal, uint64_t *out)
-{
-    device *on = NULL;
-    hit what;
-    void *made = NULL;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_EVENT, &on, &what);
-    return result != VRAM_MOCK_OK
-               ? result
-               : leave(on, VRAM_MOCK_CALL_EVENT, make(on, &on->events, sizeof(event), out, &made));
-}
-
-status vram_mock_event_destroy(vram_mock_machine *machine, uint32_t ordinal, uint64_t id)
-{
-    device *on = NULL;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_ANY, &on, NULL);
-    if (result != VRAM_MOCK_OK) {
-        return result;
-    }
-    event *gone = table_take(&on->events, id);
-    free(gone);
-    return leave(on, VRAM_MOCK_CALL_ANY, gone == NULL ? VRAM_MOCK_INVALID_HANDLE : VRAM_MOCK_OK);
-}
-
-status vram_mock_event_record(vram_mock_machine *machine, uint32_t ordinal, uint64_t id, uint64_t stream_id)
-{
-    device *on = NULL;
-    hit what;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_EVENT, &on, &what);
-    if (result != VRAM_MOCK_OK) {
-        return result;
-    }
-    event *at = table_find(&on->events, id);
-    const stream *of = table_find(&on->streams, stream_id);
+    BEGIN(cuEventRecord);
+    event *at = table_find(&in->events, handle);
+    const stream *of = stream_of(in, on, stream_handle);
     if (at == NULL || of == NULL) {
-        return leave(on, VRAM_MOCK_CALL_EVENT, VRAM_MOCK_INVALID_HANDLE);
+        END(INVALID_HANDLE);
     }
-    *at = (event){stream_id, of->enqueued, 0};
-    return leave(on, VRAM_MOCK_CALL_EVENT, VRAM_MOCK_OK);
+    *at = (event){at->ordinal, at->mark, of->id, of->enqueued, 0};
+    END(OK);
 }
 
-status vram_mock_event_wait(vram_mock_machine *machine, uint32_t ordinal, uint64_t stream_id, uint64_t id)
+static status vram_mock_cuStreamWaitEvent(uint64_t stream_handle, uint64_t handle, uint32_t flags)
 {
-    device *on = NULL;
-    hit what;
-    const status result = enter(machine, ordinal, VRAM_MOCK_CALL_EVENT, &on, &what);
-    if (result != VRAM_MOCK_OK) {
-        return result;
-    }
-    const event *at = table_find(&on->events, id);
-    if (at == NULL) {
-        return leave(on, VRAM_MOCK_CALL_EVENT, VRAM_MOCK_INVALID_HANDLE);
+    BEGIN(cuStreamWaitEvent);
+    const event *at = table_find(&in->events, handle);
+    stream *to = stream_of(in, on, stream_handle);
+    if (at == NULL || to == NULL || flags != 0) {
+        END(INVALID_HANDLE);
     }
     /* The event as it is recorded now: recording it again later does not move this wait. */
-    const op wait = {.call = VRAM_MOCK_CALL_ANY, .stream = at->stream, .until = at->position};
-    return leave(on, VRAM_MOCK_CALL_EVENT, enqueue(on, stream_id, &wait));
+    const op wait = {.kind = WAIT, .stream = at->stream, .until = at->position};
+    END(enqueue(in, to, &wait));
 }
 
-status vram_mock_event_synchronize(vram_mock_machine *machine, uint32_t ordinal, uint64_t id)
+static status vram_mock_cuEventSynchronize(uint64_t handle)
 {
-    device *on = NULL;
-    hit what;
-    status result = enter(machine, ordinal, VRAM_MOCK_CALL_SYNCHRONIZE, &on, &what);
-    if (result != VRAM_MOCK_OK) {
-        return result;
-    }
-    const event *at = table_find(&on->events, id);
-    result = at == NULL ? VRAM_MOCK_INVALID_HANDLE : wait_for(on, (goal){at->stream, at->position});
-    return leave(on, VRAM_MOCK_CALL_SYNCHRONIZE, result);
+    BEGIN(cuEventSynchronize);
+    const event *at = table_find(&in->events, handle);
+    END(at == NULL ? INVALID_HANDLE : wait_for(in, (goal){at->stream, at->position}));
 }
 
-status vram_mock_event_query(vram_mock_machine *machine, uint32_t ordinal, uint64_t id)
+static status vram_mock_cuEventQuery(uint64_t handle)
 {
-    device *on = NULL;
-    hit what;
-    status result = enter(machine, ordinal, VRAM_MOCK_CALL_EVENT, &on, &what);
-    if (result != VRAM_MOCK_OK) {
-        return result;
-    }
-    event *at = table_find(&on->events, id);
+    BEGIN(cuEventQuery);
+    event *at = table_find(&in->events, handle);
     if (at == NULL) {
-        return leave(on, VRAM_MOCK_CALL_EVENT, VRAM_MOCK_INVALID_HANDLE);
+        END(INVALID_HANDLE);
     }
-    if (!reached(on, at->stream, at->position)) {
-        if (at->polls < PATIENT_POLLS) {
-            at->polls++;
-        } else {
-            result = run_to(on, (goal){at->stream, at->position}, 1);
-        }
+    status result = OK;
+    if (!reached(in, at->stream, at->position) && ++at->polls > PATIENT_POLLS) {
+        result = run_to(in, (goal){at->stream, at->position}, 1);
     }
-    if (result == VRAM_MOCK_OK && !reached(on, at->stream, at->position)) {
-        result = VRAM_MOCK_NOT_READY;
-    }
-    return leave(on, VRAM_MOCK_CALL_EVENT, result);
+    END(result == OK && !reached(in, at->stream, at->position) ? NOT_READY : result);
 }

@@ -5,20 +5,15 @@
 
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
-use std::thread;
 
 use super::TreeParams;
+use super::pool::{PARALLEL_BYTES, beside, default_threads};
 use super::tree::{TreeDigest, TreeHasher};
 use crate::erase::{ErasedBuffer, NoHostMemory};
 use crate::types::Digest;
 
-/// Bytes of each of the two buffers.
-const BUFFER_BYTES: usize = 8 << 20;
-
-/// The threads that hashing uses unless told otherwise: the cores that this process may use.
-fn default_threads() -> NonZeroUsize {
-    thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
-}
+/// Bytes of each of the two buffers: few enough that what was read is still in the cache when it is hashed.
+const BUFFER_BYTES: usize = 2 << 20;
 
 /// The digest of bytes in memory: what `fsverity digest` prints for a file of these bytes. O(bytes), on all cores where
 /// the bytes are many.
@@ -36,7 +31,7 @@ pub fn digest_bytes(params: &TreeParams, bytes: &[u8]) -> Digest {
 }
 
 /// The digest of everything that a reader yields, and how many bytes these were. O(bytes), hashed on up to `threads` threads
-/// while the next bytes are read; two buffers of 8 MiB are held and wiped afterwards.
+/// while the next bytes are read; two buffers of 2 MiB are held and wiped afterwards.
 ///
 /// # Errors
 /// The first error of the reader, other than `Interrupted`; `OutOfMemory` when the host has no memory for the buffers.
@@ -86,7 +81,7 @@ pub(crate) fn hash_stream<E: From<NoHostMemory>>(
     let mut filled = fill(&mut front)?;
     while filled > 0 {
         let full = front.get(..filled).unwrap_or(&front);
-        if threads.get() == 1 {
+        if threads.get() == 1 || filled < PARALLEL_BYTES {
             hasher.update(full);
             filled = fill(&mut front)?;
             continue;
@@ -94,14 +89,7 @@ pub(crate) fn hash_stream<E: From<NoHostMemory>>(
         if back.is_empty() {
             back = ErasedBuffer::new(bytes)?;
         }
-        let (started, next) = thread::scope(|scope| {
-            let started = thread::Builder::new().spawn_scoped(scope, || hasher.update(full)).is_ok();
-            (started, fill(&mut back))
-        });
-        if !started {
-            hasher.update(full);
-        }
-        filled = next?;
+        filled = beside(threads, || hasher.update(full), || fill(&mut back))?;
         std::mem::swap(&mut front, &mut back);
     }
     Ok(hasher.finish())

@@ -4,31 +4,20 @@
 //! computed. Promises: the same result for any chunking and any number of threads; host memory of one block, one level-1
 //! block, one bounded batch of leaf hashes and the table. Refuses nothing: every sequence of bytes has a digest.
 //!
-//! All hashing of blocks goes through [`BlockHasher::hash_run`], many equal blocks at a time.
+//! All hashing of blocks goes through [`BlockHasher`], as many at a time as there are.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 
-use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use super::blocks::BlockHasher;
 use super::descriptor::file_digest;
 use super::{HASH_BYTES, Hash, TreeParams};
 use crate::error::VramError;
 use crate::types::Digest;
 
-/// Fewer bytes than this are hashed on the calling thread: starting threads would cost more than they save.
-const PARALLEL_BYTES: usize = 1 << 20;
-
-/// What a thread takes at a time, in bytes; small, so that a thread on a slow or shared core holds the others up little.
-const SHARE_BYTES: usize = 256 << 10;
-
 /// The most that is hashed before the leaf hashes are folded into the table, in bytes.
 const BATCH_BYTES: usize = 16 << 20;
-
-/// Input of a short last block, up to the block size.
-static ZEROS: [u8; 65536] = [0; 65536];
 
 /// What the tree over an image comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,69 +30,6 @@ pub(crate) struct TreeDigest {
     pub(crate) image_bytes: u64,
 }
 
-/// Hashes single blocks: the salt is hashed once, then cloned.
-struct BlockHasher {
-    salted: Sha256,
-    block_len: usize,
-}
-
-impl BlockHasher {
-    fn new(params: &TreeParams) -> Self {
-        let mut salted = Sha256::new();
-        if !params.salt().is_empty() {
-            let mut padded = [0; 64];
-            for (to, from) in padded.iter_mut().zip(params.salt()) {
-                *to = *from;
-            }
-            salted.update(padded);
-        }
-        Self { salted, block_len: params.block_len() }
-    }
-
-    /// Hashes one block, zero-padded if it is short.
-    fn hash(&self, block: &[u8]) -> Hash {
-        let mut hasher = self.salted.clone();
-        hasher.update(block);
-        let missing = self.block_len.saturating_sub(block.len());
-        hasher.update(ZEROS.get(..missing).unwrap_or(&ZEROS));
-        hasher.finalize().into()
-    }
-
-    /// Hashes consecutive blocks, of which the last may be short, into as many hashes.
-    fn hash_run(&self, data: &[u8], out: &mut [Hash]) {
-        for (block, hash) in data.chunks(self.block_len).zip(out) {
-            *hash = self.hash(block);
-        }
-    }
-
-    /// [`Self::hash_run`] on up to `threads` threads.
-    fn hash_parallel(&self, threads: NonZeroUsize, data: &[u8], out: &mut [Hash]) {
-        if threads.get() == 1 || data.len() < PARALLEL_BYTES {
-            return self.hash_run(data, out);
-        }
-        // Block sizes divide the share.
-        let share_hashes = SHARE_BYTES.checked_div(self.block_len).unwrap_or(1);
-        let shares = Mutex::new(data.chunks(SHARE_BYTES).zip(out.chunks_mut(share_hashes)));
-        let work = || {
-            loop {
-                let share = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((data, out)) = share else { break };
-                self.hash_run(data, out);
-            }
-        };
-        let helpers = threads.get().min(data.len().div_ceil(SHARE_BYTES)).saturating_sub(1);
-        thread::scope(|scope| {
-            for _ in 0..helpers {
-                // A helper that cannot start is not missed: whoever runs takes every share that is left.
-                if thread::Builder::new().spawn_scoped(scope, work).is_err() {
-                    break;
-                }
-            }
-            work();
-        });
-    }
-}
-
 /// Builds the tree over an image while its bytes arrive, in chunks of any size.
 ///
 /// Holds one partial block (wiped on drop), fewer than `arity` leaf hashes and the level-1 table; O(1) more for a batch.
@@ -111,7 +37,8 @@ pub(crate) struct TreeHasher {
     params: TreeParams,
     threads: NonZeroUsize,
     blocks: BlockHasher,
-    /// The block that is not full yet. Its capacity is one block, so that it never moves and leaves a copy behind.
+    /// The block that is not full yet. Its capacity is one block from the first byte on, so that it never moves and leaves a copy behind;
+    /// none before that, because it takes time to wipe.
     partial: Zeroizing<Vec<u8>>,
     /// Leaf hashes that do not fill a level-1 block yet.
     leaves: Vec<Hash>,
@@ -125,12 +52,17 @@ impl TreeHasher {
         Self {
             threads,
             blocks: BlockHasher::new(params),
-            partial: Zeroizing::new(Vec::with_capacity(params.block_len())),
-            leaves: Vec::with_capacity(params.arity_len()),
+            partial: Zeroizing::default(),
+            leaves: Vec::new(),
             table: Vec::new(),
             image_bytes: 0,
             params: params.clone(),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_lanes(self, lanes: super::lanes::Lanes) -> Self {
+        Self { blocks: self.blocks.with_lanes(lanes), ..self }
     }
 
     /// Appends bytes to the image. O(bytes).
@@ -154,7 +86,10 @@ impl TreeHasher {
         for batch in whole.chunks(BATCH_BYTES) {
             self.absorb(batch);
         }
-        self.partial.extend_from_slice(tail);
+        if !tail.is_empty() {
+            self.partial.reserve_exact(self.params.block_len());
+            self.partial.extend_from_slice(tail);
+        }
     }
 
     /// Ends a region that others follow: appends zeros up to the next block, which count as bytes of the image.
@@ -202,7 +137,7 @@ impl TreeHasher {
         let more = data.len().div_ceil(self.params.block_len());
         self.leaves.resize(known.saturating_add(more), [0; HASH_BYTES]);
         if let Some(fresh) = self.leaves.get_mut(known..) {
-            self.blocks.hash_parallel(self.threads, data, fresh);
+            self.blocks.hash_all(self.threads, data, fresh);
         }
         let arity = self.params.arity_len();
         let nodes = self.leaves.chunks_exact(arity).len();
@@ -213,7 +148,7 @@ impl TreeHasher {
         let known = self.table.len();
         self.table.resize(known.saturating_add(nodes), [0; HASH_BYTES]);
         if let (Some(leaves), Some(fresh)) = (self.leaves.get(..full), self.table.get_mut(known..)) {
-            self.blocks.hash_parallel(self.threads, leaves.as_flattened(), fresh);
+            self.blocks.hash_all(self.threads, leaves.as_flattened(), fresh);
         }
         self.leaves.drain(..full);
     }
@@ -224,7 +159,9 @@ fn root(blocks: &BlockHasher, params: &TreeParams, table: &[Hash]) -> Hash {
     let mut level: Vec<Hash>;
     let mut below = table;
     while below.len() > 1 {
-        level = below.chunks(params.arity_len()).map(|node| blocks.hash(node.as_flattened())).collect();
+        let mut above = vec![[0; HASH_BYTES]; below.len().div_ceil(params.arity_len())];
+        blocks.hash_run(below.as_flattened(), &mut above);
+        level = above;
         below = &level;
     }
     below.first().copied().unwrap_or([0; HASH_BYTES])

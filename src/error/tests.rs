@@ -30,8 +30,11 @@ const fn place(error: &VramError) -> usize {
     }
 }
 
-/// One of each variant, with its code, category, whether it may be tried again, and words of what happened and what to do.
-fn every() -> Vec<(VramError, ErrorCode, ErrorCategory, bool, [&'static str; 2])> {
+/// An error, its code and category, after how many milliseconds it may be tried again, and words of what happened and what to do.
+type Row = (VramError, ErrorCode, ErrorCategory, Option<u64>, [&'static str; 2]);
+
+/// One of each variant.
+fn every() -> Vec<Row> {
     use ErrorCategory as Who;
     use ErrorCode as Code;
     let shard = || ShardId::new("model-a").unwrap();
@@ -51,89 +54,89 @@ fn every() -> Vec<(VramError, ErrorCode, ErrorCategory, bool, [&'static str; 2])
             VramError::InvalidParams { field: "salt", problem: problem() },
             Code::InvalidParams,
             Who::User,
-            false,
+            None,
             ["salt is 9 bytes", "give at least 32"],
         ),
         (
             VramError::Config { setting: "worker secret", problem: problem() },
             Code::ConfigError,
             Who::User,
-            false,
+            None,
             ["worker secret is 9 bytes", "give at least 32"],
         ),
         (
             VramError::OutOfMemory { needed: 70, available: 60 },
             Code::VramOom,
             Who::Capacity,
-            true,
+            Some(1000),
             ["70 bytes are needed and 60 are available", "release a shard"],
         ),
         (
             VramError::ShardBusy { shard: shard() },
             Code::ShardBusy,
             Who::User,
-            true,
+            Some(10),
             ["model-a is in use", "finish its executions"],
         ),
         (
             VramError::StaleHandle { shard: shard() },
             Code::StaleHandle,
             Who::User,
-            false,
+            None,
             ["released or sealed anew", "use its newest seal"],
         ),
-        (refused, Code::SealVerificationFailed, Who::User, false, ["refused (forged)", "that this manager made"]),
+        (refused, Code::SealVerificationFailed, Who::User, None, ["refused (forged)", "that this manager made"]),
         (
             VramError::IntegrityFailure { shard: shard(), first_bad },
             Code::SealVerificationFailed,
             Who::Integrity,
-            false,
+            None,
             ["model-a have changed; first change in bytes 4096 to 4608", "load the model again"],
         ),
-        (mismatch, Code::DigestMismatch, Who::User, false, ["not the expected model", "check the file"]),
+        (mismatch, Code::DigestMismatch, Who::User, None, ["not the expected model", "check the file"]),
         (
             VramError::ModelLoad { problem: "\"m\": it is a directory; name a file in it".to_owned(), source: None },
             Code::ModelLoadFailed,
             Who::User,
-            false,
+            None,
             ["cannot be loaded", "name a file"],
         ),
-        (violation, Code::PolicyViolation, Who::Policy, false, ["(environment)", "unset it"]),
+        (violation, Code::PolicyViolation, Who::Policy, None, ["(environment)", "unset it"]),
         (
             VramError::Device(failed(DriverErrorKind::Other)),
             Code::CudaError,
             Who::Device,
-            true,
+            Some(100),
             ["cuMemCreate failed with driver error 719 (launch_failed)", "try again"],
         ),
         (
             VramError::DeviceUntrusted { operation: "digest" },
             Code::DeviceUntrusted,
             Who::Device,
-            false,
+            None,
             ["did not prove that its digest ran", "take it out of service"],
         ),
-        (wipe, Code::WipeFailed, Who::Device, false, ["64 bytes of shard model-a", "the end of the manager tries"]),
+        (wipe, Code::WipeFailed, Who::Device, None, ["64 bytes of shard model-a", "the end of the manager tries"]),
         (
             VramError::DeviceUnavailable { problem: "CUDA device 7 is not there; check nvidia-smi".to_owned() },
             Code::DeviceUnavailable,
             Who::Device,
-            false,
+            None,
             ["CUDA device 7", "check nvidia-smi"],
         ),
         (
             VramError::AuditUnavailable { event: "vram_sealed", source },
             Code::AuditUnavailable,
             Who::Policy,
-            true,
+            Some(1000),
             ["event vram_sealed; nothing was done: the disk is full", "mend the sink"],
         ),
-        (stopped, Code::ManagerStopped, Who::State, false, ["permits no new work", "build a new manager"]),
+        (stopped, Code::ManagerStopped, Who::State, None, ["permits no new work", "build a new manager"]),
         (
             VramError::Internal { what: "a check gave no verdict" },
             Code::Internal,
             Who::Internal,
-            false,
+            None,
             ["a check gave no verdict", "report it"],
         ),
     ]
@@ -150,16 +153,29 @@ fn assert_is_a_sentence(text: &str) {
 #[test]
 fn every_error_says_what_happened_and_what_to_do_and_has_its_code() {
     // covers: ERR-2
-    for (number, (error, code, category, retriable, [what, advice])) in every().into_iter().enumerate() {
+    for (number, (error, code, category, wait, [what, advice])) in every().into_iter().enumerate() {
         assert_eq!(place(&error), number, "{error}");
         assert_eq!((error.code(), error.category()), (code, category), "{error}");
-        assert_eq!((error.is_retriable(), error.retry_after().is_some()), (retriable, retriable), "{error}");
+        assert_eq!(error.retry_after(), wait.map(Duration::from_millis), "{error}");
+        assert_eq!(error.is_retriable(), wait.is_some(), "{error}");
         let text = error.to_string();
         assert_is_a_sentence(&text);
         let (happened, to_do) = (text.find(what), text.find(advice));
         assert!(happened.is_some() && happened < to_do, "{what:?} and then {advice:?} in {text}");
     }
     assert_eq!(every().len(), place(&VramError::Internal { what: "" }).saturating_add(1));
+}
+
+#[test]
+fn a_change_is_told_as_far_as_its_place_is_known() {
+    // covers: ERR-2
+    let told =
+        |first_bad| VramError::IntegrityFailure { shard: ShardId::new("model-a").unwrap(), first_bad }.to_string();
+    let range = |tensor| Some(BadRange { offset: 0, bytes: 7, tensor });
+    assert!(told(None).contains("have changed;"));
+    assert!(told(range(None)).contains("bytes 0 to 7;"));
+    let all = told(range(Some("layer.0".to_owned())));
+    assert!(all.contains("layer.0") && all.contains("nothing is executed any more"), "{all}");
 }
 
 #[test]

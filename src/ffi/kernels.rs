@@ -1,174 +1,244 @@
-//! The kernels' bodies on the CPU, for tests: what a change of a kernel is checked with where there is no GPU.
+//! The kernels: a native image in the driver, its entry points, and the structures that they take.
 //!
-//! Owns the mirror of `cuda/include/vram_kernels.h` that these tests launch with and the loop over chunks that a driver does.
-//! It borrows all memory for the length of one launch; the addresses in a launch come from slices that are alive.
-#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+//! Mirrors `cuda/include/vram_kernels.h`; both sides assert the layout. Promises that nothing is compiled just in time: only a
+//! native (ELF) image is loaded.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_void};
+use std::sync::Arc;
 
-mod tests;
+use super::context::Context;
+use super::status::{INVALID_IMAGE, INVALID_VALUE, failure};
+use super::stream::Stream;
+use crate::panics::aside;
+use crate::types::DriverError;
 
-/// `vram_region`.
+/// The value of every `one`, which the compiler of the kernels must not know.
+pub(crate) const ONE: u32 = 1;
+
+/// One stretch of an image, as the kernels read it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-struct Region {
-    ptr: u64,
-    bytes: u64,
-    first_block: u64,
+pub(crate) struct Region {
+    pub(crate) ptr: u64,
+    pub(crate) bytes: u64,
+    pub(crate) first_block: u64,
 }
 
-/// `vram_leaves_args`.
-#[repr(C)]
-struct LeavesArgs {
-    regions: u64,
-    region_count: u64,
-    first_block: u64,
-    block_count: u64,
-    hashes: u64,
-    counters: u64,
-    start: [u32; 8],
-    block_size: u32,
-    message_bits: u32,
-    one: u32,
-    reserved: u32,
-}
+impl Region {
+    pub(crate) const BYTES: usize = 24;
 
-/// `vram_nodes_args`.
-#[repr(C)]
-struct NodesArgs {
-    hashes: u64,
-    leaf_count: u64,
-    table: u64,
-    counters: u64,
-    start: [u32; 8],
-    block_size: u32,
-    message_bits: u32,
-    one: u32,
-    single: u32,
-}
-
-/// `vram_finish_args`.
-#[repr(C)]
-struct FinishArgs {
-    result: u64,
-    counters: u64,
-    nonce: u64,
-}
-
-/// `vram_count_args`.
-#[repr(C)]
-struct CountArgs {
-    ptr: u64,
-    bytes: u64,
-    counters: u64,
-}
-
-const LEAVES: (&CStr, u32) = (c"vram_verity_leaves", 128);
-const NODES: (&CStr, u32) = (c"vram_verity_nodes", 32);
-const FINISH: (&CStr, u32) = (c"vram_finish", 1);
-const COUNT: (&CStr, u32) = (c"vram_count_nonzero", 256);
-
-unsafe extern "C" {
-    safe fn vram_host_layout(out: Option<&mut [u64; 64]>, room: u64) -> u64;
-    fn vram_host_args_bytes(name: *const c_char) -> u64;
-    fn vram_host_launch(name: *const c_char, args: *const c_void, grid: u32, block: u32, backwards: u32) -> u32;
-}
-
-/// Launches a kernel whose arguments hold the addresses of live memory, of the sizes that the header asks for.
-fn launch<T>((name, block): (&CStr, u32), args: &T, grid: u64, backwards: bool) {
-    // SAFETY: `name` ends in a zero byte.
-    let bytes = unsafe { vram_host_args_bytes(name.as_ptr()) };
-    assert_eq!(usize::try_from(bytes).unwrap(), size_of::<T>(), "{name:?} takes another structure");
-    let args = std::ptr::from_ref(args).cast();
-    // SAFETY: `args` is the structure that this kernel takes, by its size just asked for; `digest` and `count_nonzero` below,
-    // the only callers, fill it with addresses of slices that they borrow across the call.
-    let status =
-        unsafe { vram_host_launch(name.as_ptr(), args, u32::try_from(grid).unwrap(), block, u32::from(backwards)) };
-    assert_eq!(status, 0, "{name:?}");
-}
-
-fn address<T>(of: &[T]) -> u64 {
-    u64::try_from(of.as_ptr().expose_provenance()).unwrap()
-}
-
-fn address_mut<T>(of: &mut [T]) -> u64 {
-    u64::try_from(of.as_mut_ptr().expose_provenance()).unwrap()
-}
-
-/// What a launch wrote: table, then nonce, covered, found, reserved.
-type Outcome = (Vec<u8>, [u64; 4]);
-
-/// Parameters of a digest launch.
-struct Tree<'a> {
-    block_size: usize,
-    /// SHA-256's state after the salt block.
-    start: [u32; 8],
-    salted: bool,
-    /// Leaf hashes that scratch holds.
-    room: usize,
-    nonce: u64,
-    backwards: bool,
-    regions: &'a [&'a [u8]],
-}
-
-/// Poison, leaves and nodes chunk by chunk, finish: as the driver does it.
-fn digest(tree: &Tree<'_>) -> Outcome {
-    const POISON: u128 = 0xEEEE_EEEE_EEEE_EEEE_EEEE_EEEE_EEEE_EEEE;
-    let wide = |value: usize| u64::try_from(value).unwrap();
-    let arity = tree.block_size / 32;
-    let mut leaves = 0;
-    let mut regions = Vec::new();
-    for region in tree.regions {
-        regions.push(Region { ptr: address(region), bytes: wide(region.len()), first_block: wide(leaves) });
-        leaves += region.len().div_ceil(tree.block_size);
+    /// Its bytes in the table that the kernels read.
+    pub(crate) fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut out = [0; Self::BYTES];
+        for (place, word) in out.chunks_exact_mut(8).zip([self.ptr, self.bytes, self.first_block]) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        out
     }
-    let entries = if leaves == 1 { 1 } else { leaves.div_ceil(arity) };
-    let mut scratch = vec![POISON; leaves.min(tree.room) * 2];
-    let mut table = vec![POISON; entries * 2 + 1];
-    let mut result = [u64::MAX, 0, 0, u64::MAX];
-    let (hashes, table_at, result_at) = (address_mut(&mut scratch), address_mut(&mut table), address_mut(&mut result));
-    let block_size = u32::try_from(tree.block_size).unwrap();
-    let message_bits = 8 * (block_size + if tree.salted { 64 } else { 0 });
-    for from in (0..leaves).step_by(tree.room) {
-        let count = (leaves - from).min(tree.room);
-        let args = LeavesArgs {
-            regions: address(&regions),
-            region_count: wide(regions.len()),
-            first_block: wide(from),
-            block_count: wide(count),
-            hashes,
-            counters: result_at + 8,
-            start: tree.start,
-            block_size,
-            message_bits,
-            one: 1,
-            reserved: 0,
-        };
-        launch(LEAVES, &args, wide(count).div_ceil(u64::from(LEAVES.1)), tree.backwards);
-        let args = NodesArgs {
-            hashes,
-            leaf_count: wide(count),
-            table: table_at + wide(from / arity * 32),
-            counters: result_at + 8,
-            start: tree.start,
-            block_size,
-            message_bits,
-            one: 1,
-            single: u32::from(leaves == 1),
-        };
-        launch(NODES, &args, wide(count.div_ceil(arity)).div_ceil(u64::from(NODES.1)), tree.backwards);
-    }
-    launch(FINISH, &FinishArgs { result: result_at, counters: result_at + 8, nonce: tree.nonce }, 1, false);
-    assert_eq!(table.pop(), Some(POISON), "written past the table");
-    (table.into_iter().flat_map(u128::to_ne_bytes).collect(), result)
 }
 
-/// Counts with a grid of `grid` thread blocks: nonce, covered, found, reserved.
-fn count_nonzero(span: &[u8], grid: u64, nonce: u64) -> [u64; 4] {
-    let mut result = [u64::MAX, 0, 0, u64::MAX];
-    let at = address_mut(&mut result);
-    let bytes = u64::try_from(span.len()).unwrap();
-    launch(COUNT, &CountArgs { ptr: address(span), bytes, counters: at + 8 }, grid, false);
-    launch(FINISH, &FinishArgs { result: at, counters: at + 8, nonce }, 1, false);
-    result
+/// Of `vram_verity_leaves`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeavesArgs {
+    pub(crate) regions: u64,
+    pub(crate) region_count: u64,
+    pub(crate) first_block: u64,
+    pub(crate) block_count: u64,
+    pub(crate) hashes: u64,
+    pub(crate) counters: u64,
+    pub(crate) start: [u32; 8],
+    pub(crate) block_size: u32,
+    pub(crate) message_bits: u32,
+    pub(crate) one: u32,
+    pub(crate) reserved: u32,
+}
+
+/// Of `vram_verity_nodes`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodesArgs {
+    pub(crate) hashes: u64,
+    pub(crate) leaf_count: u64,
+    pub(crate) table: u64,
+    pub(crate) counters: u64,
+    pub(crate) start: [u32; 8],
+    pub(crate) block_size: u32,
+    pub(crate) message_bits: u32,
+    pub(crate) one: u32,
+    pub(crate) single: u32,
+}
+
+/// Of `vram_finish`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FinishArgs {
+    pub(crate) result: u64,
+    pub(crate) counters: u64,
+    pub(crate) nonce: u64,
+}
+
+/// Of `vram_count_nonzero`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CountArgs {
+    pub(crate) ptr: u64,
+    pub(crate) bytes: u64,
+    pub(crate) counters: u64,
+}
+
+macro_rules! layout {
+    ($type:ty, $bytes:literal, $($field:ident = $offset:literal),*) => {
+        const _: () = assert!(size_of::<$type>() == $bytes && align_of::<$type>() == 8);
+        $(const _: () = assert!(core::mem::offset_of!($type, $field) == $offset);)*
+    };
+}
+
+layout!(Region, 24, ptr = 0, bytes = 8, first_block = 16);
+layout!(LeavesArgs, 96, regions = 0, region_count = 8, first_block = 16, block_count = 24, hashes = 32, counters = 40);
+layout!(LeavesArgs, 96, start = 48, block_size = 80, message_bits = 84, one = 88, reserved = 92);
+layout!(NodesArgs, 80, hashes = 0, leaf_count = 8, table = 16, counters = 24);
+layout!(NodesArgs, 80, start = 32, block_size = 64, message_bits = 68, one = 72, single = 76);
+layout!(FinishArgs, 24, result = 0, counters = 8, nonce = 16);
+layout!(CountArgs, 24, ptr = 0, bytes = 8, counters = 16);
+
+/// Threads of a thread block, by kernel.
+const LEAVES_THREADS: u32 = 128;
+const NODES_THREADS: u32 = 32;
+const COUNT_THREADS: u32 = 256;
+/// Bytes that a thread block of the count should have to read, and the most thread blocks that are of use.
+const COUNT_SHARE: u64 = 32768;
+const COUNT_MOST_BLOCKS: u64 = 4096;
+/// The thread blocks of a grid: all that are needed, or none where the driver would not take so many.
+fn grid(blocks: u64) -> Option<u32> {
+    u32::try_from(blocks).ok().filter(|grid| (1..=0x7fff_ffff).contains(grid))
+}
+
+/// The kernels of one device. Unloaded when dropped: every launch was waited for by then.
+#[derive(Debug)]
+pub(crate) struct Kernels {
+    context: Arc<Context>,
+    module: usize,
+    leaves: usize,
+    nodes: usize,
+    finish: usize,
+    count: usize,
+}
+
+impl Kernels {
+    /// Loads a native image and finds its entry points.
+    pub(crate) fn load(context: &Arc<Context>, image: &[u8]) -> Result<Self, DriverError> {
+        const OPERATION: &str = "cuModuleLoadData";
+        // Whatever is no ELF file is text or a container that the driver might compile.
+        if !image.starts_with(b"\x7fELF") {
+            return Err(failure(OPERATION, INVALID_IMAGE));
+        }
+        let _current = context.enter()?;
+        // The driver reads words: an aligned copy, with zeros behind it.
+        let mut aligned = vec![0_u128; image.len().div_ceil(16).saturating_add(1)];
+        for (word, bytes) in aligned.iter_mut().zip(image.chunks(16)) {
+            let mut padded = [0; 16];
+            for (to, from) in padded.iter_mut().zip(bytes) {
+                *to = *from;
+            }
+            *word = u128::from_ne_bytes(padded);
+        }
+        let mut module = 0;
+        // SAFETY: the driver writes one handle to the local and reads an image that says its own length: in shipped code one
+        // that nvcc made and build.rs embedded whole.
+        unsafe { (context.table().module_load)(&raw mut module, aligned.as_ptr().cast()) }.check(OPERATION)?;
+        let mut kernels = Self { context: Arc::clone(context), module, leaves: 0, nodes: 0, finish: 0, count: 0 };
+        kernels.leaves = kernels.function(c"vram_verity_leaves")?;
+        kernels.nodes = kernels.function(c"vram_verity_nodes")?;
+        kernels.finish = kernels.function(c"vram_finish")?;
+        kernels.count = kernels.function(c"vram_count_nonzero")?;
+        Ok(kernels)
+    }
+
+    fn function(&self, name: &CStr) -> Result<usize, DriverError> {
+        let mut out = 0;
+        // SAFETY: the driver writes one handle to the local and reads a zero-terminated name; the module is `self`'s.
+        let status = unsafe { (self.context.table().module_function)(&raw mut out, self.module, name.as_ptr()) };
+        status.check("cuModuleGetFunction")?;
+        Ok(out)
+    }
+
+    /// Enqueues the leaf hashes of one chunk. The caller has checked every address in `args`.
+    pub(crate) fn leaves(&self, stream: &Stream, args: LeavesArgs) -> Result<(), DriverError> {
+        let blocks = args.block_count.div_ceil(u64::from(LEAVES_THREADS));
+        self.launch(self.leaves, stream, blocks, LEAVES_THREADS, args)
+    }
+
+    /// Enqueues the `entries` table entries over one chunk. The caller has checked every address in `args`.
+    pub(crate) fn nodes(&self, stream: &Stream, entries: u64, args: NodesArgs) -> Result<(), DriverError> {
+        self.launch(self.nodes, stream, entries.div_ceil(u64::from(NODES_THREADS)), NODES_THREADS, args)
+    }
+
+    /// Enqueues the result of a launch. The caller has checked every address in `args`.
+    pub(crate) fn finish(&self, stream: &Stream, args: FinishArgs) -> Result<(), DriverError> {
+        self.launch(self.finish, stream, 1, 1, args)
+    }
+
+    /// Enqueues a count. The caller has checked every address in `args`.
+    pub(crate) fn count(&self, stream: &Stream, args: CountArgs) -> Result<(), DriverError> {
+        let blocks = args.bytes.div_ceil(COUNT_SHARE).clamp(1, COUNT_MOST_BLOCKS);
+        self.launch(self.count, stream, blocks, COUNT_THREADS, args)
+    }
+
+    /// `args` is the one parameter of `function`: each caller above passes the structure that its kernel is declared with.
+    fn launch<A: Copy>(
+        &self,
+        function: usize,
+        stream: &Stream,
+        blocks: u64,
+        threads: u32,
+        mut args: A,
+    ) -> Result<(), DriverError> {
+        const OPERATION: &str = "cuLaunchKernel";
+        let grid = grid(blocks).ok_or_else(|| failure(OPERATION, INVALID_VALUE))?;
+        let _current = self.context.enter()?;
+        let mut places: [*mut c_void; 1] = [(&raw mut args).cast()];
+        let (places, launch) = (places.as_mut_ptr(), self.context.table().launch);
+        // SAFETY: `function` is of this module and the stream lives (both borrowed). `places` has one element for the one
+        // parameter, a structure laid out as the kernel's (asserted above and in vram_kernels.h), which the driver copies
+        // before it returns. The device addresses in it were checked by the caller against live memory.
+        let status =
+            unsafe { launch(function, grid, 1, 1, threads, 1, 1, 0, stream.raw(), places, std::ptr::null_mut()) };
+        status.check(OPERATION)
+    }
+}
+
+impl Drop for Kernels {
+    fn drop(&mut self) {
+        let Ok(_current) = self.context.enter() else { return };
+        // SAFETY: the handle came from cuModuleLoadData in Kernels::load and is unloaded here only; functions of it are
+        // reached through `self` alone.
+        let status = unsafe { (self.context.table().module_unload)(self.module) };
+        if let Err(error) = status.check("cuModuleUnload") {
+            aside!(|| tracing::debug!(%error, "the kernels could not be unloaded"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_are_whole_or_refused() {
+        // covers: RES-7
+        for (blocks, wanted) in [
+            (0, None),
+            (1, Some(1)),
+            ((1 << 31) - 1, Some(0x7fff_ffff)),
+            (1 << 31, None),
+            ((1 << 32) - 1, None),
+            (1 << 32, None),
+            ((1 << 32) + 1, None),
+            (1 << 63, None),
+            (u64::MAX, None),
+        ] {
+            assert_eq!(grid(blocks), wanted, "{blocks}");
+        }
+    }
 }

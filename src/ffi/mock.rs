@@ -1,369 +1,354 @@
-//! The mock device, made safe.
+//! The mock, made safe: what it has besides the functions of the CUDA driver API.
 //!
-//! Owns [`Machine`] (a C machine, destroyed with its last holder) and [`MockDevice`] (one device of it). Promises that no
-//! call passes a pointer that the C side could misuse: device addresses are plain numbers which it checks itself, and all
-//! else are references of this file. Refuses nothing itself: the C side judges, [`Status::check`] translates.
+//! Owns [`Machine`] (a C machine, dropped with its last holder). Mirrors `cuda/include/vram_mock.h`; both sides assert the layout.
+//! Refuses nothing itself: the C side checks every device address, ordinal and number, and answers with a status.
 
-pub(crate) mod abi;
-#[cfg(test)]
-mod tests;
-
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::host::{HostBuffer, HostMemory};
-use crate::types::{
-    Access, DevicePtr, DigestJob, DriverError, DriverErrorKind, EventId, MemoryInfo, MemoryKind, Residency, Span,
-    StreamId,
-};
-use abi::{RawConfig, RawDigestJob, RawFault, RawMachine, RawResidency, RawSpan, RawStats, Status};
+use sha2::block_api::compress256;
 
-/// The word and the meaning of each number that the mock returns, or is ordered to return.
-const STATUSES: &[(u32, &str, DriverErrorKind)] = &[
-    (1, "invalid_value", DriverErrorKind::InvalidValue),
-    (2, "out_of_memory", DriverErrorKind::OutOfMemory),
-    (100, "no_device", DriverErrorKind::Unavailable),
-    (101, "invalid_device", DriverErrorKind::Unavailable),
-    (214, "ecc_uncorrectable", DriverErrorKind::Sticky),
-    (400, "invalid_handle", DriverErrorKind::InvalidValue),
-    (700, "illegal_address", DriverErrorKind::Sticky),
-    (702, "launch_timeout", DriverErrorKind::Sticky),
-    (709, "context_is_destroyed", DriverErrorKind::Sticky),
-    (719, "launch_failed", DriverErrorKind::Sticky),
-    (740, "read_only", DriverErrorKind::InvalidValue),
-    (801, "not_supported", DriverErrorKind::NotSupported),
-    (999, "unknown", DriverErrorKind::Other),
-];
+use super::status::{Status, UNKNOWN, failure};
+use super::step::Operation;
+use super::wide;
+use crate::types::{Access, DevicePtr, DriverError, Span};
 
-fn failure(operation: &'static str, code: u32) -> DriverError {
-    let known = STATUSES.iter().find(|(known, ..)| *known == code);
-    let (name, kind) = known.map_or(("unknown", DriverErrorKind::Other), |(_, name, kind)| (*name, *kind));
-    DriverError { operation, code, name, kind }
-}
+/// `VRAM_MOCK_OPERATIONS`.
+pub(crate) const OPERATIONS: usize = 16;
 
-/// `value` as the C side's `uint64_t`; a size that does not fit is out of any range.
-fn wide(value: usize) -> u64 {
-    u64::try_from(value).unwrap_or(u64::MAX)
-}
-
-impl Status {
-    /// The one place where a status of the mock becomes a `Result`.
-    fn check(self, operation: &'static str) -> Result<(), DriverError> {
-        match self.0 {
-            0 => Ok(()),
-            code => Err(failure(operation, code)),
-        }
-    }
-}
-
-impl From<Span> for RawSpan {
-    fn from(span: Span) -> Self {
-        Self { ptr: span.ptr.0, bytes: span.bytes }
-    }
-}
-
-/// What a machine is made of.
+/// What can go wrong to order: `VRAM_MOCK_FAIL` and so on.
+#[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct MachineSettings {
-    pub(crate) devices: u32,
-    pub(crate) capacity_bytes: u64,
-    pub(crate) granularity: u64,
-    pub(crate) late_streams: bool,
-    pub(crate) poison: bool,
-    pub(crate) read_only: bool,
-    pub(crate) sparse: bool,
+#[cfg_attr(not(test), allow(dead_code, reason = "the last two are ordered by tests of the driver only"))]
+pub(crate) enum Kind {
+    Fail = 1,
+    Sticky,
+    Corrupt,
+    Skip,
+    Half,
+    DigestShort,
+    DigestShortLies,
+    DigestStale,
+    DigestReplayed,
+    CountZero,
+    FreeBytes,
+    ResidencyLie,
+    Unconfirmed,
+    Answer,
+    Crash,
+}
+
+/// `VRAM_MOCK_DEVICES` and so on.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "some are set by tests only, in this crate or beside it")]
+pub(crate) enum Setting {
+    Devices,
+    Capacity,
+    Granularity,
+    Poison,
+    Sparse,
+    Late,
+    RefuseReadOnly,
+    Strict,
+    Bodies,
+    Backwards,
+    Overhead,
+    Version,
+    Major,
+    Minor,
+    VirtualMemory,
+    Traced,
+}
+
+/// `vram_mock_fault`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RawFault {
+    pub(crate) kind: Kind,
+    pub(crate) call: u32,
+    pub(crate) code: u32,
+    pub(crate) reserved: u32,
+    pub(crate) value: u64,
+    pub(crate) nth: u64,
+    pub(crate) times: u64,
+}
+
+/// `vram_mock_stats`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RawStats {
+    pub(crate) live_allocations: u64,
+    pub(crate) live_bytes: u64,
+    pub(crate) live_foreign: u64,
+    pub(crate) live_streams: u64,
+    pub(crate) live_events: u64,
+    pub(crate) live_host_buffers: u64,
+    pub(crate) live_host_bytes: u64,
+    pub(crate) pending_operations: u64,
+    pub(crate) unmet_faults: u64,
+    pub(crate) unwiped_device_bytes: u64,
+    pub(crate) unwiped_host_bytes: u64,
+    pub(crate) reservations: u64,
+    pub(crate) modules: u64,
+    pub(crate) retained: u64,
+    pub(crate) violations: u64,
+    pub(crate) live_marks: u64,
+    pub(crate) runs: [u64; OPERATIONS],
+}
+
+const _: () = assert!(size_of::<RawFault>() == 40 && core::mem::offset_of!(RawFault, value) == 16);
+const _: () = assert!(size_of::<RawStats>() == 256 && core::mem::offset_of!(RawStats, runs) == 128);
+#[allow(clippy::as_conversions, reason = "the discriminants of enums that cross to C")]
+const _: () = assert!(Kind::Crash as u32 == 15 && Setting::Traced as u32 == 15, "numbers have moved");
+
+/// A machine; only ever behind a pointer, and written by the C side under its own lock.
+#[repr(C)]
+struct RawMachine {
+    _opaque: UnsafeCell<[u8; 0]>,
+    _marker: core::marker::PhantomData<(*mut u8, core::marker::PhantomPinned)>,
+}
+
+type Hasher = extern "C" fn(&[u32; 8], u32, *const u8, u64, u32, *mut u8);
+
+unsafe extern "C" {
+    fn vram_mock_machine_new(devices: u32, seed: &[u8; 16], hasher: Hasher) -> *mut RawMachine;
+    fn vram_mock_machine_drop(machine: *mut RawMachine);
+    fn vram_mock_enter(machine: *const RawMachine);
+    fn vram_mock_function(name: *const c_char) -> *mut c_void;
+    fn vram_mock_register(machine: &RawMachine, device: u32, ptr: u64, bytes: u64, writable: u32) -> Status;
+    fn vram_mock_look(machine: &RawMachine, ptr: u64, out: *mut u8, bytes: u64) -> Status;
+    // Those that take numbers and references: the C side checks the former, the types vouch for the latter.
+    safe fn vram_mock_step(operation: Operation) -> Status;
+    safe fn vram_mock_unstep();
+    safe fn vram_mock_set(machine: &RawMachine, setting: Setting, value: u64);
+    safe fn vram_mock_stats_of_device(machine: &RawMachine, device: u32, out: &mut RawStats) -> Status;
+    safe fn vram_mock_order(machine: &RawMachine, device: u32, fault: &RawFault) -> Status;
+    safe fn vram_mock_forget(machine: &RawMachine, device: u32) -> Status;
+    safe fn vram_mock_unregister(machine: &RawMachine, device: u32, ptr: u64) -> Status;
+    safe fn vram_mock_flip(machine: &RawMachine, ptr: u64, bit: u32) -> Status;
+}
+
+/// A function of the API by its name, which ends in a zero byte; `None` when the mock does not have it.
+pub(super) fn function(name: &[u8]) -> Option<NonNull<c_void>> {
+    let name = CStr::from_bytes_with_nul(name).ok()?;
+    // SAFETY: the C side reads a zero-terminated name, which `name` is by its type, and gives an address of its own code.
+    NonNull::new(unsafe { vram_mock_function(name.as_ptr()) })
 }
 
 /// A machine with its devices.
 #[derive(Debug)]
 pub(crate) struct Machine {
     raw: NonNull<RawMachine>,
-    settings: MachineSettings,
 }
 
 // SAFETY: the C machine is tied to no thread (vram_mock.h: every call may be made from any thread).
 unsafe impl Send for Machine {}
-// SAFETY: every C call but destroy locks the device it works on; destroy takes `&mut self`, in Drop.
+// SAFETY: every C call but drop locks the machine; drop takes `&mut self`, in Drop.
 unsafe impl Sync for Machine {}
 
 impl Machine {
     /// Makes one; `seed` makes its devices' UUIDs its own.
-    pub(crate) fn create(settings: MachineSettings, seed: [u8; 16]) -> Result<Arc<Self>, DriverError> {
-        if abi::vram_mock_abi_version() != abi::ABI_VERSION {
-            return Err(failure("vram_mock_abi_version", 801));
-        }
-        let config = RawConfig {
-            abi_version: abi::ABI_VERSION,
-            devices: settings.devices,
-            capacity_bytes: settings.capacity_bytes,
-            granularity: settings.granularity,
-            late_streams: u32::from(settings.late_streams),
-            poison: u32::from(settings.poison),
-            read_only: u32::from(settings.read_only),
-            sparse: u32::from(settings.sparse),
-            seed,
-        };
-        let mut raw = std::ptr::null_mut();
-        // SAFETY: both arguments are references to locals of the mirrored types, used only during the call.
-        let status = unsafe { abi::vram_mock_create(&raw const config, &raw mut raw) };
-        status.check("vram_mock_create")?;
-        let raw = NonNull::new(raw).ok_or_else(|| failure("vram_mock_create", 999))?;
-        Ok(Arc::new(Self { raw, settings }))
+    pub(crate) fn new(devices: u32, seed: [u8; 16]) -> Result<Arc<Self>, DriverError> {
+        // SAFETY: the seed is a local that is copied during the call; `hash` is a function of the declared type.
+        let raw = unsafe { vram_mock_machine_new(devices, &seed, hash) };
+        let raw = NonNull::new(raw).ok_or_else(|| failure("vram_mock_machine_new", UNKNOWN))?;
+        Ok(Arc::new(Self { raw }))
     }
 
-    /// What it was made of.
-    pub(crate) const fn settings(&self) -> &MachineSettings {
-        &self.settings
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        // SAFETY: `raw` came from vram_mock_create and is destroyed here only. Every user of it (MockDevice, and through it
-        // each HostBuffer) holds an Arc of this Machine, so no call is in progress and no host buffer is left.
-        unsafe { abi::vram_mock_destroy(self.raw.as_ptr()) }
-    }
-}
-
-/// One device of a machine.
-#[derive(Clone, Debug)]
-pub(crate) struct MockDevice {
-    machine: Arc<Machine>,
-    ordinal: u32,
-}
-
-/// Calls a function of the mock on this device. Its further arguments are numbers and structures by value, which the C
-/// side checks itself, or pointers to locals that live through the call.
-macro_rules! call {
-    ($device:expr, $function:ident $(, $argument:expr)*) => {{
-        let (machine, ordinal) = ($device.machine.raw.as_ptr(), $device.ordinal);
-        // SAFETY: `machine` is live because `$device` holds an Arc of it; the C side checks `ordinal` and every device
-        // address against its own tables. All pointer arguments of all uses are `&raw` of locals or fields of borrowed
-        // structures of the mirrored type (layouts compared in mock/tests.rs), except in digest, peek, uuid and register_foreign, which
-        // say at the call what they rest on. The C side keeps none of them after it returns.
-        let status = unsafe { abi::$function(machine, ordinal $(, $argument)*) };
-        status.check(stringify!($function))
-    }};
-}
-
-#[allow(dead_code, reason = "the seam is cut for the CUDA driver and for engine streams, which use all of it")]
-impl MockDevice {
-    /// Device `ordinal` of a machine; an ordinal that it does not have fails every call.
-    pub(crate) const fn new(machine: Arc<Machine>, ordinal: u32) -> Self {
-        Self { machine, ordinal }
+    fn raw(&self) -> &RawMachine {
+        // SAFETY: the machine lives until Drop; the type is empty and a cell, so the reference says nothing of what is behind it.
+        unsafe { self.raw.as_ref() }
     }
 
-    pub(crate) fn uuid(&self) -> Result<[u8; 16], DriverError> {
-        let mut out = [0; 16];
-        // Rests on: the C side writes exactly 16 bytes, the length of `out`.
-        call!(self, vram_mock_uuid, out.as_mut_ptr())?;
-        Ok(out)
+    /// The C machine, for a make-believe engine of the project's own suites.
+    pub(crate) const fn as_ptr(&self) -> *mut c_void {
+        self.raw.as_ptr().cast()
     }
 
-    pub(crate) fn stats(&self) -> Result<RawStats, DriverError> {
+    /// From now on this thread's calls of the mock's functions are to this machine.
+    pub(super) fn enter(&self) {
+        // SAFETY: the C side keeps the address for this thread, and every call of a function of the API is made right after
+        // another `enter`, by Api::table, whose table holds the machine; so it is never used when the machine is gone.
+        unsafe { vram_mock_enter(self.raw.as_ptr()) }
+    }
+
+    /// Begins an operation of this thread, in the current context.
+    pub(super) fn begin(&self, operation: Operation) -> Result<(), DriverError> {
+        self.enter();
+        vram_mock_step(operation).check("cuLaunchKernel") // a part is never refused
+    }
+
+    /// Ends what was begun last.
+    pub(super) fn end() {
+        vram_mock_unstep();
+    }
+
+    pub(crate) fn set(&self, setting: Setting, value: u64) {
+        vram_mock_set(self.raw(), setting, value);
+    }
+
+    pub(crate) fn stats(&self, device: u32) -> RawStats {
         let mut out = RawStats::default();
-        call!(self, vram_mock_stats_of, &raw mut out)?;
-        Ok(out)
+        let Status(_) = vram_mock_stats_of_device(self.raw(), device, &mut out); // a device that is not there has none
+        out
     }
 
-    pub(crate) fn memory_info(&self) -> Result<MemoryInfo, DriverError> {
-        let (mut free, mut total) = (0, 0);
-        call!(self, vram_mock_memory_info, &raw mut free, &raw mut total)?;
-        Ok(MemoryInfo { free, total })
+    pub(crate) fn order(&self, device: u32, fault: &RawFault) -> Result<(), DriverError> {
+        vram_mock_order(self.raw(), device, fault).check("vram_mock_order")
     }
 
-    pub(crate) fn alloc(&self, bytes: u64) -> Result<DevicePtr, DriverError> {
-        let mut out = 0;
-        call!(self, vram_mock_alloc, bytes, &raw mut out)?;
-        Ok(DevicePtr(out))
+    pub(crate) fn forget(&self, device: u32) -> Result<(), DriverError> {
+        vram_mock_forget(self.raw(), device).check("vram_mock_forget")
     }
 
-    pub(crate) fn free(&self, ptr: DevicePtr) -> Result<(), DriverError> {
-        call!(self, vram_mock_free, ptr.0)
-    }
-
-    /// Lets operations use host memory that someone else allocated, until [`unregister_foreign`](Self::unregister_foreign).
+    /// Lets operations of a device use host memory that someone else allocated, until [`unregister`](Self::unregister).
     ///
     /// # Safety
     /// `span` is initialised memory, valid for reads, and with [`Access::ReadWrite`] for writes, until it is unregistered. While an
     /// operation on it may run, nobody writes it; where writes are allowed nobody reads it either while something of the mock may
     /// write it, and no reference is in use then but to cells.
-    pub(crate) unsafe fn register_foreign(&self, span: Span, access: Access) -> Result<(), DriverError> {
-        // Rests on: this function's own contract; the C side refuses ranges that overlap its own memory, and writes where
+    pub(super) unsafe fn register(&self, device: i32, span: Span, access: Access) -> Result<(), DriverError> {
+        let (device, writable) = (u32::try_from(device).unwrap_or(u32::MAX), u32::from(access == Access::ReadWrite));
+        // SAFETY: rests on this function's own contract; the C side refuses ranges that overlap its own memory, and writes where
         // they are not allowed, no more.
-        call!(self, vram_mock_register_foreign, span.into(), u32::from(access == Access::ReadWrite))
+        let status = unsafe { vram_mock_register(self.raw(), device, span.ptr.0, span.bytes, writable) };
+        status.check("vram_mock_register")
     }
 
-    /// Takes registered memory back. Operations still queued on it fail instead of touching it. Works on a dead device too.
-    pub(crate) fn unregister_foreign(&self, ptr: DevicePtr) -> Result<(), DriverError> {
-        call!(self, vram_mock_unregister_foreign, ptr.0)
+    /// Takes registered memory back. What is still queued on it fails instead of touching it.
+    pub(super) fn unregister(&self, device: i32, span: Span) {
+        let device = u32::try_from(device).unwrap_or(u32::MAX);
+        let Status(_) = vram_mock_unregister(self.raw(), device, span.ptr.0); // what is not there is not there afterwards
     }
 
-    pub(crate) fn residency(&self, ptr: DevicePtr) -> Result<Residency, DriverError> {
-        let mut out = RawResidency::default();
-        call!(self, vram_mock_residency_of, ptr.0, &raw mut out)?;
-        let kind = match out.kind {
-            1 => MemoryKind::Host,
-            2 => MemoryKind::Device,
-            3 => MemoryKind::Managed,
-            _ => MemoryKind::Unknown,
-        };
-        Ok(Residency {
-            kind,
-            host_mapped: out.host_mapped != 0,
-            exportable: out.exportable != 0,
-            ipc_capable: false,
-            ordinal: (out.has_ordinal != 0).then_some(out.ordinal),
-            range: Span { ptr: DevicePtr(out.range.ptr), bytes: out.range.bytes },
-        })
-    }
-
-    pub(crate) fn protect(&self, span: Span, access: Access) -> Result<bool, DriverError> {
-        let mut confirmed = 0;
-        let read_only = u32::from(access == Access::ReadOnly);
-        call!(self, vram_mock_protect, span.into(), read_only, &raw mut confirmed)?;
-        Ok(confirmed != 0)
-    }
-
-    pub(crate) fn host_buffer(&self, bytes: usize) -> Result<HostBuffer, DriverError> {
-        let mut out = 0_u64;
-        call!(self, vram_mock_host_alloc, wide(bytes), &raw mut out)?;
-        let base = usize::try_from(out).ok().map(std::ptr::with_exposed_provenance_mut);
-        let base = base.and_then(NonNull::new).ok_or_else(|| failure("vram_mock_host_alloc", 999))?;
-        // SAFETY: vram_mock_host_alloc returned `bytes` zeroed bytes at `base`, valid until vram_mock_host_free, which only
-        // HostMemory::free below calls; the C side touches them in queued copies only, which vram_mock_host_wait runs.
-        Ok(unsafe { HostBuffer::from_raw(base, bytes, Arc::new(self.clone())) })
-    }
-
-    pub(crate) fn stream(&self) -> Result<StreamId, DriverError> {
-        let mut out = 0;
-        call!(self, vram_mock_stream_create, &raw mut out)?;
-        Ok(StreamId(out))
-    }
-
-    pub(crate) fn destroy_stream(&self, stream: StreamId) -> Result<(), DriverError> {
-        call!(self, vram_mock_stream_destroy, stream.0)
-    }
-
-    pub(crate) fn synchronize(&self, stream: StreamId) -> Result<(), DriverError> {
-        call!(self, vram_mock_stream_synchronize, stream.0)
-    }
-
-    pub(crate) fn event(&self) -> Result<EventId, DriverError> {
-        let mut out = 0;
-        call!(self, vram_mock_event_create, &raw mut out)?;
-        Ok(EventId(out))
-    }
-
-    pub(crate) fn destroy_event(&self, event: EventId) -> Result<(), DriverError> {
-        call!(self, vram_mock_event_destroy, event.0)
-    }
-
-    pub(crate) fn record_event(&self, event: EventId, stream: StreamId) -> Result<(), DriverError> {
-        call!(self, vram_mock_event_record, event.0, stream.0)
-    }
-
-    pub(crate) fn wait_event(&self, stream: StreamId, event: EventId) -> Result<(), DriverError> {
-        call!(self, vram_mock_event_wait, stream.0, event.0)
-    }
-
-    pub(crate) fn synchronize_event(&self, event: EventId) -> Result<(), DriverError> {
-        call!(self, vram_mock_event_synchronize, event.0)
-    }
-
-    pub(crate) fn query_event(&self, event: EventId) -> Result<bool, DriverError> {
-        match call!(self, vram_mock_event_query, event.0) {
-            Ok(()) => Ok(true),
-            Err(error) if error.code == abi::NOT_READY => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    pub(crate) fn copy_to_device(
-        &self,
-        stream: StreamId,
-        to: DevicePtr,
-        source: &mut HostBuffer,
-        from: usize,
-        bytes: usize,
-    ) -> Result<(), DriverError> {
-        // The C side also checks that the bytes lie in a live host buffer of this device, so another device's is refused.
-        let host = source.address(from, bytes).ok_or_else(|| failure("vram_mock_copy_to_device", 1))?;
-        call!(self, vram_mock_copy_to_device, stream.0, to.0, host, wide(bytes))
-    }
-
-    pub(crate) fn copy_to_host(
-        &self,
-        stream: StreamId,
-        target: &mut HostBuffer,
-        to: usize,
-        from: DevicePtr,
-        bytes: usize,
-    ) -> Result<(), DriverError> {
-        let host = target.address(to, bytes).ok_or_else(|| failure("vram_mock_copy_to_host", 1))?;
-        call!(self, vram_mock_copy_to_host, stream.0, host, from.0, wide(bytes))
-    }
-
-    pub(crate) fn fill(&self, stream: StreamId, span: Span, value: u8) -> Result<(), DriverError> {
-        call!(self, vram_mock_fill, stream.0, span.into(), u32::from(value))
-    }
-
-    pub(crate) fn digest(&self, stream: StreamId, job: &DigestJob<'_>) -> Result<(), DriverError> {
-        let regions: Vec<RawSpan> = job.regions.iter().copied().map(RawSpan::from).collect();
-        let mut salt = [0; 32];
-        let room = salt.get_mut(..job.salt.len()).ok_or_else(|| failure("vram_mock_digest", 1))?;
-        room.copy_from_slice(job.salt);
-        let raw = RawDigestJob {
-            regions: regions.as_ptr(),
-            region_count: wide(regions.len()),
-            block_size: job.block_size,
-            salt_bytes: u32::try_from(job.salt.len()).map_err(|_| failure("vram_mock_digest", 1))?,
-            salt,
-            scratch: job.scratch.into(),
-            table: job.table.into(),
-            result: job.result.0,
-            nonce: job.nonce,
-        };
-        // Rests on: `regions` lives to the end of this function and holds `region_count` spans; the C side copies them.
-        call!(self, vram_mock_digest, stream.0, &raw const raw)
-    }
-
-    pub(crate) fn count_nonzero(
-        &self,
-        stream: StreamId,
-        span: Span,
-        result: DevicePtr,
-        nonce: u64,
-    ) -> Result<(), DriverError> {
-        call!(self, vram_mock_count_nonzero, stream.0, span.into(), result.0, nonce)
-    }
-
-    pub(crate) fn order_fault(&self, fault: &RawFault) -> Result<(), DriverError> {
-        call!(self, vram_mock_order_fault, &raw const *fault)
-    }
-
-    pub(crate) fn clear_faults(&self) -> Result<(), DriverError> {
-        call!(self, vram_mock_clear_faults)
-    }
-
-    pub(crate) fn flip_bit(&self, ptr: DevicePtr, bit: u8) -> Result<(), DriverError> {
-        call!(self, vram_mock_flip_bit, ptr.0, u32::from(bit))
+    pub(crate) fn flip(&self, ptr: DevicePtr, bit: u8) -> Result<(), DriverError> {
+        vram_mock_flip(self.raw(), ptr.0, u32::from(bit)).check("vram_mock_flip")
     }
 
     /// Reads device memory as it is now, running nothing.
-    pub(crate) fn peek(&self, ptr: DevicePtr, out: &mut [u8]) -> Result<(), DriverError> {
-        // Rests on: the C side writes exactly `out.len()` bytes, or none.
-        call!(self, vram_mock_peek, ptr.0, out.as_mut_ptr(), wide(out.len()))
+    pub(crate) fn look(&self, ptr: DevicePtr, out: &mut [u8]) -> Result<(), DriverError> {
+        // SAFETY: the C side writes exactly as many bytes as `out` has, or none.
+        unsafe { vram_mock_look(self.raw(), ptr.0, out.as_mut_ptr(), wide(out.len())) }.check("vram_mock_look")
     }
 }
 
-impl HostMemory for MockDevice {
-    fn wait(&self, base: NonNull<u8>) -> Result<(), DriverError> {
-        call!(self, vram_mock_host_wait, wide(base.addr().get()))
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // SAFETY: `raw` came from vram_mock_machine_new and is dropped here only. Everything that calls it holds an Arc of this
+        // Machine: drivers by their table, so no call is in progress and no host buffer is left.
+        unsafe { vram_mock_machine_drop(self.raw.as_ptr()) }
+    }
+}
+
+/// Bytes below which a second thread costs more than it saves.
+const PARALLEL_BYTES: usize = 4 << 20;
+
+/// `vram_mock_hasher`: the host's own hash of whole blocks, on all cores where they are many.
+extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, block_size: u32, out: *mut u8) {
+    let (Ok(count), Ok(block)) = (usize::try_from(blocks), usize::try_from(block_size)) else { return };
+    let bytes = count.saturating_mul(block);
+    // SAFETY: the C side passes `blocks` blocks that it has looked up in one live allocation, which nobody writes during the call:
+    // it holds its lock, and whoever registered memory of their own vouched for that.
+    let data = unsafe { std::slice::from_raw_parts(data, bytes) };
+    // SAFETY: as above, 32 bytes for each block, which overlap none of what is read (driver/digest.rs checks the job).
+    let out = unsafe { std::slice::from_raw_parts_mut(out, count.saturating_mul(32)) };
+    let bits = u64::from(block_size).saturating_add(if salted == 0 { 0 } else { 64 }).saturating_mul(8);
+    let threads = if bytes < PARALLEL_BYTES { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
+    let share = count.div_ceil(threads).max(1);
+    let shares = data.chunks(share.saturating_mul(block)).zip(out.chunks_mut(share.saturating_mul(32)));
+    std::thread::scope(|scope| {
+        for (at, (data, out)) in shares.enumerate() {
+            let mut work = move || hash_blocks(start, bits, data, block, out);
+            if at.saturating_add(1) == threads || threads == 1 {
+                work();
+            } else {
+                scope.spawn(work);
+            }
+        }
+    });
+}
+
+fn hash_blocks(start: &[u32; 8], bits: u64, data: &[u8], block: usize, out: &mut [u8]) {
+    let mut padding = [0; 64];
+    padding[0] = 0x80;
+    padding[56..].copy_from_slice(&bits.to_be_bytes());
+    for (block, out) in data.chunks_exact(block).zip(out.chunks_exact_mut(32)) {
+        let mut state = *start;
+        compress256(&mut state, block.as_chunks().0);
+        compress256(&mut state, &[padding]);
+        for (out, word) in out.chunks_exact_mut(4).zip(state) {
+            out.copy_from_slice(&word.to_be_bytes());
+        }
+    }
+}
+
+/// What the driver's own tests look at.
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    unsafe extern "C" {
+        fn vram_mock_number(name: *const c_char) -> u32;
+        fn vram_mock_trace(machine: &RawMachine, out: *mut u32, room: u64) -> u64;
+        safe fn vram_mock_mapping(machine: &RawMachine, n: u64, bytes: &mut u64, access: &mut u32) -> u64;
+        safe fn vram_mock_calls(machine: &RawMachine, function: u32) -> u64;
+        safe fn vram_mock_contexts(top: &mut u64) -> u64;
     }
 
-    unsafe fn free(&self, base: NonNull<u8>, _bytes: usize) {
-        // A dead device frees too, and returns its own status: there is nothing left to do with it.
-        let _ = call!(self, vram_mock_host_free, wide(base.addr().get()));
+    /// The number of a function; 0 when there is none.
+    pub(crate) fn number(name: &str) -> u32 {
+        let name = std::ffi::CString::new(name).unwrap();
+        // SAFETY: the C side reads a zero-terminated name.
+        unsafe { vram_mock_number(name.as_ptr()) }
+    }
+
+    /// How many contexts are on this thread's stack, and the topmost.
+    pub(crate) fn contexts() -> (u64, u64) {
+        let mut top = 0;
+        (vram_mock_contexts(&mut top), top)
+    }
+
+    impl Machine {
+        /// Place, length and access of every live mapping.
+        pub(crate) fn mappings(&self) -> Vec<(u64, u64, u32)> {
+            let (mut bytes, mut access) = (0, 0);
+            let all =
+                (0..).map(|n| vram_mock_mapping(self.raw(), n, &mut bytes, &mut access)).take_while(|at| *at != 0);
+            let places: Vec<u64> = all.collect();
+            let one = |n: usize| {
+                let (mut bytes, mut access) = (0, 0);
+                let at = vram_mock_mapping(self.raw(), wide(n), &mut bytes, &mut access);
+                (at, bytes, access)
+            };
+            (0..places.len()).map(one).collect()
+        }
+
+        pub(crate) fn calls(&self, function: &str) -> u64 {
+            vram_mock_calls(self.raw(), number(function))
+        }
+
+        /// The numbers of the functions that were called since the last time.
+        pub(crate) fn trace(&self) -> Vec<u32> {
+            let mut out = vec![0; 1 << 16];
+            // SAFETY: the C side writes at most as many numbers as `out` has room for.
+            let count = unsafe { vram_mock_trace(self.raw(), out.as_mut_ptr(), wide(out.len())) };
+            out.truncate(usize::try_from(count).unwrap());
+            out
+        }
+
+        /// A function of the API, for a call right away.
+        ///
+        /// # Safety
+        /// `F` is the type of the function's declaration in cuda.h, with handles and device addresses as integers.
+        pub(crate) unsafe fn function<F: Copy>(&self, name: &CStr) -> F {
+            let found = function(name.to_bytes_with_nul()).unwrap();
+            assert_eq!(size_of::<F>(), size_of_val(&found));
+            self.enter();
+            // SAFETY: the caller names the type of the function, which is a pointer, as just asserted.
+            unsafe { std::mem::transmute_copy::<NonNull<c_void>, F>(&found) }
+        }
     }
 }

@@ -11,7 +11,8 @@ use crate::audit::{AuditSink, AuditTrail, EventKind, TracingSink};
 use crate::capacity::{Ledger, default_headroom};
 use crate::clock::Clock;
 use crate::digest::TreeParams;
-use crate::driver::Driver;
+use crate::digest::pool::default_threads;
+use crate::driver::{Driver, DriverLibrary, Wanted};
 use crate::error::VramError;
 use crate::id::WorkerId;
 use crate::keys::{SealKey, WorkerSecret};
@@ -20,29 +21,6 @@ use crate::memory::{DEFAULT_STAGING_BYTES, Device};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::types::{DeviceKind, DeviceUuid, Identity};
-
-#[cfg(feature = "cuda")]
-use crate::driver::cuda::{DriverLibrary, Wanted as Cuda};
-
-/// Which CUDA device is wanted where none can be opened.
-#[cfg(not(feature = "cuda"))]
-enum Cuda {
-    First,
-    Ordinal(u32),
-    Uuid(DeviceUuid),
-}
-
-/// Which driver library is wanted where none can be opened: none.
-#[cfg(not(feature = "cuda"))]
-struct DriverLibrary;
-
-#[cfg(all(feature = "mock", not(feature = "cuda")))]
-impl DriverLibrary {
-    #[allow(clippy::unused_self, reason = "as the one that there is with the feature cuda")]
-    const fn is_told(&self) -> bool {
-        false
-    }
-}
 
 /// The least staging memory of each buffer, in bytes.
 const LEAST_STAGING_BYTES: usize = 4 << 10;
@@ -66,15 +44,6 @@ pub enum DeviceSelector {
     /// The mock: host memory that behaves like a GPU and protects nothing.
     #[cfg(feature = "mock")]
     Mock(crate::driver::mock::MockConfig),
-    /// The CUDA device of this ordinal, of the driver library at this path. For the project's own suites.
-    #[cfg(feature = "stand-in")]
-    #[doc(hidden)]
-    StandIn {
-        /// The library.
-        library: std::path::PathBuf,
-        /// The device.
-        ordinal: u32,
-    },
 }
 
 const NO_RANDOMNESS: VramError = VramError::Internal { what: "the operating system gave no randomness" };
@@ -92,48 +61,35 @@ impl DeviceSelector {
 
 /// A driver, and the mock's own handle to it where it is the mock.
 struct OpenDevice {
-    driver: Arc<dyn Driver>,
+    driver: Arc<Driver>,
     #[cfg(feature = "mock")]
-    mock: Option<Arc<crate::driver::mock::MockDriver>>,
+    mock: Option<crate::driver::mock::MockDevice>,
 }
 
 impl OpenDevice {
-    #[cfg(feature = "cuda")]
-    fn cuda(wanted: Cuda, library: &DriverLibrary) -> Result<Self, VramError> {
+    fn cuda(wanted: Wanted, library: &DriverLibrary) -> Result<Self, VramError> {
         Ok(Self {
-            driver: crate::driver::cuda::open(wanted, library)?,
+            driver: crate::driver::open(wanted, library)?,
             #[cfg(feature = "mock")]
             mock: None,
         })
     }
 
-    #[cfg(not(feature = "cuda"))]
-    fn cuda(wanted: Cuda, _library: &DriverLibrary) -> Result<Self, VramError> {
-        let wanted = match wanted {
-            Cuda::First => "the first CUDA device".to_owned(),
-            Cuda::Ordinal(ordinal) => format!("CUDA device {ordinal}"),
-            Cuda::Uuid(uuid) => format!("the CUDA device {uuid}"),
-        };
-        let problem = format!("{wanted} was asked for, but this build has no CUDA driver; build with the feature cuda");
-        Err(VramError::DeviceUnavailable { problem })
-    }
-
     #[cfg(feature = "mock")]
     fn mock(config: &crate::driver::mock::MockConfig) -> Result<Self, VramError> {
         let mock = config.open()?;
-        let driver: Arc<dyn Driver> = Arc::<crate::driver::mock::MockDriver>::clone(&mock);
-        Ok(Self { driver, mock: Some(mock) })
+        Ok(Self { driver: Arc::clone(mock.driver()), mock: Some(mock) })
     }
 }
 
 impl DeviceSelector {
     fn open(self, library: &DriverLibrary) -> Result<OpenDevice, VramError> {
         match self {
-            Self::Auto => OpenDevice::cuda(Cuda::First, library),
+            Self::Auto => OpenDevice::cuda(Wanted::First, library),
             #[cfg(feature = "mock")]
-            Self::AutoOrMock => OpenDevice::cuda(Cuda::First, library).or_else(|error| {
+            Self::AutoOrMock => OpenDevice::cuda(Wanted::First, library).or_else(|error| {
                 // What the policy forbids is no missing device; who names a library does not mean the mock.
-                if matches!(error, VramError::PolicyViolation { .. }) || library.is_told() {
+                if matches!(error, VramError::PolicyViolation { .. }) || library.told.is_some() {
                     return Err(error);
                 }
                 crate::panics::aside!(|| {
@@ -141,19 +97,10 @@ impl DeviceSelector {
                 });
                 OpenDevice::mock(&crate::driver::mock::MockConfig::new())
             }),
-            Self::Cuda(ordinal) => OpenDevice::cuda(Cuda::Ordinal(ordinal), library),
-            Self::CudaUuid(uuid) => OpenDevice::cuda(Cuda::Uuid(uuid), library),
+            Self::Cuda(ordinal) => OpenDevice::cuda(Wanted::Ordinal(ordinal), library),
+            Self::CudaUuid(uuid) => OpenDevice::cuda(Wanted::Uuid(uuid), library),
             #[cfg(feature = "mock")]
             Self::Mock(config) => OpenDevice::mock(&config),
-            #[cfg(feature = "stand-in")]
-            Self::StandIn { library: told, ordinal } => Ok(OpenDevice {
-                driver: crate::driver::cuda::open_stand_in(
-                    Cuda::Ordinal(ordinal),
-                    &DriverLibrary { told: Some(told), ..library.clone() },
-                )?,
-                #[cfg(feature = "mock")]
-                mock: None,
-            }),
         }
     }
 }
@@ -283,8 +230,8 @@ impl VramManagerBuilder {
     }
 
     /// A manager on a driver that a test of this crate opened itself.
-    #[cfg(all(test, feature = "cuda", feature = "mock"))]
-    pub(crate) fn build_with(mut self, driver: Arc<dyn Driver>) -> Result<VramManager, VramError> {
+    #[cfg(all(test, feature = "mock"))]
+    pub(crate) fn build_with(mut self, driver: Arc<Driver>) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
         self.admit_start()?;
         self.build_on(OpenDevice { driver, mock: None }, threads)
@@ -379,7 +326,7 @@ impl VramManagerBuilder {
                 setting: "digest threads",
                 problem: "is 0; give at least 1".to_owned(),
             }),
-            None => Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+            None => Ok(default_threads()),
         }
     }
 }

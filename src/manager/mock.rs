@@ -1,11 +1,10 @@
 //! Controls of the mock device, for our tests and those of our users.
 
 use super::VramManager;
-use crate::driver::Driver;
-use crate::driver::mock::{FaultOrder, MockDriver, MockStats};
+use crate::driver::EngineStream;
+use crate::driver::mock::{FaultOrder, MockDevice, MockStats};
 use crate::error::VramError;
 use crate::manager::scratch::Scratch;
-use crate::memory::Stream;
 use crate::seal::SealedShard;
 use crate::types::{DevicePtr, DriverError, RawStream, Span};
 
@@ -13,20 +12,20 @@ use crate::types::{DevicePtr, DriverError, RawStream, Span};
 #[derive(Clone, Copy, Debug)]
 pub struct MockControls<'a> {
     manager: &'a VramManager,
-    driver: &'a MockDriver,
+    device: &'a MockDevice,
 }
 
 /// A stream of a make-believe engine on the mock. What is enqueued runs when something orders it, and not before.
 #[derive(Debug)]
 pub struct MockStream<'a> {
     controls: MockControls<'a>,
-    stream: Stream,
+    stream: EngineStream,
 }
 
 impl MockStream<'_> {
     /// The handle, as an engine would pass it.
     #[must_use]
-    pub const fn raw(&self) -> RawStream {
+    pub fn raw(&self) -> RawStream {
         RawStream::new(self.stream.id().0)
     }
 
@@ -42,10 +41,7 @@ impl MockStream<'_> {
             field: "offset",
             problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
         })?;
-        self.controls
-            .driver
-            .fill(self.stream.id(), Span { ptr: at, bytes }, value)
-            .map_err(|e| not_ours(shard, e.into()))
+        self.stream.fill(Span { ptr: at, bytes }, value).map_err(|e| not_ours(shard, e.into()))
     }
 
     /// Enqueues that the engine writes `value` over device memory at an address that it knows.
@@ -54,7 +50,7 @@ impl MockStream<'_> {
     /// `CUDA_ERROR` when no allocation of the device holds the whole range; 740, `read_only`, when it may not be written.
     pub fn enqueue_fill(&self, address: u64, bytes: u64, value: u8) -> Result<(), VramError> {
         let span = Span { ptr: DevicePtr(address), bytes };
-        Ok(self.controls.driver.fill(self.stream.id(), span, value)?)
+        Ok(self.stream.fill(span, value)?)
     }
 
     /// Blocks until everything that was enqueued has run.
@@ -71,7 +67,7 @@ impl MockStream<'_> {
     /// `CUDA_ERROR` when the range leaves it.
     pub fn enqueue_scratch_write(&self, scratch: &Scratch, bytes: u64, value: u8) -> Result<(), VramError> {
         let span = Span { ptr: scratch.address(), bytes };
-        Ok(self.controls.driver.fill(self.stream.id(), span, value)?)
+        Ok(self.stream.fill(span, value)?)
     }
 }
 
@@ -96,7 +92,7 @@ impl VramManager {
     /// The controls, when this manager runs on the mock.
     #[must_use]
     pub fn mock_controls(&self) -> Option<MockControls<'_>> {
-        self.mock.as_deref().map(|driver| MockControls { manager: self, driver })
+        self.mock.as_ref().map(|device| MockControls { manager: self, device })
     }
 }
 
@@ -106,7 +102,7 @@ impl<'a> MockControls<'a> {
     /// # Errors
     /// `CUDA_ERROR` when the mock refuses.
     pub fn engine_stream(&self) -> Result<MockStream<'a>, VramError> {
-        let stream = self.manager.inner.device.stream()?;
+        let stream = self.device.driver().engine_stream()?;
         Ok(MockStream { controls: *self, stream })
     }
 
@@ -118,7 +114,7 @@ impl<'a> MockControls<'a> {
     pub fn flip_bit(&self, shard: &SealedShard, byte: u64, bit: u8) -> Result<(), VramError> {
         let record = self.manager.inner.admit(shard)?;
         match record.image.address(byte).filter(|_| bit < 8) {
-            Some(at) => self.driver.flip_bit(at, 0, bit).map_err(|error| not_ours(shard, error)),
+            Some(at) => self.device.flip_bit(at, 0, bit).map_err(|error| not_ours(shard, error)),
             None => Err(VramError::InvalidParams {
                 field: "bit position",
                 problem: format!("byte {byte}, bit {bit} is no bit of the image of {} bytes", record.image.bytes()),
@@ -132,7 +128,7 @@ impl<'a> MockControls<'a> {
     /// `CUDA_ERROR` when no allocation of the device holds it; 740, `read_only`, when it is an engine's memory that was not adopted
     /// as writable.
     pub fn flip_address(&self, address: u64, bit: u8) -> Result<(), VramError> {
-        self.driver.flip_bit(DevicePtr(address), 0, bit)
+        self.device.flip_bit(DevicePtr(address), 0, bit)
     }
 
     /// Reads device memory at an address, past every check. It runs no queued operation.
@@ -140,7 +136,7 @@ impl<'a> MockControls<'a> {
     /// # Errors
     /// `CUDA_ERROR` when no allocation of the device holds the whole range.
     pub fn peek_address(&self, address: u64, out: &mut [u8]) -> Result<(), VramError> {
-        self.driver.peek(DevicePtr(address), out)
+        self.device.peek(DevicePtr(address), out)
     }
 
     /// Reads bytes of a shard's image where they lie, past every check. It runs no queued operation.
@@ -153,7 +149,7 @@ impl<'a> MockControls<'a> {
             field: "offset",
             problem: format!("{offset} is no byte of the image of {} bytes", record.image.bytes()),
         })?;
-        self.driver.peek(at, out)
+        self.device.peek(at, out)
     }
 
     /// Orders a fault: a [`Fault`](crate::Fault) for the next call that can meet it, or a [`FaultOrder`] for others.
@@ -161,7 +157,7 @@ impl<'a> MockControls<'a> {
     /// # Errors
     /// `CUDA_ERROR` when the mock does not take the order.
     pub fn fail_next(&self, order: impl Into<FaultOrder>) -> Result<(), VramError> {
-        self.driver.order(order)
+        self.device.order(order)
     }
 
     /// Forgets all faults that were ordered and not met.
@@ -169,7 +165,7 @@ impl<'a> MockControls<'a> {
     /// # Errors
     /// `CUDA_ERROR` when the mock refuses.
     pub fn clear_faults(&self) -> Result<(), VramError> {
-        self.driver.clear_faults()
+        self.device.clear_faults()
     }
 
     /// What has happened on this device.
@@ -177,6 +173,6 @@ impl<'a> MockControls<'a> {
     /// # Errors
     /// `CUDA_ERROR` when the mock refuses.
     pub fn stats(&self) -> Result<MockStats, VramError> {
-        self.driver.stats()
+        Ok(self.device.stats())
     }
 }

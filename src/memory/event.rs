@@ -10,7 +10,7 @@ use crate::types::{DriverError, EventId, StreamId};
 /// An event behind what a stream held when it was recorded; destroyed when dropped.
 #[derive(Debug)]
 pub(crate) struct Event {
-    driver: Arc<dyn Driver>,
+    driver: Arc<Driver>,
     id: EventId,
 }
 

@@ -15,7 +15,7 @@ use crate::types::{Access, DriverError, DriverErrorKind, MemoryKind, Residency, 
 /// One owned allocation.
 #[derive(Debug)]
 pub(crate) struct Region {
-    driver: Arc<dyn Driver>,
+    driver: Arc<Driver>,
     span: Span,
     protection: Protection,
     freed: bool,
@@ -62,7 +62,7 @@ impl Unallocated {
 
 impl Region {
     /// Allocates `bytes` (a multiple of the granularity) and proves where they lie. Nothing stays allocated on failure.
-    pub(super) fn allocate(driver: &Arc<dyn Driver>, bytes: u64) -> Result<Self, Unallocated> {
+    pub(super) fn allocate(driver: &Arc<Driver>, bytes: u64) -> Result<Self, Unallocated> {
         let span = Span { ptr: driver.alloc(bytes)?, bytes };
         let region = Self { span, driver: Arc::clone(driver), protection: Protection::Writable, freed: false };
         match region.prove_residency() {
@@ -73,7 +73,7 @@ impl Region {
 
     /// Asks the driver again where the region lies.
     pub(super) fn prove_residency(&self) -> Result<(), VramError> {
-        prove_residency(&*self.driver, self.span, Allocator::Ours)
+        prove_residency(&self.driver, self.span, Allocator::Ours)
     }
 
     /// Its place.
@@ -143,7 +143,7 @@ pub(super) enum Allocator {
 }
 
 /// Asks the driver where a span lies, and judges its answers.
-pub(super) fn prove_residency(driver: &dyn Driver, span: Span, allocator: Allocator) -> Result<(), VramError> {
+pub(super) fn prove_residency(driver: &Driver, span: Span, allocator: Allocator) -> Result<(), VramError> {
     let answer = driver.residency(span.ptr)?;
     judge(&answer, span, driver.info().ordinal, allocator).map_err(|problem| {
         let remedy = match allocator {

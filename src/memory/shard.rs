@@ -131,7 +131,7 @@ impl ShardMemory {
         check_room: u64,
     ) -> Result<Self, Unallocated> {
         for span in image.spans() {
-            super::region::prove_residency(&*device.driver, span, super::region::Allocator::Engine)?;
+            super::region::prove_residency(&device.driver, span, super::region::Allocator::Engine)?;
         }
         let (stream, check, space, proof, image) = Self::around(device, image, check_room)?;
         let holding = Holding::Adopted { wipe, owner, registered: true };
@@ -231,7 +231,7 @@ impl ShardMemory {
             Holding::Owned(region) => region.prove_residency()?,
             Holding::Adopted { .. } => {
                 for span in self.image.spans() {
-                    super::region::prove_residency(&*self.device.driver, span, super::region::Allocator::Engine)?;
+                    super::region::prove_residency(&self.device.driver, span, super::region::Allocator::Engine)?;
                 }
             }
         }

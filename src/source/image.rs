@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 
 use super::{Measure, Opened, ShardSource};
 use crate::digest::layout::Layout;
+use crate::digest::pool::default_threads;
 use crate::digest::{TreeParams, hash_stream};
 use crate::error::VramError;
 use crate::id::ShardId;
@@ -51,8 +52,7 @@ impl<'a> ImageReader<'a> {
         if self.opened.position() > 0 {
             return Err(VramError::Internal { what: "an image was read before it was said what is expected of it" });
         }
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-        match Measure::new(&mut self.opened, &self.params, threads, Some(expectation), true) {
+        match Measure::new(&mut self.opened, &self.params, default_threads(), Some(expectation), true) {
             Ok(measure) => Ok(Self { expected: Some((id, measure)), ..self }),
             Err(mismatch) => Err(mismatch.of_shard(id)),
         }
@@ -107,7 +107,7 @@ pub struct SourceDigest {
 }
 
 /// Reads a source once and digests its image on up to `threads` threads: the digest that a shard sealed from the same bytes
-/// will have. Empty sources are allowed, as they are by `fsverity digest`. O(bytes); two buffers of at most 8 MiB are held,
+/// will have. Empty sources are allowed, as they are by `fsverity digest`. O(bytes); two buffers of at most 2 MiB are held,
 /// and wiped afterwards.
 ///
 /// # Errors

@@ -5,18 +5,15 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::thread;
 
 use sha2::{Digest as _, Sha256};
 
 use super::Opened;
 use crate::digest::layout::LayoutKind;
+use crate::digest::pool::{PARALLEL_BYTES, beside};
 use crate::digest::{TreeHasher, TreeParams};
 use crate::spec::{Expectation, Mismatch, Wanted, judge_layout};
 use crate::types::{Digest, DigestKind};
-
-/// Fewer bytes than this are hashed on the calling thread.
-const PARALLEL_BYTES: usize = 1 << 20;
 
 /// The hashes of one pass, and what they are to be.
 pub(crate) struct Measure {
@@ -103,24 +100,14 @@ impl Measure {
     /// Takes the next bytes of the image; those at `places` are the next of the source.
     pub(crate) fn update(&mut self, bytes: &[u8], places: &[Range<usize>]) {
         let Self { file, image, threads, .. } = self;
-        let Some((file, _)) = file else {
-            if let Some(image) = image {
-                image.update(bytes);
+        let threads = if bytes.len() < PARALLEL_BYTES { NonZeroUsize::MIN } else { *threads };
+        match (file, image) {
+            (Some((file, _)), Some(image)) => {
+                beside(threads, || file.update_all(bytes, places), || image.update(bytes))
             }
-            return;
-        };
-        let mut apart = false;
-        if let Some(image) = image {
-            thread::scope(|scope| {
-                if threads.get() > 1 && bytes.len() >= PARALLEL_BYTES {
-                    let work = || file.update_all(bytes, places);
-                    apart = thread::Builder::new().spawn_scoped(scope, work).is_ok();
-                }
-                image.update(bytes);
-            });
-        }
-        if !apart {
-            file.update_all(bytes, places);
+            (Some((file, _)), None) => file.update_all(bytes, places),
+            (None, Some(image)) => image.update(bytes),
+            (None, None) => {}
         }
     }
 

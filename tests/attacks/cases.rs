@@ -35,18 +35,10 @@ const VICTIM: u64 = 123_457;
 fn one_bit_through_another_mapping(answers: &Answers) -> Done {
     let sealed = Sealed::new();
     let at = sealed.address(&sealed.shard) + VICTIM;
-    match sealed.machine.gpu() {
-        Some(_) => {
-            let (alias, there) = sealed.alias();
-            alias.flip(at, 5);
-            assert_eq!(sealed.now(there)[VICTIM as usize], sealed.bytes[VICTIM as usize] ^ 32);
-            sealed.refuses(answers);
-        }
-        None => {
-            sealed.machine.flip(&sealed.manager, at, 5);
-            sealed.refuses(answers);
-        }
-    }
+    let (alias, there) = sealed.alias();
+    alias.flip(at, 5);
+    assert_eq!(sealed.now(there)[VICTIM as usize], sealed.bytes[VICTIM as usize] ^ 32);
+    sealed.refuses(answers);
     Ok(())
 }
 
@@ -54,32 +46,20 @@ fn another_stream_between_two_executes(answers: &Answers) -> Done {
     let sealed = Sealed::new();
     let address = sealed.address(&sealed.shard);
     let value = !sealed.bytes[VICTIM as usize];
-    let fault = match sealed.machine.gpu() {
-        Some(_) => {
-            let (alias, there) = sealed.alias();
-            let stream = sealed.machine.stream(&sealed.manager);
-            stream.fill(there + VICTIM, 1, value);
-            let done = stream.synchronize().err();
-            drop(alias);
-            done
-        }
-        None => {
-            // Where the mock's memory is read-only it says so.
-            let stream = sealed.manager.mock_controls().unwrap().engine_stream().unwrap();
-            let enqueued = stream.enqueue_fill(address + VICTIM, 1, value).and_then(|()| stream.synchronize());
-            answers.went("write", &enqueued);
-            None
-        }
-    };
+    let (alias, there) = sealed.alias();
+    let stream = sealed.machine.stream();
+    stream.fill(there + VICTIM, 1, value);
+    let fault = stream.synchronize().err();
+    drop(alias);
     sealed.refuses_what_changed(address, answers, fault);
     Ok(())
 }
 
 /// Flips a bit by a kernel, and says what the device said.
 fn by_kernel(sealed: &Sealed, address: u64, answers: &Answers) -> Result<Option<String>, Skip> {
-    let kernels = sealed.gpu().raw.engine_kernels();
+    let kernels = sealed.machine.raw.engine_kernels();
     let kernels = kernels.ok_or_else(|| Skip("no engine kernels were built for this device".to_owned()))?;
-    let raw = &sealed.gpu().raw;
+    let raw = &sealed.machine.raw;
     let stream = raw.stream();
     let launched = kernels.flip(stream, address, 3);
     answers.went("launch", &launched);
@@ -91,7 +71,7 @@ fn by_kernel(sealed: &Sealed, address: u64, answers: &Answers) -> Result<Option<
 }
 
 fn a_kernel_through_another_mapping(answers: &Answers) -> Done {
-    let sealed = Sealed::on_gpu()?;
+    let sealed = Sealed::new();
     let (_alias, there) = sealed.alias();
     let fault = by_kernel(&sealed, there + VICTIM, answers)?;
     assert_eq!(fault, None, "a mapping of the attacker's own is writable");
@@ -100,7 +80,7 @@ fn a_kernel_through_another_mapping(answers: &Answers) -> Done {
 }
 
 fn a_kernel_at_the_sealed_address(answers: &Answers) -> Done {
-    let sealed = Sealed::on_gpu()?;
+    let sealed = Sealed::new();
     let address = sealed.address(&sealed.shard);
     let fault = by_kernel(&sealed, address + VICTIM, answers)?;
     sealed.refuses_what_changed(address, answers, fault);
@@ -109,9 +89,9 @@ fn a_kernel_at_the_sealed_address(answers: &Answers) -> Done {
 
 /// Read-only whether the library has switched it or not.
 fn a_kernel_at_a_read_only_address(answers: &Answers) -> Done {
-    let sealed = Sealed::on_gpu()?;
+    let sealed = Sealed::new();
     let address = sealed.address(&sealed.shard);
-    let raw = &sealed.gpu().raw;
+    let raw = &sealed.machine.raw;
     let (start, bytes) = raw.range(address);
     if !answers.went("read_only", &raw.set_access(start, bytes, Access::Read)) {
         return Err(Skip("the driver does not map memory read-only".to_owned()));
@@ -123,34 +103,32 @@ fn a_kernel_at_a_read_only_address(answers: &Answers) -> Done {
 }
 
 fn a_copy_at_the_sealed_address(answers: &Answers) -> Done {
-    let sealed = Sealed::on_gpu()?;
+    let sealed = Sealed::new();
     let address = sealed.address(&sealed.shard);
-    let write = sealed.gpu().raw.try_write(address + VICTIM, &[!sealed.bytes[VICTIM as usize]]);
+    let write = sealed.machine.raw.try_write(address + VICTIM, &[!sealed.bytes[VICTIM as usize]]);
     answers.went("copy", &write);
     // A fault of the context shows in the next call.
-    let fault = sealed.gpu().raw.try_read(address, 1).err().map(|code| format!("driver error {code}"));
+    let fault = sealed.machine.raw.try_read(address, 1).err().map(|code| format!("driver error {code}"));
     sealed.refuses_what_changed(address, answers, fault);
     end(sealed)
 }
 
 fn a_copy_from_a_second_context(answers: &Answers) -> Done {
-    let sealed = Sealed::on_gpu()?;
+    let sealed = Sealed::new();
     let address = sealed.address(&sealed.shard);
-    let gpu = sealed.gpu();
-    let second = gpu.raw.second_context(gpu.library()).map_err(Skip)?;
+    let second = sealed.machine.raw.second_context().map_err(Skip)?;
     let write = second.try_write(address + VICTIM, &[!sealed.bytes[VICTIM as usize]]);
     answers.went("copy", &write);
-    let fault = gpu.raw.try_read(address, 1).err().map(|code| format!("driver error {code}"));
+    let fault = sealed.machine.raw.try_read(address, 1).err().map(|code| format!("driver error {code}"));
     std::mem::forget(second);
     sealed.refuses_what_changed(address, answers, fault);
     end(sealed)
 }
 
 fn a_mapping_in_a_second_context(answers: &Answers) -> Done {
-    let sealed = Sealed::on_gpu()?;
+    let sealed = Sealed::new();
     let address = sealed.address(&sealed.shard);
-    let gpu = sealed.gpu();
-    let second = gpu.raw.second_context(gpu.library()).map_err(Skip)?;
+    let second = sealed.machine.raw.second_context().map_err(Skip)?;
     let alias = second.alias(address);
     answers.went("mapping", &alias);
     if let Ok(alias) = &alias {
@@ -188,20 +166,17 @@ fn old_contents_restored(answers: &Answers) -> Done {
 
 /// Begins an execution on a stream of the engine's own, writes on it, and finishes. The twin writes to the engine's own memory.
 fn stray_write(sealed: &Sealed, bracket: bool, stray: bool, answers: &Answers) -> Option<VramError> {
-    let address = sealed.address(&sealed.shard);
-    let alias = sealed.machine.gpu().map(|_| sealed.alias());
+    let (_alias, there) = sealed.alias();
     let own = sealed.machine.alloc(4096);
-    let stream = sealed.machine.stream(&sealed.manager);
+    let stream = sealed.machine.stream();
     // SAFETY: the stream belongs to the device and lives until the execution has ended.
     let options = unsafe { ExecuteOptions::default().verify_after(bracket).on_stream(stream.raw()) };
     let execution = sealed.manager.begin(&sealed.shard, options).unwrap();
     let value = !sealed.bytes[VICTIM as usize];
-    match (stray, &alias) {
-        (true, Some((_, there))) => stream.fill(there + VICTIM, 1, value),
-        // Past the mock's own protection.
-        (true, None) => sealed.machine.flip(&sealed.manager, address + VICTIM, 6),
-        (false, Some(_)) => stream.fill(own.address(0), 4096, value),
-        (false, None) => {}
+    if stray {
+        stream.fill(there + VICTIM, 1, value);
+    } else {
+        stream.fill(own.address(0), 4096, value);
     }
     let finished = execution.finish();
     answers.went(if stray { "finish" } else { "finish without the write" }, &finished);

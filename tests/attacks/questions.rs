@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use vram_residency_rig::{Access, Gpu, Machine, Mapped, Raw};
+use vram_residency_rig::{Access, Machine, Mapped, Raw};
 
 use crate::run::{Answers, CAPACITY, Case, Skip};
 
@@ -28,13 +28,8 @@ cases![
 /// The granularity of the virtual-memory API, or a multiple.
 const BYTES: usize = 2 << 20;
 
-fn machine() -> Result<Machine, Skip> {
-    let machine = Machine::from_env(CAPACITY);
-    if machine.gpu().is_none() { Err(Skip("the mock has no raw driver".to_owned())) } else { Ok(machine) }
-}
-
-fn gpu(machine: &Machine) -> &Gpu {
-    machine.gpu().unwrap()
+fn machine() -> Machine {
+    Machine::from_env(CAPACITY)
 }
 
 /// Memory full of ones, read-only.
@@ -57,8 +52,8 @@ fn contents(raw: &Raw, mapped: &Mapped, answers: &Answers) {
 }
 
 fn is_read_only_accepted_and_reported(answers: &Answers) -> Done {
-    let machine = machine()?;
-    let raw = &gpu(&machine).raw;
+    let machine = machine();
+    let raw = &machine.raw;
     let mapped = read_only(raw, answers)?;
     let reported = raw.access(mapped.address()).map_err(Skip)?;
     answers.note("reported", if reported == 1 { "read-only".to_owned() } else { format!("flags {reported}") });
@@ -69,8 +64,8 @@ fn is_read_only_accepted_and_reported(answers: &Answers) -> Done {
 }
 
 fn does_a_copy_write_read_only_memory(answers: &Answers) -> Done {
-    let machine = machine()?;
-    let raw = &gpu(&machine).raw;
+    let machine = machine();
+    let raw = &machine.raw;
     let mapped = read_only(raw, answers)?;
     answers.went("copy", &raw.try_write(mapped.address(), &[2; 4096]));
     contents(raw, &mapped, answers);
@@ -78,8 +73,8 @@ fn does_a_copy_write_read_only_memory(answers: &Answers) -> Done {
 }
 
 fn does_a_fill_write_read_only_memory(answers: &Answers) -> Done {
-    let machine = machine()?;
-    let raw = &gpu(&machine).raw;
+    let machine = machine();
+    let raw = &machine.raw;
     let mapped = read_only(raw, answers)?;
     let stream = raw.stream();
     answers.went("fill", &raw.fill(stream, mapped.address(), 2, 4096));
@@ -101,8 +96,8 @@ fn fault(raw: &Arc<Raw>, answers: &Answers) -> Result<Mapped, Skip> {
 }
 
 fn does_a_kernel_write_read_only_memory(answers: &Answers) -> Done {
-    let machine = machine()?;
-    let raw = &gpu(&machine).raw;
+    let machine = machine();
+    let raw = &machine.raw;
     let mapped = fault(raw, answers)?;
     contents(raw, &mapped, answers);
     let sticky = raw.try_alloc(4096);
@@ -111,8 +106,8 @@ fn does_a_kernel_write_read_only_memory(answers: &Answers) -> Done {
 }
 
 fn can_a_second_mapping_write_what_is_read_only(answers: &Answers) -> Done {
-    let machine = machine()?;
-    let raw = &gpu(&machine).raw;
+    let machine = machine();
+    let raw = &machine.raw;
     let mapped = read_only(raw, answers)?;
     let again = mapped.again_in(raw);
     answers.went("second mapping", &again);
@@ -143,20 +138,18 @@ fn wipe_in(other: &Arc<Raw>, mapped: &Mapped, answers: &Answers) {
 }
 
 fn after_a_fault_in_a_context_made_before(answers: &Answers) -> Done {
-    let machine = machine()?;
-    let gpu = gpu(&machine);
-    let other = gpu.raw.second_context(gpu.library()).map_err(Skip)?;
-    let mapped = fault(&gpu.raw, answers)?;
+    let machine = machine();
+    let other = machine.raw.second_context().map_err(Skip)?;
+    let mapped = fault(&machine.raw, answers)?;
     wipe_in(&other, &mapped, answers);
     std::mem::forget(other);
     end(machine, mapped)
 }
 
 fn after_a_fault_in_a_context_made_after(answers: &Answers) -> Done {
-    let machine = machine()?;
-    let gpu = gpu(&machine);
-    let mapped = fault(&gpu.raw, answers)?;
-    let other = gpu.raw.second_context(gpu.library());
+    let machine = machine();
+    let mapped = fault(&machine.raw, answers)?;
+    let other = machine.raw.second_context();
     answers.went("second context", &other);
     if let Ok(other) = other {
         wipe_in(&other, &mapped, answers);
@@ -166,11 +159,11 @@ fn after_a_fault_in_a_context_made_after(answers: &Answers) -> Done {
 }
 
 fn after_a_fault_and_a_reset(answers: &Answers) -> Done {
-    let machine = machine()?;
-    let raw = &gpu(&machine).raw;
+    let machine = machine();
+    let raw = &machine.raw;
     let mapped = fault(raw, answers)?;
     answers.went("reset", &raw.reset_primary());
-    let again = gpu(&machine).open_again();
+    let again = machine.open_again();
     answers.went("primary context", &again);
     if let Ok(again) = again {
         wipe_in(&again, &mapped, answers);

@@ -44,9 +44,8 @@ fn amount() -> usize {
     if matches!(Kind::from_env(), Kind::Cuda(_)) { 1 << 30 } else { 8 << 20 }
 }
 
-fn machine() -> Result<Machine, Skip> {
-    let machine = Machine::from_env(CAPACITY);
-    if machine.gpu().is_none() { Err(Skip("the mock has no raw driver".to_owned())) } else { Ok(machine) }
+fn machine() -> Machine {
+    Machine::from_env(CAPACITY)
 }
 
 struct Search {
@@ -57,7 +56,7 @@ struct Search {
 
 impl Search {
     fn new(machine: &Machine) -> Result<Self, Skip> {
-        let raw = Arc::clone(&machine.gpu().unwrap().raw);
+        let raw = Arc::clone(&machine.raw);
         let kernels = raw.engine_kernels();
         let kernels = kernels.ok_or_else(|| Skip("no engine kernels were built for this device".to_owned()))?;
         let stream = raw.stream();
@@ -120,7 +119,7 @@ impl Search {
 }
 
 fn after_our_release(answers: &Answers) -> Done {
-    let machine = machine()?;
+    let machine = machine();
     let search = Search::new(&machine)?;
     search.control();
     let manager = manager(&machine, &Arc::new(MemorySink::default()));
@@ -141,7 +140,7 @@ fn after_our_release(answers: &Answers) -> Done {
 
 /// What happens without us.
 fn after_a_plain_free(answers: &Answers) -> Done {
-    let machine = machine()?;
+    let machine = machine();
     let search = Search::new(&machine)?;
     let address = search.raw.alloc(amount());
     search.mark(address, amount());
@@ -152,7 +151,7 @@ fn after_a_plain_free(answers: &Answers) -> Done {
 }
 
 fn after_a_plain_unmap(answers: &Answers) -> Done {
-    let machine = machine()?;
+    let machine = machine();
     let search = Search::new(&machine)?;
     let mapped = search.raw.map(amount()).map_err(Skip)?;
     search.mark(mapped.address(), amount());
@@ -163,10 +162,10 @@ fn after_a_plain_unmap(answers: &Answers) -> Done {
 }
 
 fn from_another_process(helper: &str, answers: &Answers) -> Done {
-    if Kind::from_env() == Kind::StandIn {
-        return Err(Skip("two processes on the stand-in share no memory".to_owned()));
+    if Kind::from_env() == Kind::Mock {
+        return Err(Skip("two processes on the mock share no memory".to_owned()));
     }
-    let machine = machine()?;
+    let machine = machine();
     let ended = in_a_process(helper, Duration::from_secs(60));
     assert_eq!(ended.outcome, "done", "{}", ended.why);
     answers.note("left_bytes", amount());
@@ -184,7 +183,7 @@ fn from_a_process_that_ended_with_sealed_weights(answers: &Answers) -> Done {
 
 /// Leaves marks behind: the process ends without giving anything back.
 fn plant(_: &Answers) -> Done {
-    let machine = machine()?;
+    let machine = machine();
     let search = Search::new(&machine)?;
     search.mark(search.raw.alloc(amount()), amount());
     std::mem::forget((search, machine));
@@ -192,7 +191,7 @@ fn plant(_: &Answers) -> Done {
 }
 
 fn plant_sealed(_: &Answers) -> Done {
-    let machine = machine()?;
+    let machine = machine();
     let manager = manager(&machine, &Arc::new(MemorySink::default()));
     let shard = seal(&manager, "residue", &MARK.to_le_bytes().repeat(amount() / 8));
     std::mem::forget((shard, manager, machine));

@@ -13,7 +13,7 @@ use vram_residency_rig::{Kind, Machine};
 
 use crate::{cases, questions, residue};
 
-/// Device memory of a mock or a stand-in, in bytes.
+/// Device memory of a mock, in bytes.
 pub const CAPACITY: u64 = 64 << 20;
 
 /// Exit status of `--probe` where there is no such device.
@@ -204,16 +204,15 @@ pub fn probe() -> ExitCode {
         }
     };
     let mut line = json!({ "device": machine.kind().as_str() });
-    if let Some(gpu) = machine.gpu() {
-        let (free, total) = gpu.raw.memory_info();
-        line["capability"] = gpu.raw.capability().into();
-        line["driver_version"] = gpu.raw.driver_version().into();
-        (line["free_bytes"], line["total_bytes"]) = (free.into(), total.into());
-        for (name, number) in
-            [("clock_khz", 13), ("multiprocessors", 16), ("ecc", 32), ("l2_bytes", 38), ("virtual_memory", 102)]
-        {
-            line[name] = gpu.raw.attribute(number).map_or(Value::Null, Value::from);
-        }
+    let raw = &machine.raw;
+    let (free, total) = raw.memory_info();
+    line["capability"] = raw.capability().into();
+    line["driver_version"] = raw.driver_version().into();
+    (line["free_bytes"], line["total_bytes"]) = (free.into(), total.into());
+    for (name, number) in
+        [("clock_khz", 13), ("multiprocessors", 16), ("ecc", 32), ("l2_bytes", 38), ("virtual_memory", 102)]
+    {
+        line[name] = raw.attribute(number).map_or(Value::Null, Value::from);
     }
     println!("{line}");
     ExitCode::SUCCESS

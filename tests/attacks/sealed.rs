@@ -6,9 +6,9 @@ use vram_residency::{
     EventKind, ManagerState, MemorySink, Policy, SealedShard, Severity, ShardId, ShardSource, ShardSpec, StopReason,
     VramManager, WorkerId, WorkerSecret,
 };
-use vram_residency_rig::{Alias, Gpu, Machine};
+use vram_residency_rig::{Alias, Machine};
 
-use crate::run::{Answers, CAPACITY, Skip};
+use crate::run::{Answers, CAPACITY};
 
 /// Two shards of one length under seal.
 pub struct Sealed {
@@ -57,23 +57,10 @@ impl Sealed {
         sealed
     }
 
-    /// The same, on a GPU or the stand-in for one.
-    pub fn on_gpu() -> Result<Self, Skip> {
-        let sealed = Self::new();
-        if sealed.machine.gpu().is_none() {
-            return Err(Skip("the mock has no raw driver".to_owned()));
-        }
-        Ok(sealed)
-    }
-
-    pub fn gpu(&self) -> &Gpu {
-        self.machine.gpu().unwrap()
-    }
-
     /// A second mapping of the shard, and where its first byte is there.
     pub fn alias(&self) -> (Alias, u64) {
         let address = self.address(&self.shard);
-        let alias = self.gpu().raw.alias(address).unwrap();
+        let alias = self.machine.raw.alias(address).unwrap();
         let there = alias.of(address);
         (alias, there)
     }
@@ -100,20 +87,8 @@ impl Sealed {
 
     /// Overwrites memory past every protection.
     pub fn overwrite(&self, address: u64, with: &[u8]) {
-        match self.machine.gpu() {
-            Some(gpu) => {
-                let alias = gpu.raw.alias(address).unwrap();
-                gpu.raw.write(alias.of(address), with);
-            }
-            None => {
-                let before = self.machine.peek(&self.manager, address, with.len());
-                for (at, (old, new)) in before.iter().zip(with).enumerate() {
-                    for bit in (0..8).filter(|bit| (old ^ new) >> bit & 1 == 1) {
-                        self.machine.flip(&self.manager, address + at as u64, bit);
-                    }
-                }
-            }
-        }
+        let alias = self.machine.raw.alias(address).unwrap();
+        self.machine.raw.write(alias.of(address), with);
         assert_eq!(self.machine.peek(&self.manager, address, with.len()), with, "the attack did not happen");
     }
 

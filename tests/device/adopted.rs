@@ -3,7 +3,7 @@
 
 use vram_residency::{ErrorCode, ManagerState, RawRegion, VramError};
 
-use crate::bench::{Bench, adopt, driver, everywhere, memory, noise, refused_regions, spec, stopped, vouching};
+use crate::bench::{Bench, adopt, everywhere, memory, noise, refused_regions, spec, stopped, vouching};
 
 crate::cases! {
     everywhere:
@@ -12,7 +12,7 @@ crate::cases! {
         wiped_where_the_owner_allows,
         regions_that_are_no_regions,
         memory_twice_under_seal;
-    driver:
+    everywhere:
         memory_that_is_not_the_devices
 }
 
@@ -134,7 +134,7 @@ fn assert_foreign(what: &str, refused: &VramError) {
 fn memory_that_is_not_the_devices() {
     // covers: RES-2
     let bench = Bench::new();
-    let raw = &bench.machine.gpu().unwrap().raw;
+    let raw = &bench.machine.raw;
     let memory = memory(&bench.machine, &noise(BYTES, 6));
     let pageable = noise(BYTES, 7);
     let pinned = raw.page_locked(BYTES).unwrap();

@@ -8,20 +8,9 @@ use vram_residency::{
 };
 use vram_residency_rig::{Alias, EngineStream, Kind, Machine, Memory};
 
-#[allow(dead_code, reason = "each suite uses its own part of this file")]
-#[path = "../support/dice.rs"]
-mod dice;
+pub(crate) use vram_residency_harness::{Dice, noise, safetensors, vouching};
 
-#[path = "../support/safetensors.rs"]
-mod files;
-
-#[path = "../support/vouching.rs"]
-pub(crate) mod vouching;
-
-pub(crate) use dice::{Dice, noise};
-pub(crate) use files::safetensors;
-
-/// Memory of a mock and of a stand-in. A GPU has what it has; no case takes more than this of it.
+/// Memory of a mock. A GPU has what it has; no case takes more than this of it.
 const CAPACITY: u64 = 256 << 20;
 
 /// A case for every device.
@@ -29,22 +18,10 @@ pub(crate) fn everywhere(_kind: Kind) -> Option<&'static str> {
     None
 }
 
-/// A case that needs CUDA's driver interface.
-pub(crate) fn driver(kind: Kind) -> Option<&'static str> {
-    (kind == Kind::Mock).then_some("the mock has no driver that an engine or an attacker could call")
-}
-
 /// A case that runs kernels of an engine's.
 pub(crate) fn kernels(kind: Kind) -> Option<&'static str> {
-    match kind {
-        Kind::Mock => Some("the mock runs no kernels of an engine's"),
-        Kind::StandIn => None,
-        Kind::Cuda(_) => {
-            let machine = Machine::new(kind, CAPACITY);
-            let built = machine.gpu().is_some_and(|gpu| gpu.raw.engine_kernels().is_some());
-            (!built).then_some("no engine kernels were built for this device")
-        }
-    }
+    let built = Machine::new(kind, CAPACITY).raw.engine_kernels().is_some();
+    (!built).then_some("no engine kernels were built for this device")
 }
 
 /// A case that only a GPU can answer.
@@ -59,8 +36,8 @@ pub(crate) fn large(_kind: Kind) -> Option<&'static str> {
 }
 
 /// A case that looks up where memory is mapped.
-pub(crate) fn stand_in(kind: Kind) -> Option<&'static str> {
-    (kind != Kind::StandIn).then_some("only the stand-in lists its mappings")
+pub(crate) fn mock(kind: Kind) -> Option<&'static str> {
+    (kind != Kind::Mock).then_some("only the mock lists its mappings")
 }
 
 /// A manager on a machine, with its trail.
@@ -124,20 +101,20 @@ impl Bench {
     }
 
     pub(crate) fn flip(&self, address: u64, bit: u8) {
-        self.machine.flip(&self.manager, address, bit);
+        self.machine.flip(address, bit);
     }
 
     pub(crate) fn peek(&self, address: u64, bytes: usize) -> Vec<u8> {
         self.machine.peek(&self.manager, address, bytes)
     }
 
-    pub(crate) fn stream(&self) -> EngineStream<'_> {
-        self.machine.stream(&self.manager)
+    pub(crate) fn stream(&self) -> EngineStream {
+        self.machine.stream()
     }
 
-    /// An attacker's second mapping of what lies at an address, where there can be one.
-    pub(crate) fn alias(&self, address: u64) -> Option<Alias> {
-        self.machine.gpu().map(|gpu| gpu.raw.alias(address).unwrap())
+    /// An attacker's second mapping of what lies at an address.
+    pub(crate) fn alias(&self, address: u64) -> Alias {
+        self.machine.raw.alias(address).unwrap()
     }
 
     /// The shard executes, and its bytes are these.
@@ -208,7 +185,7 @@ pub(crate) fn refused_regions(manager: &VramManager, regions: &[RawRegion]) -> V
 }
 
 /// Options for work on an engine's stream.
-pub(crate) fn on(stream: &EngineStream<'_>) -> ExecuteOptions {
+pub(crate) fn on(stream: &EngineStream) -> ExecuteOptions {
     // SAFETY: the stream is of the manager's device, and every case keeps it until its executions have ended.
     unsafe { ExecuteOptions::default().on_stream(stream.raw()) }
 }

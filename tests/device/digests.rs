@@ -26,8 +26,7 @@ crate::cases! {
 /// The largest image, in bytes: kernels take their time on a CPU.
 fn most() -> usize {
     match Kind::from_env() {
-        Kind::Mock => 4 << 20,
-        Kind::StandIn => 2 << 20,
+        Kind::Mock => 2 << 20,
         Kind::Cuda(_) => 128 << 20,
     }
 }

@@ -57,11 +57,11 @@ impl Layer {
             weights: bytes(&weights),
             x: memory(&bench.machine, &bytes(&x)),
             y: memory(&bench.machine, &[0xFF; 4 * ROWS]),
-            kernels: bench.machine.gpu().unwrap().raw.engine_kernels().unwrap(),
+            kernels: bench.machine.raw.engine_kernels().unwrap(),
         };
         // A driver may load a kernel when it is first launched, and wait for all streams then.
         let stream = bench.stream();
-        let handle = stream.handle().unwrap();
+        let handle = stream.handle();
         layer.kernels.spin(handle, 1).unwrap();
         let weights = memory(&bench.machine, &layer.weights);
         layer.kernels.flip(handle, weights.address(3), 6).unwrap();
@@ -87,7 +87,7 @@ impl Layer {
         let run = bench.manager.begin(shard, on(&stream)).unwrap();
         // SAFETY: read by the stream that the execution waits for.
         let weights = unsafe { run.regions()[0].device_ptr() }.as_u64();
-        self.enqueue(stream.handle().unwrap(), weights);
+        self.enqueue(stream.handle(), weights);
         run.finish().unwrap();
         assert!(self.result() == self.expected, "another product than the host's");
     }
@@ -147,7 +147,7 @@ fn a_kernel_that_changes_adopted_weights_is_seen() {
     let weights = memory(&bench.machine, &layer.weights);
     let adopted = adopt(&bench.manager, spec("layer"), &weights, &[(0, layer.weights.len())]).unwrap();
     let stream = bench.stream();
-    let handle = stream.handle().unwrap();
+    let handle = stream.handle();
     // There and back before the check.
     layer.kernels.spin(handle, LATE.as_nanos() as u64).unwrap();
     layer.kernels.flip(handle, weights.address(70_000), 3).unwrap();
@@ -194,8 +194,8 @@ fn late(end: impl FnOnce(Bench, &SealedShard) -> Bench) {
     let layer = Layer::new(&bench);
     let shard = bench.seal("layer", &layer.weights);
     let address = bench.address(&shard);
-    let alias = bench.alias(address).unwrap();
-    let raw = &bench.machine.gpu().unwrap().raw;
+    let alias = bench.alias(address);
+    let raw = &bench.machine.raw;
     let handle = raw.stream();
     let raw = std::sync::Arc::clone(raw);
     // SAFETY: the stream is of the manager's device and destroyed after the manager is gone.

@@ -20,8 +20,7 @@ fn cases() -> u32 {
     match std::env::var("VRAM_TEST_CASES") {
         Ok(cases) => cases.parse().unwrap_or_else(|_| panic!("VRAM_TEST_CASES is `{cases}`, no number")),
         Err(_) => match Kind::from_env() {
-            Kind::Mock => 1000,
-            Kind::StandIn => 150,
+            Kind::Mock => 400,
             Kind::Cuda(_) => 50,
         },
     }

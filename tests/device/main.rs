@@ -1,4 +1,4 @@
-//! The device suite: what must hold on every device, on the one that `VRAM_TEST_DEVICE` names (`mock`, `stand-in` or
+//! The device suite: what must hold on every device, on the one that `VRAM_TEST_DEVICE` names (`mock` or
 //! `cuda:ORDINAL`; the mock when unset).
 //!
 //! A runner of its own, with libtest's arguments, because a case that cannot be asked of a device is ignored, and its label is the

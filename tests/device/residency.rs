@@ -6,9 +6,7 @@ use std::sync::Arc;
 use vram_residency::{DeviceKind, DeviceSelector, DeviceUuid, ErrorCode, RawRegion, SealedShard, ShardSource};
 use vram_residency_rig::{Kind, Raw};
 
-use crate::bench::{
-    Bench, builder, driver, everywhere, gpu, machine, noise, refused_regions, safetensors, spec, stand_in,
-};
+use crate::bench::{Bench, builder, everywhere, gpu, machine, mock, noise, refused_regions, safetensors, spec};
 
 crate::cases! {
     everywhere:
@@ -20,12 +18,12 @@ crate::cases! {
         memory_made_for_export;
     managed:
         managed_memory;
-    stand_in:
+    mock:
         the_tensors_of_a_shard_are_packed_and_no_granule_holds_two_shards
 }
 
 fn makes<T>(kind: Kind, make: impl FnOnce(&Arc<Raw>) -> Result<T, String>, why: &'static str) -> Option<&'static str> {
-    driver(kind).or_else(|| make(&machine().gpu().unwrap().raw).is_err().then_some(why))
+    (kind != Kind::Mock && make(&machine().raw).is_err()).then_some(why)
 }
 
 fn exportable(kind: Kind) -> Option<&'static str> {
@@ -40,7 +38,6 @@ fn the_device_is_the_one_asked_for() {
     let bench = Bench::new();
     let (kind, ordinal) = match bench.machine.kind() {
         Kind::Mock => (DeviceKind::Mock, 0),
-        Kind::StandIn => (DeviceKind::Cuda, 0),
         Kind::Cuda(ordinal) => (DeviceKind::Cuda, ordinal),
     };
     assert_eq!((bench.manager.device_kind(), bench.manager.device_ordinal()), (kind, ordinal));
@@ -81,7 +78,7 @@ fn a_device_by_its_uuid() {
 fn refuse(address: impl FnOnce(&Arc<Raw>) -> vram_residency_rig::Foreign) {
     const BYTES: u64 = 1 << 20;
     let bench = Bench::new();
-    let raw = &bench.machine.gpu().unwrap().raw;
+    let raw = &bench.machine.raw;
     let foreign = address(raw);
     for region in [RawRegion::new(foreign.address(), BYTES), RawRegion::new(foreign.address() + 4097, 1)] {
         let refused = refused_regions(&bench.manager, &[region]);
@@ -107,7 +104,7 @@ fn the_tensors_of_a_shard_are_packed_and_no_granule_holds_two_shards() {
     // covers: DEV-5
     let bench = Bench::new();
     let (granule, block) = (bench.machine.granularity(), u64::from(bench.manager.tree_params().block_size()));
-    let mappings = || bench.machine.gpu().unwrap().stand_in.as_ref().unwrap().mappings();
+    let mappings = || bench.machine.mappings();
     let sealed = |name: &str, lengths: &[usize]| -> (SealedShard, Vec<(u64, u64)>) {
         let (before, used) = (mappings(), bench.manager.used_vram());
         let tensors: Vec<Vec<u8>> = (0..).zip(lengths).map(|(seed, bytes)| noise(*bytes, seed)).collect();

@@ -104,8 +104,8 @@ fn contents_of_two_shards_swapped() {
     let (one, two) = (noise(50_000, 5), noise(50_000, 6));
     let shards = [bench.seal("one", &one), bench.seal("two", &two)];
     let addresses = [bench.address(&shards[0]), bench.address(&shards[1])];
-    bench.machine.tamper(&bench.manager, addresses[0], &two);
-    bench.machine.tamper(&bench.manager, addresses[1], &one);
+    bench.machine.tamper(addresses[0], &two);
+    bench.machine.tamper(addresses[1], &one);
     for shard in &shards {
         assert_eq!(bench.assert_refused(shard).0, 0);
     }
@@ -120,9 +120,9 @@ fn zeroed_weights() {
     let bytes = noise(50_000, 7);
     let (part, all) = (bench.seal("part", &bytes), bench.seal("all", &bytes));
     let (part_address, all_address) = (bench.address(&part), bench.address(&all));
-    bench.machine.tamper(&bench.manager, part_address + 8192, &[0; 4096]);
+    bench.machine.tamper(part_address + 8192, &[0; 4096]);
     assert_eq!(bench.assert_refused(&part).0, 0, "the place is as fine as a subtree");
-    bench.machine.tamper(&bench.manager, all_address, &vec![0; bytes.len()]);
+    bench.machine.tamper(all_address, &vec![0; bytes.len()]);
     bench.assert_refused(&all);
     // Zeros that were sealed as zeros are an image like any other.
     let zeros = vec![0; 50_000];

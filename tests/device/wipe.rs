@@ -7,18 +7,18 @@ use std::sync::Mutex;
 use vram_residency::{ErrorCode, ExecuteOptions, ShardSource, digest_bytes};
 use vram_residency_rig::Alias;
 
-use crate::bench::{Bench, driver, everywhere, noise, spec, stand_in, vouching};
+use crate::bench::{Bench, everywhere, mock, noise, spec, vouching};
 
 crate::cases! {
     everywhere:
         a_refused_seal_frees_nothing_unwiped;
-    driver:
+    everywhere:
         after_release,
         the_rest_of_the_last_granule_too,
         after_quarantine,
         after_the_manager_is_dropped,
         after_a_panic_in_the_work;
-    stand_in:
+    mock:
         after_a_refused_seal
 }
 
@@ -29,7 +29,7 @@ fn sealed(bench: &Bench, id: &str) -> (vram_residency::SealedShard, u64, Alias) 
     let bytes = noise(BYTES, 1);
     let shard = bench.seal(id, &bytes);
     let address = bench.address(&shard);
-    let alias = bench.alias(address).unwrap();
+    let alias = bench.alias(address);
     assert!(alias.read()[..BYTES] == bytes, "the alias shows something else");
     (shard, address, alias)
 }
@@ -132,10 +132,9 @@ fn after_a_refused_seal() {
             out[..most].fill(0x77);
             self.left -= most;
             if self.left < BYTES / 2 && self.aliases.lock().unwrap().is_empty() {
-                let gpu = self.bench.machine.gpu().unwrap();
-                let mappings = gpu.stand_in.as_ref().unwrap().mappings();
-                let found = mappings.into_iter().filter(|(_, bytes)| *bytes >= BYTES as u64);
-                self.aliases.lock().unwrap().extend(found.map(|(address, _)| gpu.raw.alias(address).unwrap()));
+                let machine = &self.bench.machine;
+                let found = machine.mappings().into_iter().filter(|(_, bytes)| *bytes >= BYTES as u64);
+                self.aliases.lock().unwrap().extend(found.map(|(address, _)| machine.raw.alias(address).unwrap()));
             }
             Ok(most)
         }

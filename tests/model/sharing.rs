@@ -1,80 +1,35 @@
 //! Engines' memory, engines' streams, batches and seals that are renewed, between threads.
 // covers: CON-1 CON-2 RES-9 VER-1
 
-use std::sync::atomic::AtomicU8;
-
-use shuttle::sync::Mutex;
-use vram_residency::{
-    Ack, AdoptError, Adopted, AuditError, AuditEvent, AuditSink, EventKind, ExecuteOptions, RawRegion,
-};
+use vram_residency::{Ack, AdoptError, EventKind, ExecuteOptions};
+use vram_residency_harness::{Arena, adopt, hook, on};
 
 use super::*;
-
-/// An engine's memory, and a count of how often it was given up.
-#[derive(Debug)]
-struct Engine {
-    memory: Arc<Vec<AtomicU8>>,
-    drops: Arc<AtomicU64>,
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.drops.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
-fn arena(bytes: usize) -> Arc<Vec<AtomicU8>> {
-    Arc::new((0..bytes).map(|at| AtomicU8::new((at % 250) as u8 + 1)).collect())
-}
-
-/// Adopts some of an arena; says how often its owner was dropped, too.
-fn adopt(
-    manager: &VramManager,
-    name: &str,
-    memory: &Arc<Vec<AtomicU8>>,
-    places: &[(usize, usize)],
-) -> (Result<Adopted<Engine>, AdoptError<Engine>>, Arc<AtomicU64>) {
-    let drops = Arc::new(AtomicU64::new(0));
-    let engine = Engine { memory: Arc::clone(memory), drops: Arc::clone(&drops) };
-    let base = memory.as_ptr().expose_provenance() as u64;
-    let regions: Vec<RawRegion> =
-        places.iter().map(|(at, bytes)| RawRegion::new(base + *at as u64, *bytes as u64)).collect();
-    let spec = ShardSpec::new(ShardId::new(name).unwrap()).wipe_adopted(true);
-    // SAFETY: the regions lie in `memory`, which the engine keeps alive and which does not move; nobody else writes its cells.
-    (unsafe { manager.adopt(spec, engine, &regions) }, drops)
-}
-
-fn is_busy_or_gone(error: &VramError) -> bool {
-    matches!(error, VramError::StaleHandle { .. } | VramError::ShardBusy { .. })
-}
-
-/// A machine that does not map memory read-only, so that an engine may write to sealed memory.
-fn writable() -> Rig {
-    rig_on(MockConfig::new().capacity_bytes(64 << 10).read_only(false), 0, OnIntegrityFailure::Stop, None)
-}
 
 #[test]
 fn an_engines_memory_is_given_back_once_and_wiped_by_then() {
     explore(|| {
-        let rig = Rig::stopping();
-        let memory = arena(3000);
-        let (adopted, drops) = adopt(&rig.manager, "a", &memory, &[(0, 1001), (1003, 1500)]);
+        let rig = stopping();
+        let arena = Arc::new(Arena::new(3000, 1));
+        let regions = [arena.region(0, 1001), arena.region(1003, 1500)];
+        let (adopted, drops) = adopt(&rig.manager, spec("a").wipe_adopted(true), &arena, &regions);
+        let (first, beside) = (arena.get(0), [arena.get(1001), arena.get(2503)]);
         let adopted = Arc::new(adopted.unwrap());
         let released = Arc::new(AtomicU64::new(0));
-        let (shared, count, cells) = (Arc::clone(&adopted), Arc::clone(&released), Arc::clone(&memory));
-        rig.on_threads(3, move |manager, number| {
+        let (shared, count, cells) = (Arc::clone(&adopted), Arc::clone(&released), Arc::clone(&arena));
+        on_threads(&rig, 3, move |manager, number| {
             if number == 0 {
                 let ended = manager.execute(shared.shard(), |verified| {
                     let mut byte = [0];
                     verified.read_at(0, &mut byte).unwrap();
-                    assert_eq!(byte, [1], "wiped under an execution");
+                    assert_eq!(byte, [first], "wiped under an execution");
                 });
                 assert!(ended.as_ref().err().is_none_or(is_busy_or_gone), "{ended:?}");
             } else {
                 match manager.release(shared.shard()) {
                     Ok(_) => {
                         count.fetch_add(1, Ordering::SeqCst);
-                        assert_eq!(cells[0].load(Ordering::SeqCst), 0, "given back before it was wiped");
+                        assert_eq!(cells.get(0), 0, "given back before it was wiped");
                     }
                     Err(error) => assert!(is_busy_or_gone(&error), "{error:?}"),
                 }
@@ -85,24 +40,25 @@ fn an_engines_memory_is_given_back_once_and_wiped_by_then() {
         }
         assert!(released.load(Ordering::SeqCst) <= 1);
         let engine = Arc::into_inner(adopted).unwrap().into_owner().expect("nobody else has it");
-        assert_eq!((drops.load(Ordering::SeqCst), rig.manager.adopted_vram()), (0, 0));
-        assert!(engine.memory[..1001].iter().all(|cell| cell.load(Ordering::SeqCst) == 0));
-        assert_eq!((engine.memory[1001].load(Ordering::SeqCst), engine.memory[2503].load(Ordering::SeqCst)), (2, 4));
+        assert_eq!((drops.count(), rig.manager.adopted_vram()), (0, 0));
+        assert!(arena.bytes()[..1001].iter().all(|byte| *byte == 0));
+        assert_eq!([arena.get(1001), arena.get(2503)], beside);
         drop(engine);
-        assert_eq!(drops.load(Ordering::SeqCst), 1);
-        rig.close();
+        assert_eq!(drops.count(), 1);
+        rig.close_clean();
     });
 }
 
 #[test]
 fn one_memory_is_adopted_once_whoever_is_first() {
     explore(|| {
-        let rig = Rig::stopping();
-        let memory = arena(3000);
+        let rig = stopping();
+        let arena = Arc::new(Arena::new(3000, 1));
         let taken = Arc::new(AtomicU64::new(0));
-        let (count, cells) = (Arc::clone(&taken), Arc::clone(&memory));
-        rig.on_threads(3, move |manager, number| {
-            let (adopted, drops) = adopt(manager, &format!("a{number}"), &cells, &[(number * 100, 1000)]);
+        let (count, cells) = (Arc::clone(&taken), Arc::clone(&arena));
+        on_threads(&rig, 3, move |manager, number| {
+            let (adopted, drops) =
+                adopt(manager, spec(&format!("a{number}")), &cells, &[cells.region(number * 100, 1000)]);
             match adopted {
                 Ok(adopted) => {
                     assert_eq!(count.fetch_add(1, Ordering::SeqCst), 0, "two shards in one memory");
@@ -113,31 +69,30 @@ fn one_memory_is_adopted_once_whoever_is_first() {
                 }
                 Err(AdoptError { error, owner }) => {
                     assert!(matches!(error, VramError::InvalidParams { field: "regions", .. }), "{error:?}");
-                    assert_eq!(drops.load(Ordering::SeqCst), 0);
+                    assert_eq!(drops.count(), 0);
                     drop(owner);
                 }
             }
-            assert_eq!(drops.load(Ordering::SeqCst), 1);
+            assert_eq!(drops.count(), 1);
         });
-        rig.close();
+        rig.close_clean();
     });
 }
 
 #[test]
 fn a_dropped_execution_keeps_its_shard_until_the_engines_work_is_done() {
     explore(|| {
-        let rig = writable();
-        let shard = Arc::new(rig.seal("a"));
-        let shared = Arc::clone(&shard);
-        rig.on_threads(2, move |manager, number| {
+        // An engine may write to sealed memory.
+        let rig = Rig::with(machine().read_only(false), |builder| builder.staging(4 << 10));
+        let shard = one(&rig, "a");
+        let (shared, byte) = (Arc::clone(&shard), rig.peek(&shard, 5));
+        on_threads(&rig, 2, move |manager, number| {
             if number == 0 {
                 let stream = manager.mock_controls().unwrap().engine_stream().unwrap();
-                // SAFETY: the stream is of this device and waited for before it goes.
-                let options = unsafe { ExecuteOptions::default().on_stream(stream.raw()) };
-                match manager.begin(&shared, options) {
+                match manager.begin(&shared, on(&stream)) {
                     Ok(run) => {
                         // The byte that is there: work that changes nothing. It fails if the memory goes before it has run.
-                        stream.enqueue_write(&shared, 5, 1, 5).unwrap();
+                        stream.enqueue_write(&shared, 5, 1, byte).unwrap();
                         drop(run);
                         thread::yield_now();
                         stream.synchronize().expect("the memory went under the engine's work");
@@ -158,18 +113,18 @@ fn a_dropped_execution_keeps_its_shard_until_the_engines_work_is_done() {
             Ok(_) | Err(VramError::StaleHandle { .. }) => {}
             Err(error) => panic!("pinned for ever: {error:?}"),
         }
-        rig.close();
+        rig.close_clean();
     });
 }
 
 #[test]
 fn batches_in_any_order_begin_whole_or_not_at_all_and_never_wait_for_each_other() {
     explore(|| {
-        let rig = Rig::stopping();
-        let shards = Arc::new([rig.seal("a"), rig.seal("b")]);
+        let rig = stopping();
+        let shards = Arc::new([rig.seal("a", &noise(3000, 1)), rig.seal("b", &noise(3000, 2))]);
         let (released, running) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (both, gone) = (Arc::clone(&shards), Arc::clone(&released));
-        rig.on_threads(3, move |manager, number| {
+        on_threads(&rig, 3, move |manager, number| {
             let [a, b] = &*both;
             if number == 2 {
                 match manager.release(a) {
@@ -199,18 +154,18 @@ fn batches_in_any_order_begin_whole_or_not_at_all_and_never_wait_for_each_other(
         if released.load(Ordering::SeqCst) == 0 {
             rig.manager.release(&shards[0]).unwrap();
         }
-        rig.close();
+        rig.close_clean();
     });
 }
 
 #[test]
 fn a_seal_that_was_renewed_executes_no_more_and_the_new_one_does() {
     explore(|| {
-        let rig = Rig::stopping();
-        let old = Arc::new(rig.seal("a"));
+        let rig = stopping();
+        let old = one(&rig, "a");
         let (renewed, running) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
         let (shared, new) = (Arc::clone(&old), Arc::clone(&renewed));
-        rig.on_threads(3, move |manager, number| {
+        on_threads(&rig, 3, move |manager, number| {
             if number < 2 {
                 match manager.reseal(&shared) {
                     Ok(seal) => {
@@ -238,28 +193,30 @@ fn a_seal_that_was_renewed_executes_no_more_and_the_new_one_does() {
             assert!(matches!(rig.manager.execute(stale, |_| ()), Err(VramError::StaleHandle { .. })));
         }
         rig.manager.release(live).unwrap();
-        rig.close();
+        rig.close_clean();
     });
 }
 
 #[test]
 fn an_execution_that_ends_after_the_stop_gives_no_result() {
     explore(|| {
-        let rig = Rig::stopping();
-        let (good, bad) = (Arc::new(rig.seal("good")), Arc::new(rig.seal("bad")));
-        rig.manager.mock_controls().unwrap().flip_bit(&bad, 5, 0).unwrap();
-        rig.on_threads(3, move |manager, number| {
+        let rig = stopping();
+        let (good, bad) = (one(&rig, "good"), one(&rig, "bad"));
+        rig.flip(&bad, 5);
+        on_threads(&rig, 3, move |manager, number| {
             if number == 0 {
                 assert!(manager.verify_sealed(&bad).is_err());
                 return;
             }
+            let over = is_stopped(manager);
             let begun = match number {
                 1 => manager.begin(&good, ExecuteOptions::default()),
                 _ => manager.begin(&good, ExecuteOptions::default().verify_after(true)),
             };
             match begun {
                 Ok(run) => {
-                    let stopped = matches!(manager.state(), ManagerState::Stopped(_));
+                    assert!(!over, "it began after the stop");
+                    let stopped = is_stopped(manager);
                     let ended = run.finish();
                     assert!(matches!(ended, Ok(_) | Err(VramError::ManagerStopped { .. })), "{ended:?}");
                     assert!(!(stopped && ended.is_ok()), "a result after the stop");
@@ -267,27 +224,25 @@ fn an_execution_that_ends_after_the_stop_gives_no_result() {
                 Err(error) => assert!(matches!(error, VramError::ManagerStopped { .. }), "{error:?}"),
             }
         });
-        rig.close();
+        rig.close_clean();
     });
 }
 
 #[test]
 fn after_a_flip_no_link_of_a_chain_gives_a_result_however_checks_are_shared() {
     explore(|| {
-        let rig = Rig::stopping();
-        let shard = Arc::new(rig.seal("a"));
+        let rig = stopping();
+        let shard = one(&rig, "a");
         let flipped = Arc::new(AtomicBool::new(false));
         let (shared, flag) = (Arc::clone(&shard), Arc::clone(&flipped));
-        rig.on_threads(3, move |manager, number| {
+        on_threads(&rig, 3, move |manager, number| {
             if number == 0 {
                 manager.mock_controls().unwrap().flip_bit(&shared, 77, 1).unwrap();
                 flag.store(true, Ordering::SeqCst);
                 return;
             }
             let stream = manager.mock_controls().unwrap().engine_stream().unwrap();
-            // SAFETY: the stream is of this device and lives until the chain has ended.
-            let on_stream = unsafe { ExecuteOptions::default().on_stream(stream.raw()) };
-            let options = if number == 1 { ExecuteOptions::default() } else { on_stream };
+            let options = if number == 1 { ExecuteOptions::default() } else { on(&stream) };
             let mut before = flag.load(Ordering::SeqCst);
             let mut link = manager.begin(&shared, options);
             for _ in 0..2 {
@@ -307,55 +262,33 @@ fn after_a_flip_no_link_of_a_chain_gives_a_result_however_checks_are_shared() {
             }
             assert!(!(before && link.is_ok()), "a result over bytes that had changed before its check was asked for");
         });
-        rig.close();
+        rig.close_clean();
     });
-}
-
-#[test]
-fn calls_that_share_a_check_all_learn_what_it_found() {
-    explore(|| {
-        let rig = Rig::stopping();
-        let shard = Arc::new(rig.seal("a"));
-        let before = rig.config.stats().runs(vram_residency::MockCall::Digest);
-        let shared = Arc::clone(&shard);
-        rig.on_threads(3, move |manager, _| {
-            assert_eq!(manager.verify_sealed(&shared).unwrap().digest, shared.digest());
-        });
-        let ran = rig.config.stats().runs(vram_residency::MockCall::Digest) - before;
-        assert!((1..=3).contains(&ran), "{ran} digests for three calls");
-        rig.manager.release(&shard).unwrap();
-        rig.close();
-    });
-}
-
-/// Sees each event as it comes: one after the other, in the order of the numbers, an end only after its start.
-#[derive(Default)]
-struct Strict(Mutex<(u64, i64)>);
-
-impl AuditSink for Strict {
-    fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
-        let mut seen = self.0.try_lock().expect("two events at one time");
-        thread::yield_now();
-        assert_eq!(event.sequence, seen.0 + 1);
-        let change = match &event.kind {
-            EventKind::ExecuteStarted { .. } => 1,
-            EventKind::ExecuteFinished { .. } => -1,
-            _ => 0,
-        };
-        *seen = (event.sequence, seen.1 + change);
-        assert!(seen.1 >= 0, "an end before its start");
-        Ok(Ack::Accepted)
-    }
 }
 
 #[test]
 fn events_of_many_threads_come_one_after_the_other_without_gaps() {
     explore(|| {
-        let strict = Arc::new(Strict::default());
-        let config = MockConfig::new().capacity_bytes(64 << 10);
-        let rig = rig_on(config, 0, OnIntegrityFailure::QuarantineShard, Some(strict.clone()));
-        let shard = Arc::new(rig.seal("a"));
-        rig.on_threads(3, move |manager, number| match number {
+        // Sees each event as it comes: one after the other, in the order of the numbers, an end only after its start.
+        let seen = Arc::new(Mutex::new((0_u64, 0_i64)));
+        let strict = Arc::clone(&seen);
+        let sink = hook(move |event| {
+            let mut seen = strict.try_lock().expect("two events at one time");
+            thread::yield_now();
+            assert_eq!(event.sequence, seen.0 + 1);
+            let change = match &event.kind {
+                EventKind::ExecuteStarted { .. } => 1,
+                EventKind::ExecuteFinished { .. } => -1,
+                _ => 0,
+            };
+            *seen = (event.sequence, seen.1 + change);
+            assert!(seen.1 >= 0, "an end before its start");
+            Ok(Ack::Accepted)
+        });
+        let choice = OnIntegrityFailure::QuarantineShard;
+        let rig = Rig::with(machine(), |builder| builder.staging(4 << 10).on_integrity_failure(choice).audit(sink));
+        let shard = one(&rig, "a");
+        on_threads(&rig, 3, move |manager, number| match number {
             0 => manager.execute(&shard, |_| ()).unwrap(),
             1 => drop(manager.verify_sealed(&shard).unwrap()),
             _ => {
@@ -365,10 +298,7 @@ fn events_of_many_threads_come_one_after_the_other_without_gaps() {
                 manager.release(&own).unwrap();
             }
         });
-        let last = strict.0.lock().unwrap().0;
-        assert_eq!(rig.sink.events().len() as u64, last, "both sinks see the same events");
-        rig.close();
-        assert!(strict.0.lock().unwrap().0 > last, "the end of the manager");
-        assert_eq!(strict.0.lock().unwrap().1, 0);
+        let events = rig.close_clean();
+        assert_eq!(*seen.lock().unwrap(), (events.len() as u64, 0), "both sinks see the same events");
     });
 }

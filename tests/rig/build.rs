@@ -1,4 +1,4 @@
-//! Compiles the stand-in for the CUDA driver, and the engine's kernels where there is nvcc.
+//! Compiles the engine's kernels: for the host, and for GPUs where there is nvcc.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -12,35 +12,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const STAND_IN: &[&str] = &[
-    "cuda/fake/context.cpp",
-    "cuda/fake/memory.cpp",
-    "cuda/fake/engine.cpp",
-    "cuda/fake/stream.cpp",
-    "cuda/fake/kernels.cpp",
-    "cuda/fake/second.cpp",
-];
-const HOST_KERNELS: &[&str] = &["cuda/kernels/tests/host_kernels.c", "cuda/engine/host_engine.c"];
+/// The engine's kernels, for the host and for a GPU.
+const HOST_ENGINE: &str = "cuda/engine/host_engine.c";
 const ENGINE: &str = "cuda/engine/engine.cu";
 /// Folders whose every file may be included by those above.
-const FOLDERS: &[&str] = &["cuda/fake", "cuda/include", "cuda/kernels", "cuda/kernels/tests", "cuda/engine"];
-const HOST_FLAGS: &[&str] =
-    &["-std=c11", "-O2", "-g", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-c"];
-/// Nothing of one copy may be found by another: no unique symbols, own functions first.
-const FLAGS: &[&str] = &[
-    "-std=c++17",
-    "-O2",
-    "-g",
-    "-fPIC",
-    "-shared",
-    "-fvisibility=hidden",
-    "-fno-gnu-unique",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-Wl,-Bsymbolic",
-    "-pthread",
-];
+const FOLDERS: &[&str] = &["cuda/include", "cuda/kernels", "cuda/engine"];
 /// The architectures that the library has native images for.
 const ARCHITECTURES: &[u32] = &[80, 86, 89, 90, 100, 120];
 
@@ -49,24 +25,6 @@ fn run(command: &mut Command) {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = output.unwrap_or_else(|error| panic!("{name} does not start: {error}"));
     assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// A compiler without the flags that cargo's profile would add: the library is for tests, and the same in every profile.
-fn compiler(cpp: bool) -> Command {
-    cc::Build::new().cpp(cpp).no_default_flags(true).warnings(false).get_compiler().to_command()
-}
-
-fn stand_in(root: &Path, out: &Path) {
-    let library = out.join("libcuda-stand-in.so");
-    let mut objects = Vec::new();
-    for source in HOST_KERNELS {
-        let object = out.join(Path::new(source).with_extension("o").file_name().unwrap());
-        run(compiler(false).args(HOST_FLAGS).arg(root.join(source)).arg("-o").arg(&object));
-        objects.push(object);
-    }
-    let sources = STAND_IN.iter().map(|file| root.join(file));
-    run(compiler(true).args(FLAGS).args(sources).args(objects).arg("-lm").arg("-o").arg(&library));
-    println!("cargo::rustc-env=VRAM_RESIDENCY_STAND_IN={}", library.display());
 }
 
 /// nvcc, found where the library's own build script finds it.
@@ -117,6 +75,7 @@ fn main() {
             }
         }
     }
-    stand_in(&root, &out);
+    cc::Build::new().file(root.join(HOST_ENGINE)).std("c11").opt_level(2).compile("vram_rig_engine");
+    println!("cargo::rustc-link-lib=m");
     engine(&root, &out);
 }

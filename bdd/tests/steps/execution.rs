@@ -61,7 +61,7 @@ fn flip(world: &mut World, bit: u8, byte: u64, name: String) {
     let at = world.place_of(&name) + byte;
     let (machine, manager) = (world.machine_of(&name), world.holder(&name));
     let before = machine.peek(manager, at, 1)[0];
-    machine.flip(manager, at, bit);
+    machine.flip(at, bit);
     assert_eq!(before ^ machine.peek(manager, at, 1)[0], 1 << bit);
 }
 

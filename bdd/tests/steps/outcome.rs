@@ -183,10 +183,9 @@ fn posture(world: &mut World) {
     let posture = world.manager().enforce_vram_only_policy();
     if let Some(posture) = world.note(posture) {
         assert_eq!(posture.device_uuid, world.manager().device_uuid());
-        match world.device().machine.uuid() {
-            Some(uuid) => assert_eq!((posture.device_kind, *posture.device_uuid.as_bytes()), (DeviceKind::Cuda, uuid)),
-            None => assert_eq!(posture.device_kind, DeviceKind::Mock),
-        }
+        let machine = &world.device().machine;
+        let kind = if machine.mock.is_some() { DeviceKind::Mock } else { DeviceKind::Cuda };
+        assert_eq!((posture.device_kind, *posture.device_uuid.as_bytes()), (kind, machine.raw.uuid()));
         assert_eq!(usize::try_from(posture.resident_shards).unwrap(), world.seals.len());
         assert!(!posture.relaxed.is_empty(), "development says what it relaxes");
     }

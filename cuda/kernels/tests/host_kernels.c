@@ -11,96 +11,31 @@
 #include <stddef.h>
 #include <string.h>
 
-static void run_leaves(const void *args)
-{
-    vram_verity_leaves(*(const vram_leaves_args *)args);
-}
+VRAM_RUNS(vram_verity_leaves, vram_leaves_args)
+VRAM_RUNS(vram_verity_nodes, vram_nodes_args)
+VRAM_RUNS(vram_finish, vram_finish_args)
+VRAM_RUNS(vram_count_nonzero, vram_count_args)
 
-static void run_nodes(const void *args)
-{
-    vram_verity_nodes(*(const vram_nodes_args *)args);
-}
-
-static void run_finish(const void *args)
-{
-    vram_finish(*(const vram_finish_args *)args);
-}
-
-static void run_count(const void *args)
-{
-    vram_count_nonzero(*(const vram_count_args *)args);
-}
-
-typedef struct kernel {
-    const char *name;
-    void (*run)(const void *args);
-    uint64_t args_bytes;
-    uint32_t threads;
-} kernel;
-
-static const kernel KERNELS[] = {
-    {VRAM_LEAVES, run_leaves, sizeof(vram_leaves_args), VRAM_LEAVES_THREADS},
-    {VRAM_NODES, run_nodes, sizeof(vram_nodes_args), VRAM_NODES_THREADS},
-    {VRAM_FINISH, run_finish, sizeof(vram_finish_args), VRAM_FINISH_THREADS},
-    {VRAM_COUNT_NONZERO, run_count, sizeof(vram_count_args), VRAM_COUNT_THREADS},
+const vram_mock_kernel vram_host_kernels[VRAM_HOST_KERNELS] = {
+    {.name = VRAM_LEAVES, .args_bytes = sizeof(vram_leaves_args), .threads = VRAM_LEAVES_THREADS, .run = run_vram_verity_leaves},
+    {.name = VRAM_NODES, .args_bytes = sizeof(vram_nodes_args), .threads = VRAM_NODES_THREADS, .run = run_vram_verity_nodes},
+    {.name = VRAM_FINISH, .args_bytes = sizeof(vram_finish_args), .threads = VRAM_FINISH_THREADS, .run = run_vram_finish},
+    {.name = VRAM_COUNT_NONZERO, .args_bytes = sizeof(vram_count_args), .threads = VRAM_COUNT_THREADS,
+     .run = run_vram_count_nonzero},
 };
 
-static const kernel *find(const char *name)
+uint32_t vram_host_launch(const char *name, const void *args, uint64_t args_bytes, uint32_t grid, uint32_t block,
+                          uint32_t backwards)
 {
-    for (size_t i = 0; name != NULL && i < sizeof KERNELS / sizeof KERNELS[0]; i++) {
-        if (strcmp(KERNELS[i].name, name) == 0) {
-            return &KERNELS[i];
+    for (uint32_t i = 0; i < VRAM_HOST_KERNELS; i++) {
+        const vram_mock_kernel *found = &vram_host_kernels[i];
+        if (strcmp(found->name, name) == 0) {
+            if (args == NULL || args_bytes != found->args_bytes || grid == 0 || block != found->threads) {
+                return VRAM_HOST_INVALID_VALUE;
+            }
+            found->run(args, grid, block, backwards);
+            return VRAM_HOST_OK;
         }
     }
-    return NULL;
-}
-
-uint64_t vram_host_args_bytes(const char *name)
-{
-    const kernel *found = find(name);
-    return found == NULL ? 0 : found->args_bytes;
-}
-
-uint32_t vram_host_launch(const char *name, const void *args, uint32_t grid, uint32_t block, uint32_t backwards)
-{
-    const kernel *found = find(name);
-    if (found == NULL) {
-        return VRAM_HOST_NOT_FOUND;
-    }
-    if (args == NULL || grid == 0 || block != found->threads) {
-        return VRAM_HOST_INVALID_VALUE;
-    }
-    gridDim.x = grid;
-    blockDim.x = block;
-    for (uint32_t i = 0; i < grid; i++) {
-        blockIdx.x = backwards != 0 ? grid - 1 - i : i;
-        for (uint32_t j = 0; j < block; j++) {
-            threadIdx.x = backwards != 0 ? block - 1 - j : j;
-            found->run(args);
-        }
-    }
-    return VRAM_HOST_OK;
-}
-
-uint64_t vram_host_layout(uint64_t *out, uint64_t room)
-{
-    static const uint64_t numbers[] = {
-        VRAM_KERNELS_ABI_VERSION,
-        sizeof(vram_region), offsetof(vram_region, bytes), offsetof(vram_region, first_block),
-        sizeof(vram_leaves_args), offsetof(vram_leaves_args, region_count), offsetof(vram_leaves_args, first_block),
-        offsetof(vram_leaves_args, block_count), offsetof(vram_leaves_args, hashes),
-        offsetof(vram_leaves_args, counters), offsetof(vram_leaves_args, start),
-        offsetof(vram_leaves_args, block_size), offsetof(vram_leaves_args, message_bits),
-        offsetof(vram_leaves_args, one),
-        sizeof(vram_nodes_args), offsetof(vram_nodes_args, leaf_count), offsetof(vram_nodes_args, table),
-        offsetof(vram_nodes_args, counters), offsetof(vram_nodes_args, start), offsetof(vram_nodes_args, block_size),
-        offsetof(vram_nodes_args, message_bits), offsetof(vram_nodes_args, one), offsetof(vram_nodes_args, single),
-        sizeof(vram_finish_args), offsetof(vram_finish_args, counters), offsetof(vram_finish_args, nonce),
-        sizeof(vram_count_args), offsetof(vram_count_args, bytes), offsetof(vram_count_args, counters),
-    };
-    const uint64_t count = sizeof numbers / sizeof numbers[0];
-    for (uint64_t i = 0; i < count && i < room && out != NULL; i++) {
-        out[i] = numbers[i];
-    }
-    return count;
+    return VRAM_HOST_NOT_FOUND;
 }

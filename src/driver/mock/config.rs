@@ -3,11 +3,48 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::MockDriver;
+use super::MockDevice;
 use super::fault::{self, FaultOrder, MockCall};
+use crate::driver::open_mock;
 use crate::error::VramError;
-use crate::ffi::mock::abi::RawStats;
-use crate::ffi::mock::{Machine, MachineSettings, MockDevice};
+use crate::ffi::mock::{Machine, OPERATIONS, RawStats, Setting};
+
+/// What a machine is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Settings {
+    devices: u32,
+    capacity_bytes: u64,
+    granularity: u64,
+    late_streams: bool,
+    poison: bool,
+    read_only: bool,
+    sparse: bool,
+    kernel_bodies: bool,
+}
+
+impl Settings {
+    /// CUDA_ERROR_NOT_SUPPORTED, with which a device that cannot map memory read-only refuses.
+    const NOT_SUPPORTED: u64 = 801;
+
+    fn machine(&self, seed: [u8; 16]) -> Result<Arc<Machine>, VramError> {
+        let machine = Machine::new(self.devices, seed)?;
+        for (setting, value) in [
+            (Setting::Capacity, self.capacity_bytes),
+            (Setting::Granularity, self.granularity),
+            (Setting::Late, u64::from(self.late_streams)),
+            (Setting::Poison, u64::from(self.poison)),
+            (Setting::Sparse, u64::from(self.sparse)),
+            (Setting::RefuseReadOnly, if self.read_only { 0 } else { Self::NOT_SUPPORTED }),
+            (Setting::Bodies, u64::from(self.kernel_bodies)),
+        ] {
+            machine.set(setting, value);
+        }
+        Ok(machine)
+    }
+}
+
+/// The machine, once it is made, and what it was made of.
+type Made = Option<(Settings, Arc<Machine>)>;
 
 /// What a mock machine is made of, and which of its devices to use.
 ///
@@ -23,16 +60,16 @@ use crate::ffi::mock::{Machine, MachineSettings, MockDevice};
 /// ```
 #[derive(Clone)]
 pub struct MockConfig {
-    settings: MachineSettings,
+    settings: Settings,
     ordinal: u32,
-    machine: Arc<Mutex<Option<Arc<Machine>>>>,
+    machine: Arc<Mutex<Made>>,
 }
 
 impl MockConfig {
     /// One device of 1 GiB, 256-byte granularity, late streams, poison on, which can map memory read-only.
     #[must_use]
     pub fn new() -> Self {
-        let settings = MachineSettings {
+        let settings = Settings {
             devices: 1,
             capacity_bytes: 1 << 30,
             granularity: 256,
@@ -40,6 +77,7 @@ impl MockConfig {
             poison: true,
             read_only: true,
             sparse: false,
+            kernel_bodies: false,
         };
         Self { settings, ordinal: 0, machine: Arc::default() }
     }
@@ -103,18 +141,22 @@ impl MockConfig {
         self
     }
 
+    /// Whether digests and counts run the bodies of the GPU's kernels (not the default), instead of the host's own, faster hash. What
+    /// they find is the same.
+    #[must_use]
+    pub fn kernel_bodies(mut self, run: bool) -> Self {
+        self.settings.kernel_bodies = run;
+        self
+    }
+
     /// What has happened on all devices of the machine so far; all zero while there is none.
     #[must_use]
     pub fn stats(&self) -> MockStats {
         let mut sum = MockStats::default();
         // Copied out first, so that a slow kernel delays only this caller.
         let machine = self.lock().clone();
-        if let Some(machine) = machine {
-            for ordinal in 0..machine.settings().devices {
-                if let Ok(of_device) = MockDevice::new(Arc::clone(&machine), ordinal).stats() {
-                    sum.add(&MockStats::of(&of_device));
-                }
-            }
+        if let Some((settings, machine)) = machine {
+            (0..settings.devices).for_each(|ordinal| sum.add(&MockStats::of(&machine.stats(ordinal))));
         }
         sum
     }
@@ -125,42 +167,47 @@ impl MockConfig {
     /// `CONFIG_ERROR` and `DEVICE_UNAVAILABLE` as for opening the device, `INVALID_PARAMS` when the order makes no sense
     /// (zero times, a failure with code zero), `CUDA_ERROR` when the device is dead.
     pub fn fail(&self, order: impl Into<FaultOrder>) -> Result<(), VramError> {
-        fault::order(&self.device()?, order.into())
+        fault::order(&*self.machine()?, self.ordinal, order.into())
     }
 
     /// Opens this clone's device, making the machine if there is none yet.
-    pub(crate) fn open(&self) -> Result<Arc<MockDriver>, VramError> {
-        Ok(Arc::new(MockDriver::new(self.device()?, self.ordinal, self.settings.granularity)?))
+    pub(crate) fn open(&self) -> Result<MockDevice, VramError> {
+        let machine = self.machine()?;
+        let driver = open_mock(&machine, self.ordinal)?;
+        Ok(MockDevice { machine, ordinal: self.ordinal, driver })
     }
 
-    fn device(&self) -> Result<MockDevice, VramError> {
+    /// The machine in C, for a make-believe engine of the project's own suites; it lives as long as a clone of this.
+    #[doc(hidden)]
+    pub fn raw_machine(&self) -> Result<*mut std::ffi::c_void, VramError> {
+        Ok(self.machine()?.as_ptr())
+    }
+
+    pub(crate) fn machine(&self) -> Result<Arc<Machine>, VramError> {
         self.check()?;
         let mut slot = self.lock();
-        let machine = match slot.as_ref() {
-            Some(machine) if *machine.settings() == self.settings => Arc::clone(machine),
-            Some(_) => {
-                return Err(VramError::Config {
-                    setting: "mock",
-                    problem:
-                        "was changed after its machine was made; set everything but the ordinal before the first use, \
-                              or start from MockConfig::new()"
-                            .to_owned(),
-                });
-            }
+        match slot.as_ref() {
+            Some((settings, machine)) if *settings == self.settings => Ok(Arc::clone(machine)),
+            Some(_) => Err(VramError::Config {
+                setting: "mock",
+                problem:
+                    "was changed after its machine was made; set everything but the ordinal before the first use, \
+                          or start from MockConfig::new()"
+                        .to_owned(),
+            }),
             None => {
                 let mut seed = [0; 16];
                 getrandom::fill(&mut seed)
                     .map_err(|_| VramError::Internal { what: "the operating system gave no random bytes" })?;
-                let machine = Machine::create(self.settings, seed)?;
-                *slot = Some(Arc::clone(&machine));
-                machine
+                let machine = self.settings.machine(seed)?;
+                *slot = Some((self.settings, Arc::clone(&machine)));
+                Ok(machine)
             }
-        };
-        Ok(MockDevice::new(machine, self.ordinal))
+        }
     }
 
     fn check(&self) -> Result<(), VramError> {
-        let MachineSettings { devices, capacity_bytes, granularity, .. } = self.settings;
+        let Settings { devices, capacity_bytes, granularity, .. } = self.settings;
         let config = |setting, problem| Err(VramError::Config { setting, problem });
         if devices == 0 || devices > 4096 {
             return config("mock devices", format!("are {devices}; allowed are 1 to 4096"));
@@ -187,7 +234,7 @@ impl MockConfig {
     }
 
     /// The slot is always whole: nothing that holds the lock can leave it half changed.
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Machine>>> {
+    fn lock(&self) -> MutexGuard<'_, Made> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -209,6 +256,7 @@ impl fmt::Debug for MockConfig {
             .field("poison", &self.settings.poison)
             .field("read_only", &self.settings.read_only)
             .field("sparse", &self.settings.sparse)
+            .field("kernel_bodies", &self.settings.kernel_bodies)
             .finish_non_exhaustive()
     }
 }
@@ -225,7 +273,7 @@ pub struct MockStats {
     pub live_foreign: u64,
     /// Streams not yet destroyed.
     pub live_streams: u64,
-    /// Events not yet destroyed.
+    /// Events not yet destroyed, but for those by which staging buffers know that their copies have run.
     pub live_events: u64,
     /// Host staging buffers not yet freed.
     pub live_host_buffers: u64,
@@ -235,11 +283,14 @@ pub struct MockStats {
     pub pending_operations: u64,
     /// Faults that were ordered, not forgotten, and that no call has met.
     pub unmet_faults: u64,
-    /// Bytes of device memory that were not zero when they were freed.
+    /// Bytes of device memory that were written, and not zero when they were freed.
     pub unwiped_bytes_freed: u64,
     /// Bytes of host staging that were not zero when they were freed.
     pub unwiped_host_bytes_freed: u64,
-    runs: [u64; crate::ffi::mock::abi::CALLS],
+    /// Misuse of the driver that a GPU's would take amiss without saying so: memory given back while work uses it, a call without a
+    /// context.
+    pub violations: u64,
+    runs: [u64; OPERATIONS],
 }
 
 impl MockStats {
@@ -263,6 +314,7 @@ impl MockStats {
             unmet_faults: raw.unmet_faults,
             unwiped_bytes_freed: raw.unwiped_device_bytes,
             unwiped_host_bytes_freed: raw.unwiped_host_bytes,
+            violations: raw.violations,
             runs: raw.runs,
         }
     }
@@ -280,6 +332,7 @@ impl MockStats {
             (&mut self.unmet_faults, other.unmet_faults),
             (&mut self.unwiped_bytes_freed, other.unwiped_bytes_freed),
             (&mut self.unwiped_host_bytes_freed, other.unwiped_host_bytes_freed),
+            (&mut self.violations, other.violations),
         ] {
             *sum = sum.saturating_add(more);
         }

@@ -1,8 +1,7 @@
 //! Faults to order: what can go wrong, on which call, and how often.
 
 use crate::error::VramError;
-use crate::ffi::mock::MockDevice;
-use crate::ffi::mock::abi::{RawFault, fault};
+use crate::ffi::mock::{Kind, Machine, RawFault};
 
 /// The calls of the mock that can be ordered to fail, and that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,7 +40,7 @@ pub enum MockCall {
 }
 
 impl MockCall {
-    /// `VRAM_MOCK_CALL_*`.
+    /// Its number in `cuda/include/vram_mock.h`.
     pub(super) const fn number(self) -> u32 {
         match self {
             Self::Any => 0,
@@ -183,7 +182,7 @@ impl Fault {
     }
 
     pub(super) fn raw(self) -> RawFault {
-        let raw = |kind, call: MockCall| RawFault {
+        let raw = |kind: Kind, call: MockCall| RawFault {
             kind,
             call: call.number(),
             code: 0,
@@ -193,23 +192,21 @@ impl Fault {
             times: 1,
         };
         match self {
-            Self::Call { call, code } => RawFault { code, ..raw(fault::FAIL, call) },
-            Self::CopyToDeviceCorrupts { bit } => {
-                RawFault { value: bit, ..raw(fault::CORRUPT, MockCall::CopyToDevice) }
-            }
-            Self::CopyToHostCorrupts { bit } => RawFault { value: bit, ..raw(fault::CORRUPT, MockCall::CopyToHost) },
-            Self::CopyToDeviceSkipped => raw(fault::SKIP, MockCall::CopyToDevice),
-            Self::CopyToHostSkipped => raw(fault::SKIP, MockCall::CopyToHost),
-            Self::FillSkipped => raw(fault::SKIP, MockCall::Fill),
-            Self::FillHalf => raw(fault::HALF, MockCall::Fill),
-            Self::DigestSkipped => raw(fault::SKIP, MockCall::Digest),
-            Self::DigestShort => raw(fault::DIGEST_SHORT, MockCall::Digest),
-            Self::DigestShortClaimsFull => raw(fault::DIGEST_SHORT_LIES, MockCall::Digest),
-            Self::DigestStale => raw(fault::DIGEST_STALE, MockCall::Digest),
-            Self::DigestReplayed => raw(fault::DIGEST_REPLAYED, MockCall::Digest),
-            Self::CountSkipped => raw(fault::SKIP, MockCall::CountNonzero),
-            Self::CountFindsNothing => raw(fault::COUNT_ZERO, MockCall::CountNonzero),
-            Self::MemoryInfoFree { free } => RawFault { value: free, ..raw(fault::FREE_BYTES, MockCall::MemoryInfo) },
+            Self::Call { call, code } => RawFault { code, ..raw(Kind::Fail, call) },
+            Self::CopyToDeviceCorrupts { bit } => RawFault { value: bit, ..raw(Kind::Corrupt, MockCall::CopyToDevice) },
+            Self::CopyToHostCorrupts { bit } => RawFault { value: bit, ..raw(Kind::Corrupt, MockCall::CopyToHost) },
+            Self::CopyToDeviceSkipped => raw(Kind::Skip, MockCall::CopyToDevice),
+            Self::CopyToHostSkipped => raw(Kind::Skip, MockCall::CopyToHost),
+            Self::FillSkipped => raw(Kind::Skip, MockCall::Fill),
+            Self::FillHalf => raw(Kind::Half, MockCall::Fill),
+            Self::DigestSkipped => raw(Kind::Skip, MockCall::Digest),
+            Self::DigestShort => raw(Kind::DigestShort, MockCall::Digest),
+            Self::DigestShortClaimsFull => raw(Kind::DigestShortLies, MockCall::Digest),
+            Self::DigestStale => raw(Kind::DigestStale, MockCall::Digest),
+            Self::DigestReplayed => raw(Kind::DigestReplayed, MockCall::Digest),
+            Self::CountSkipped => raw(Kind::Skip, MockCall::CountNonzero),
+            Self::CountFindsNothing => raw(Kind::CountZero, MockCall::CountNonzero),
+            Self::MemoryInfoFree { free } => RawFault { value: free, ..raw(Kind::FreeBytes, MockCall::MemoryInfo) },
             Self::Residency(lie) => {
                 let value = match lie {
                     ResidencyLie::Host => 1,
@@ -220,12 +217,12 @@ impl Fault {
                     ResidencyLie::AllZero => 6,
                     ResidencyLie::ShortRange => 7,
                 };
-                RawFault { value, ..raw(fault::RESIDENCY, MockCall::Residency) }
+                RawFault { value, ..raw(Kind::ResidencyLie, MockCall::Residency) }
             }
-            Self::ProtectUnconfirmed => raw(fault::UNCONFIRMED, MockCall::Protect),
-            Self::ProtectSkipped => raw(fault::SKIP, MockCall::Protect),
-            Self::ProtectCorrupts { bit } => RawFault { value: bit, ..raw(fault::CORRUPT, MockCall::Protect) },
-            Self::Sticky => RawFault { code: 719, ..raw(fault::STICKY, MockCall::Any) },
+            Self::ProtectUnconfirmed => raw(Kind::Unconfirmed, MockCall::Protect),
+            Self::ProtectSkipped => raw(Kind::Skip, MockCall::Protect),
+            Self::ProtectCorrupts { bit } => RawFault { value: bit, ..raw(Kind::Corrupt, MockCall::Protect) },
+            Self::Sticky => RawFault { code: 719, ..raw(Kind::Sticky, MockCall::Any) },
         }
     }
 }
@@ -265,7 +262,7 @@ impl From<Fault> for FaultOrder {
 }
 
 /// Orders a fault on a device.
-pub(super) fn order(device: &MockDevice, order: FaultOrder) -> Result<(), VramError> {
+pub(super) fn order(machine: &Machine, ordinal: u32, order: FaultOrder) -> Result<(), VramError> {
     let FaultOrder { fault, nth, times } = order;
     if nth == 0 || times == 0 || matches!(fault, Fault::Call { code: 0, .. }) {
         return Err(VramError::InvalidParams {
@@ -274,5 +271,5 @@ pub(super) fn order(device: &MockDevice, order: FaultOrder) -> Result<(), VramEr
                 .to_owned(),
         });
     }
-    Ok(device.order_fault(&RawFault { nth, times, ..fault.raw() })?)
+    Ok(machine.order(ordinal, &RawFault { nth, times, ..fault.raw() })?)
 }

@@ -46,6 +46,6 @@ impl VramManagerBuilder {
     #[cfg(not(feature = "cuda"))]
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "it has what it returns in the other build")]
     pub(super) fn library(&self) -> Result<DriverLibrary, VramError> {
-        Ok(DriverLibrary)
+        Ok(DriverLibrary { told: None })
     }
 }

@@ -2,10 +2,7 @@
 //!
 //! Owns [`Mapped`]. Every refusal is an answer here, so these functions give the driver's number instead of panicking.
 
-use std::path::Path;
 use std::sync::Arc;
-
-use libloading::{Library, Symbol};
 
 use crate::Raw;
 use crate::raw::{AccessDesc, Context, Location, check};
@@ -41,17 +38,15 @@ impl Raw {
     ///
     /// # Errors
     /// The driver's call and number, where it does not let one be made.
-    pub fn second_context(&self, library: &Path) -> Result<Arc<Self>, String> {
-        let create: Symbol<'_, unsafe extern "C" fn(*mut usize, u32, i32) -> u32> = self.try_find("cuCtxCreate_v2")?;
-        let pop: Symbol<'_, unsafe extern "C" fn(*mut usize) -> u32> = self.find("cuCtxPopCurrent_v2");
+    pub fn second_context(&self) -> Result<Arc<Self>, String> {
+        let create: unsafe extern "C" fn(*mut usize, u32, i32) -> u32 = self.try_find("cuCtxCreate_v2")?;
+        let pop: unsafe extern "C" fn(*mut usize) -> u32 = self.find("cuCtxPopCurrent_v2");
         let (mut context, mut popped) = (0, 0);
         // SAFETY: the driver writes one handle to the local.
         check("cuCtxCreate", unsafe { create(&raw mut context, 0, self.device) })?;
         // SAFETY: as above; a new context is current on this thread, and `inside` makes it so again.
         check("cuCtxPopCurrent", unsafe { pop(&raw mut popped) })?;
-        // SAFETY: loaded before: the same library once more, whose initialisers have run.
-        let library = unsafe { Library::new(library) }.map_err(|error| error.to_string())?;
-        Ok(self.with_context(library, Context::Created(context)))
+        Ok(self.with_context(Context::Created(context)))
     }
 
     /// Destroys the primary context whoever uses it, and what it holds.
@@ -59,7 +54,7 @@ impl Raw {
     /// # Errors
     /// The driver's call and number.
     pub fn reset_primary(&self) -> Result<(), String> {
-        let reset: Symbol<'_, unsafe extern "C" fn(i32) -> u32> = self.try_find("cuDevicePrimaryCtxReset_v2")?;
+        let reset: unsafe extern "C" fn(i32) -> u32 = self.try_find("cuDevicePrimaryCtxReset_v2")?;
         // SAFETY: takes a number. Whoever calls this ends the process soon.
         check("cuDevicePrimaryCtxReset", unsafe { reset(self.device) })
     }
@@ -69,8 +64,7 @@ impl Raw {
     /// # Errors
     /// The driver's call and number.
     pub fn map(self: &Arc<Self>, bytes: usize) -> Result<Mapped, String> {
-        let create: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, *const Properties, u64) -> u32> =
-            self.find("cuMemCreate");
+        let create: unsafe extern "C" fn(*mut u64, usize, *const Properties, u64) -> u32 = self.find("cuMemCreate");
         let wanted = Properties {
             kind: 1,
             handle_types: 0,
@@ -90,9 +84,8 @@ impl Raw {
     }
 
     fn map_handle(self: &Arc<Self>, handle: u64, bytes: usize) -> Result<Mapped, String> {
-        let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
-            self.find("cuMemAddressReserve");
-        let map: Symbol<'_, unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32> = self.find("cuMemMap");
+        let reserve: unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32 = self.find("cuMemAddressReserve");
+        let map: unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32 = self.find("cuMemMap");
         let mut place = 0;
         self.inside(|| {
             // SAFETY: the driver writes one address to the local.
@@ -105,7 +98,7 @@ impl Raw {
     }
 
     fn release_handle(&self, handle: u64) {
-        let release: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.find("cuMemRelease");
+        let release: unsafe extern "C" fn(u64) -> u32 = self.find("cuMemRelease");
         // SAFETY: made once by `map`, or retained once.
         let _ = self.inside(|| unsafe { release(handle) });
     }
@@ -115,8 +108,7 @@ impl Raw {
     /// # Errors
     /// The driver's call and number.
     pub fn set_access(&self, place: u64, bytes: usize, access: Access) -> Result<(), String> {
-        let set: Symbol<'_, unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32> =
-            self.find("cuMemSetAccess");
+        let set: unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32 = self.find("cuMemSetAccess");
         let wanted = AccessDesc { location: Location { kind: 1, id: self.device }, flags: access as u32 };
         // SAFETY: one description, of the type that the driver reads.
         check("cuMemSetAccess", self.inside(|| unsafe { set(place, bytes, &raw const wanted, 1) }))
@@ -127,7 +119,7 @@ impl Raw {
     /// # Errors
     /// The driver's call and number.
     pub fn access(&self, place: u64) -> Result<u64, String> {
-        let ask: Symbol<'_, unsafe extern "C" fn(*mut u64, *const Location, u64) -> u32> = self.find("cuMemGetAccess");
+        let ask: unsafe extern "C" fn(*mut u64, *const Location, u64) -> u32 = self.find("cuMemGetAccess");
         let location = Location { kind: 1, id: self.device };
         let mut flags = 0;
         // SAFETY: the driver reads one location and writes one number to the local.
@@ -161,7 +153,7 @@ impl Mapped {
     /// # Errors
     /// The driver's call and number.
     pub fn again_in(&self, other: &Arc<Raw>) -> Result<Mapped, String> {
-        let retain: Symbol<'_, unsafe extern "C" fn(*mut u64, u64) -> u32> = other.find("cuMemRetainAllocationHandle");
+        let retain: unsafe extern "C" fn(*mut u64, u64) -> u32 = other.find("cuMemRetainAllocationHandle");
         let mut handle = 0;
         // SAFETY: the driver writes one handle to the local.
         let code = other.inside(|| unsafe { retain(&raw mut handle, self.place) });
@@ -173,8 +165,8 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        let unmap: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemUnmap");
-        let free: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemAddressFree");
+        let unmap: unsafe extern "C" fn(u64, usize) -> u32 = self.raw.find("cuMemUnmap");
+        let free: unsafe extern "C" fn(u64, usize) -> u32 = self.raw.find("cuMemAddressFree");
         self.raw.inside(|| {
             // SAFETY: mapped and reserved once in `map_handle`.
             let _ = unsafe { unmap(self.place, self.bytes) };

@@ -1,6 +1,6 @@
-//! Machines for the suites: the mock, a stand-in for the CUDA driver, or a real GPU, seen as an engine or an attacker sees them.
+//! Machines for the suites: the mock or a GPU, seen as an engine or an attacker sees them.
 //!
-//! Owns [`Machine`], which `VRAM_TEST_DEVICE` names (`mock`, `stand-in` or `cuda:ORDINAL`; the mock when unset), and what a
+//! Owns [`Machine`], which `VRAM_TEST_DEVICE` names (`mock` or `cuda:ORDINAL`; the mock when unset), and what a
 //! suite does on it behind the library's back. The library itself never reads that variable. For the project's own suites only.
 
 #![allow(unsafe_code, reason = "an engine, and an attacker, call the driver themselves")]
@@ -19,15 +19,13 @@ mod machine;
 mod measure;
 mod memory;
 mod raw;
-mod stand_in;
 mod stream;
 
 pub use attack::{Access, Mapped};
-pub use machine::{Gpu, Kind, Machine};
+pub use machine::{Kind, Machine};
 pub use measure::Pinned;
 pub use memory::Memory;
 pub use raw::{Alias, EngineKernels, Raw};
-pub use stand_in::StandIn;
 pub use stream::EngineStream;
 
 pub use raw::Foreign;

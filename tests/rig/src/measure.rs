@@ -3,8 +3,6 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use libloading::Symbol;
-
 use crate::Raw;
 
 /// Host memory that the driver copies from and to by itself. Given back when dropped.
@@ -21,7 +19,7 @@ impl Raw {
     /// # Errors
     /// The driver's number.
     pub fn pinned(self: &Arc<Self>, bytes: usize) -> Result<Pinned, u32> {
-        let call: Symbol<'_, unsafe extern "C" fn(*mut *mut c_void, usize, u32) -> u32> = self.find("cuMemHostAlloc");
+        let call: unsafe extern "C" fn(*mut *mut c_void, usize, u32) -> u32 = self.find("cuMemHostAlloc");
         let mut ptr = std::ptr::null_mut();
         // SAFETY: the driver writes one address to the local.
         match self.inside(|| unsafe { call(&raw mut ptr, bytes, 1) }) {
@@ -39,7 +37,7 @@ impl Raw {
     /// # Errors
     /// The driver's number.
     pub fn copy(&self, stream: usize, to: u64, from: u64, bytes: usize) -> Result<(), u32> {
-        let call: Symbol<'_, unsafe extern "C" fn(u64, u64, usize, usize) -> u32> = self.find("cuMemcpyDtoDAsync_v2");
+        let call: unsafe extern "C" fn(u64, u64, usize, usize) -> u32 = self.find("cuMemcpyDtoDAsync_v2");
         // SAFETY: takes numbers; the driver checks the ranges and the handle came from `stream`.
         match self.inside(|| unsafe { call(to, from, bytes, stream) }) {
             0 => Ok(()),
@@ -49,9 +47,8 @@ impl Raw {
 
     /// A stream that goes before all others, where the driver knows priorities.
     pub fn urgent_stream(&self) -> usize {
-        let ask: Symbol<'_, unsafe extern "C" fn(*mut i32, *mut i32) -> u32> = self.find("cuCtxGetStreamPriorityRange");
-        let call: Symbol<'_, unsafe extern "C" fn(*mut usize, u32, i32) -> u32> =
-            self.find("cuStreamCreateWithPriority");
+        let ask: unsafe extern "C" fn(*mut i32, *mut i32) -> u32 = self.find("cuCtxGetStreamPriorityRange");
+        let call: unsafe extern "C" fn(*mut usize, u32, i32) -> u32 = self.find("cuStreamCreateWithPriority");
         let (mut least, mut greatest, mut stream) = (0, 0, 0);
         self.inside(|| {
             // SAFETY: the driver writes one number to each local.
@@ -78,8 +75,7 @@ impl Pinned {
     /// The driver's number.
     pub fn copy_to_device(&mut self, stream: usize, to: u64, at: usize, bytes: usize) -> Result<(), u32> {
         assert!(at + bytes <= self.bytes);
-        let call: Symbol<'_, unsafe extern "C" fn(u64, *const u8, usize, usize) -> u32> =
-            self.raw.find("cuMemcpyHtoDAsync_v2");
+        let call: unsafe extern "C" fn(u64, *const u8, usize, usize) -> u32 = self.raw.find("cuMemcpyHtoDAsync_v2");
         // SAFETY: within the memory, by the check above.
         let from = unsafe { self.ptr.add(at) };
         // SAFETY: as many bytes as are there; the handle came from `stream`.
@@ -95,8 +91,7 @@ impl Pinned {
     /// The driver's number.
     pub fn copy_to_host(&mut self, stream: usize, from: u64, at: usize, bytes: usize) -> Result<(), u32> {
         assert!(at + bytes <= self.bytes);
-        let call: Symbol<'_, unsafe extern "C" fn(*mut u8, u64, usize, usize) -> u32> =
-            self.raw.find("cuMemcpyDtoHAsync_v2");
+        let call: unsafe extern "C" fn(*mut u8, u64, usize, usize) -> u32 = self.raw.find("cuMemcpyDtoHAsync_v2");
         // SAFETY: within the memory, by the check above.
         let to = unsafe { self.ptr.add(at) };
         // SAFETY: as much room as is there; the handle came from `stream`.
@@ -118,7 +113,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        let free: Symbol<'_, unsafe extern "C" fn(*mut c_void) -> u32> = self.raw.find("cuMemFreeHost");
+        let free: unsafe extern "C" fn(*mut c_void) -> u32 = self.raw.find("cuMemFreeHost");
         // SAFETY: made once by `pinned`.
         let _ = self.raw.inside(|| unsafe { free(self.ptr.cast()) });
     }

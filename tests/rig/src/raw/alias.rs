@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use libloading::Symbol;
-
 use super::{Raw, check};
 
 /// A second mapping of memory that somebody else allocated, writable whatever the first one allows. It outlives the first.
@@ -24,7 +22,7 @@ impl Raw {
     /// The driver's call and number, where it does not allow that.
     pub fn alias(self: &Arc<Self>, ptr: u64) -> Result<Alias, String> {
         let (original, bytes) = self.try_range(ptr)?;
-        let retain: Symbol<'_, unsafe extern "C" fn(*mut u64, u64) -> u32> = self.find("cuMemRetainAllocationHandle");
+        let retain: unsafe extern "C" fn(*mut u64, u64) -> u32 = self.find("cuMemRetainAllocationHandle");
         let mut handle = 0;
         self.inside(|| {
             // SAFETY: the driver writes one handle to the local.
@@ -70,9 +68,9 @@ impl Alias {
 
 impl Drop for Alias {
     fn drop(&mut self) {
-        let unmap: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemUnmap");
-        let free: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.raw.find("cuMemAddressFree");
-        let release: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.raw.find("cuMemRelease");
+        let unmap: unsafe extern "C" fn(u64, usize) -> u32 = self.raw.find("cuMemUnmap");
+        let free: unsafe extern "C" fn(u64, usize) -> u32 = self.raw.find("cuMemAddressFree");
+        let release: unsafe extern "C" fn(u64) -> u32 = self.raw.find("cuMemRelease");
         self.raw.inside(|| {
             // SAFETY: mapped, reserved and retained once in `alias`.
             let _ = unsafe { unmap(self.place, self.bytes) };

@@ -3,8 +3,6 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use libloading::Symbol;
-
 use super::{AccessDesc, Location, Raw, check};
 
 /// A handle type that other processes can be given: a file descriptor.
@@ -50,10 +48,9 @@ impl Raw {
     /// # Errors
     /// The driver's call and number, where it cannot make such.
     pub fn exportable(self: &Arc<Self>, bytes: usize) -> Result<Foreign, String> {
-        let granule: Symbol<'_, unsafe extern "C" fn(*mut usize, *const Properties, u32) -> u32> =
+        let granule: unsafe extern "C" fn(*mut usize, *const Properties, u32) -> u32 =
             self.find("cuMemGetAllocationGranularity");
-        let create: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, *const Properties, u64) -> u32> =
-            self.find("cuMemCreate");
+        let create: unsafe extern "C" fn(*mut u64, usize, *const Properties, u64) -> u32 = self.find("cuMemCreate");
         let location = Location { kind: 1, id: self.device };
         let wanted =
             Properties { kind: 1, handle_types: EXPORTABLE, location, win32: std::ptr::null_mut(), flags: [0; 8] };
@@ -77,7 +74,7 @@ impl Raw {
     /// # Errors
     /// The driver's call and number, where it cannot make such.
     pub fn managed(self: &Arc<Self>, bytes: usize) -> Result<Foreign, String> {
-        let call: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, u32) -> u32> = self.find("cuMemAllocManaged");
+        let call: unsafe extern "C" fn(*mut u64, usize, u32) -> u32 = self.find("cuMemAllocManaged");
         let mut place = 0;
         // SAFETY: the driver writes one address to the local; 1 attaches the memory to all streams.
         let code = self.inside(|| unsafe { call(&raw mut place, bytes, 1) });
@@ -90,21 +87,21 @@ impl Raw {
     /// # Errors
     /// The driver's call and number, where it cannot make such.
     pub fn page_locked(self: &Arc<Self>, bytes: usize) -> Result<Foreign, String> {
-        let call: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, u32) -> u32> = self.find("cuMemHostAlloc");
+        let call: unsafe extern "C" fn(*mut u64, usize, u32) -> u32 = self.find("cuMemHostAlloc");
         let mut place = 0;
         // SAFETY: the driver writes one address to the local; 1 is CU_MEMHOSTALLOC_PORTABLE.
         let code = self.inside(|| unsafe { call(&raw mut place, bytes, 1) });
         check("cuMemHostAlloc", code)?;
+        // SAFETY: as many bytes as were asked for, which nobody else has.
+        unsafe { std::ptr::with_exposed_provenance_mut::<u8>(place as usize).write_bytes(0, bytes) };
         Ok(Foreign { raw: Arc::clone(self), what: What::Pinned, place, bytes })
     }
 
     /// Reserves a place, maps the memory there and makes it readable and writable. The context is current.
     pub(super) fn map_somewhere(&self, handle: u64, bytes: usize) -> Result<u64, String> {
-        let reserve: Symbol<'_, unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32> =
-            self.find("cuMemAddressReserve");
-        let map: Symbol<'_, unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32> = self.find("cuMemMap");
-        let access: Symbol<'_, unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32> =
-            self.find("cuMemSetAccess");
+        let reserve: unsafe extern "C" fn(*mut u64, usize, usize, u64, u64) -> u32 = self.find("cuMemAddressReserve");
+        let map: unsafe extern "C" fn(u64, usize, usize, u64, u64) -> u32 = self.find("cuMemMap");
+        let access: unsafe extern "C" fn(u64, usize, *const AccessDesc, usize) -> u32 = self.find("cuMemSetAccess");
         let wanted = AccessDesc { location: Location { kind: 1, id: self.device }, flags: 3 };
         let mut place = 0;
         // SAFETY: the driver writes one address to the local.
@@ -118,15 +115,15 @@ impl Raw {
 
     /// Gives a handle back. The context is current.
     pub(super) fn let_go(&self, handle: u64) {
-        let release: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.find("cuMemRelease");
+        let release: unsafe extern "C" fn(u64) -> u32 = self.find("cuMemRelease");
         // SAFETY: takes a number that the driver checks; every handle is given back once.
         let _ = unsafe { release(handle) };
     }
 
     /// Takes a mapping off its place, where there is one, and gives the place back. The context is current.
     fn unmap(&self, place: u64, bytes: usize) {
-        let unmap: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.find("cuMemUnmap");
-        let free: Symbol<'_, unsafe extern "C" fn(u64, usize) -> u32> = self.find("cuMemAddressFree");
+        let unmap: unsafe extern "C" fn(u64, usize) -> u32 = self.find("cuMemUnmap");
+        let free: unsafe extern "C" fn(u64, usize) -> u32 = self.find("cuMemAddressFree");
         // SAFETY: takes numbers that the driver checks; nothing uses the place any more.
         let _ = unsafe { unmap(place, bytes) };
         // SAFETY: as above.
@@ -137,7 +134,7 @@ impl Raw {
 impl Drop for Foreign {
     fn drop(&mut self) {
         let free = |name: &str| {
-            let call: Symbol<'_, unsafe extern "C" fn(u64) -> u32> = self.raw.find(name);
+            let call: unsafe extern "C" fn(u64) -> u32 = self.raw.find(name);
             // SAFETY: the address came from the call that this one reverses, and is given back once.
             let _ = self.raw.inside(|| unsafe { call(self.place) });
         };

@@ -1,0 +1,126 @@
+//! The hashes of blocks: one level of a tree from the bytes below it.
+//!
+//! Owns [`BlockHasher`]. Promises a hash of 32 bytes for each block, the last zero-padded if it is short, each with the salt in front,
+//! on as many threads as it is given: leaves from the bytes of an image, or a level from the hashes of the one below, for both are
+//! bytes in blocks. This is what a device's kernels compute; a device in host memory can call it for a launch:
+//!
+//! ```text
+//! BlockHasher::new(&params).hash_all(threads, bytes, &mut hashes);    // hashes.len() == bytes.len().div_ceil(block size)
+//! ```
+//!
+//! For an image of several regions it is called once for each, since each of them begins a block.
+
+use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
+
+use zeroize::Zeroizing;
+
+use super::lanes::{Chunk, Lanes, Shape, chunks, compress, to_bytes};
+use super::pool::{PARALLEL_BYTES, together};
+use super::{Hash, TreeParams};
+
+/// What a thread takes at a time, in bytes; small, so that a thread on a slow or shared core holds the others up little …
+const SHARE_BYTES: usize = 256 << 10;
+/// … but not fewer blocks than there are lanes.
+const SHARE_BLOCKS: usize = 16;
+
+/// The state that SHA-256 begins with: FIPS 180-4, 5.3.3.
+const START: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// Bytes of a chunk of SHA-256.
+const CHUNK_BYTES: usize = 64;
+
+/// Input of a short last block.
+static ZEROS: [Chunk; 1024] = [[[0; 16]; 4]; 1024];
+
+/// Hashes the blocks of one tree.
+#[derive(Clone, Debug)]
+pub(crate) struct BlockHasher {
+    lanes: Lanes,
+    shape: Shape,
+    block_len: usize,
+}
+
+impl BlockHasher {
+    /// For the blocks of a tree. O(1).
+    pub(crate) fn new(params: &TreeParams) -> Self {
+        let (mut start, mut bytes) = (START, u64::from(params.block_size()));
+        if !params.salt().is_empty() {
+            let mut padded = [0; CHUNK_BYTES];
+            for (to, from) in padded.iter_mut().zip(params.salt()) {
+                *to = *from;
+            }
+            compress(&mut start, chunks(&padded));
+            bytes = bytes.saturating_add(64);
+        }
+        // SHA-256's padding: a one, zeros, and the length in bits.
+        let mut end = [[0; 16]; 4];
+        let [[first, ..], .., [_, _, _, _, _, _, _, _, length @ ..]] = &mut end;
+        *first = 0x80;
+        *length = bytes.saturating_mul(8).to_be_bytes();
+        let shape = Shape { start, chunks: params.block_len().div_ceil(CHUNK_BYTES), end };
+        Self { lanes: Lanes::detected(), shape, block_len: params.block_len() }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_lanes(self, lanes: Lanes) -> Self {
+        Self { lanes, ..self }
+    }
+
+    /// Hashes one block, zero-padded if it is short.
+    pub(super) fn hash(&self, block: &[u8]) -> Hash {
+        let mut hash = [0; 32];
+        self.hash_run(block, std::slice::from_mut(&mut hash));
+        hash
+    }
+
+    /// Hashes consecutive blocks, of which the last may be short, into as many hashes, on up to `threads` threads.
+    pub(crate) fn hash_all(&self, threads: NonZeroUsize, data: &[u8], out: &mut [Hash]) {
+        // Block sizes divide the share.
+        let share_hashes = SHARE_BYTES.checked_div(self.block_len).unwrap_or(1).max(SHARE_BLOCKS);
+        let share_bytes = share_hashes.saturating_mul(self.block_len);
+        let threads = NonZeroUsize::new(data.len().div_ceil(share_bytes)).map_or(threads, |shares| shares.min(threads));
+        if threads.get() == 1 || data.len() < PARALLEL_BYTES {
+            return self.hash_run(data, out);
+        }
+        let shares = Mutex::new(data.chunks(share_bytes).zip(out.chunks_mut(share_hashes)));
+        together(threads, || {
+            loop {
+                let share = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((data, out)) = share else { break };
+                self.hash_run(data, out);
+            }
+        });
+    }
+
+    /// [`Self::hash_all`] on this thread.
+    pub(super) fn hash_run(&self, data: &[u8], out: &mut [Hash]) {
+        let blocks = data.chunks_exact(self.block_len);
+        let (short, whole) = (blocks.remainder(), blocks.len());
+        self.lanes.hash(&self.shape, chunks(data), out);
+        if let Some(hash) = out.get_mut(whole).filter(|_| !short.is_empty()) {
+            *hash = self.hash_short(short);
+        }
+    }
+
+    /// Hashes a block that ends early.
+    fn hash_short(&self, block: &[u8]) -> Hash {
+        let mut state = self.shape.start;
+        let whole = chunks(block);
+        compress(&mut state, whole);
+        let mut last = Zeroizing::new([0; CHUNK_BYTES]);
+        for (to, from) in last.iter_mut().zip(block.iter().skip(whole.len().saturating_mul(CHUNK_BYTES))) {
+            *to = *from;
+        }
+        compress(&mut state, chunks(&*last));
+        let missing = self.shape.chunks.saturating_sub(whole.len()).saturating_sub(1);
+        compress(&mut state, ZEROS.get(..missing).unwrap_or(&ZEROS));
+        compress(&mut state, &[self.shape.end]);
+        to_bytes(state)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, clippy::as_conversions, reason = "tests compute with small numbers")]
+mod tests;
