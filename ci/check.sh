@@ -40,13 +40,13 @@ step_requirements() { python3 ci/requirements.py; } # each requirement has a tes
 step_floors() { bash ci/floors.sh; } # no circle among the modules of src, and no use that is not listed
 step_fmt() {
     cargo fmt --all --check
-    cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+    cargo fmt --manifest-path fuzz/Cargo.toml --check
 }
 step_clippy() { # in every combination of features; every package takes the workspace's lints
     cargo clippy --workspace --all-targets --all-features --locked -- -D warnings
     cargo hack clippy -p vram-residency --lib --feature-powerset --exclude-features default --locked -- -D warnings
     cargo hack clippy -p vram-worker --bins --feature-powerset --exclude-features default --locked -- -D warnings
-    CARGO_TARGET_DIR=$target/fuzz cargo clippy --locked --manifest-path tests/fuzz/Cargo.toml --all-targets -- -D warnings
+    CARGO_TARGET_DIR=$target/fuzz cargo clippy --locked --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
     none git grep -LE '^\[lints' -- Cargo.toml '*/Cargo.toml' ':!examples'
 }
 # covers: DOC-1
@@ -60,7 +60,7 @@ step_msrv() { # the oldest compiler that Cargo.toml promises builds it
 }
 step_deny() { # licences, duplicate versions, sources of the dependencies
     cargo deny --workspace --locked check bans licenses sources
-    cargo deny --manifest-path tests/fuzz/Cargo.toml --locked --config tests/fuzz/deny.toml check bans licenses sources
+    cargo deny --manifest-path fuzz/Cargo.toml --locked --config fuzz/deny.toml check bans licenses sources
 }
 step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crates
     # Fetched, or, for a machine without network, unpacked from a bundled copy.
@@ -68,9 +68,9 @@ step_advisories() { # known vulnerabilities, unsound, abandoned and yanked crate
     sed "s#^\[advisories\]\$#&\ndb-path = \"$cache/advisory-db\"#" deny.toml >"$config"
     [ ! -f "$bundled" ] || { bash "$bundled" "$cache/advisory-db" && offline=(--offline); }
     [ -f "$bundled" ] || cargo deny --config "$config" fetch db || skip advisories "the database can neither be fetched nor is there a copy"
-    cargo fetch --locked && cargo fetch --locked --manifest-path tests/fuzz/Cargo.toml
+    cargo fetch --locked && cargo fetch --locked --manifest-path fuzz/Cargo.toml
     cargo deny "${offline[@]}" --workspace --config "$config" check advisories
-    cargo deny "${offline[@]}" --manifest-path tests/fuzz/Cargo.toml --config "$config" check advisories
+    cargo deny "${offline[@]}" --manifest-path fuzz/Cargo.toml --config "$config" check advisories
 }
 step_sbom() { # bills of materials of a production build, in the target folder: every package of it, and no other
     local of package folder build=(--no-default-features --features cuda --target "$host")
@@ -134,7 +134,7 @@ step_sanitize() { # see `sanitized`
 }
 fuzz_one() { # TARGET: from its corpus; what it finds is tried first the next time
     mkdir -p "$FUZZ_FOUND/$1" "$CARGO_TARGET_DIR/crashes"
-    cargo fuzz run --fuzz-dir tests/fuzz "$1" "$FUZZ_FOUND/$1" "tests/fuzz/corpus/$1" -- -max_total_time="${FUZZ_SECONDS:-30}" \
+    cargo fuzz run --fuzz-dir fuzz "$1" "$FUZZ_FOUND/$1" "fuzz/corpus/$1" -- -max_total_time="${FUZZ_SECONDS:-30}" \
         -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=8192 -use_value_profile=1 -seed="${PROPTEST_RNG_SEED:-0}" \
         -artifact_prefix="$CARGO_TARGET_DIR/crashes/$1-" >"$CARGO_TARGET_DIR/$1.log" 2>&1 && tail -n 1 "$CARGO_TARGET_DIR/$1.log" && return
     grep -vE 'NEW|REDUCE|pulse' "$CARGO_TARGET_DIR/$1.log" | tail -n 60
@@ -143,8 +143,8 @@ fuzz_one() { # TARGET: from its corpus; what it finds is tried first the next ti
 step_fuzz() { # what parses foreign input: FUZZ_SECONDS of each target, two at a time
     export RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$target/fuzz FUZZ_FOUND=${FUZZ_FOUND:-$target/fuzz/found}
     export -f fuzz_one
-    cargo fuzz build --fuzz-dir tests/fuzz
-    cargo fuzz list --fuzz-dir tests/fuzz | xargs -P 2 -I NAME bash -c 'fuzz_one NAME'
+    cargo fuzz build --fuzz-dir fuzz
+    cargo fuzz list --fuzz-dir fuzz | xargs -P 2 -I NAME bash -c 'fuzz_one NAME'
 }
 # covers: DIG-1 DIG-3
 step_fsverity() { # library and worker agree with the stock tool: on random questions, on a real model

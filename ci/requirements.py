@@ -13,7 +13,7 @@ from pathlib import Path
 
 ID = re.compile(r"[A-Z]+-[0-9]+")
 CITED = re.compile(r"\bcovers:\s*((?:[A-Z]+-[0-9]+[\s,]*)*)|(?:^|\s)@([A-Z]+-[0-9]+)\b")
-PLACES = ["tests", "bdd", "worker", "src", "benches", "examples", "cuda", "ci", ":!ci/requirements.py", ":!*.md", ":!tests/fuzz/corpus"]
+PLACES = ["tests", "fuzz", "bdd", "worker", "src", "benches", "examples", "cuda", "ci", ":!ci/requirements.py", ":!*.md", ":!fuzz/corpus"]
 
 known = re.findall(r"^- ([A-Z]+-[0-9]+) ", Path(".specs/10-requirements.md").read_text(encoding="utf-8"), re.M)
 lines = [line.partition("#") for line in Path(".specs/not-built.txt").read_text(encoding="utf-8").splitlines()]

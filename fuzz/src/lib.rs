@@ -12,7 +12,7 @@ mod safetensors;
 mod safetensors_differential;
 mod seal;
 
-#[path = "../../../worker/src/cli.rs"]
+#[path = "../../worker/src/cli.rs"]
 #[allow(unreachable_pub, dead_code, reason = "the worker's own source")]
 mod cli;
 
