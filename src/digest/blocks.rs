@@ -46,18 +46,19 @@ impl BlockHasher {
     /// For the blocks of a tree. O(1).
     pub(crate) fn new(params: &TreeParams) -> Self {
         let mut start = START;
-        if !params.salt().is_empty() {
+        let salted = !params.salt().is_empty();
+        if salted {
             let mut padded = [0; CHUNK_BYTES];
             for (to, from) in padded.iter_mut().zip(params.salt()) {
                 *to = *from;
             }
             compress(&mut start, chunks(&padded));
         }
-        Self::after_salt(start, !params.salt().is_empty(), params.block_len())
+        Self::after(start, salted, params.block_len())
     }
 
-    /// For blocks of this length from the state after the salt, or, where nothing is salted, SHA-256's first. O(1).
-    pub(crate) fn after_salt(start: [u32; 8], salted: bool, block_len: usize) -> Self {
+    /// For blocks behind what `start` has taken in: nothing, or the chunk of a salt. O(1).
+    pub(crate) fn after(start: [u32; 8], salted: bool, block_len: usize) -> Self {
         let bytes = block_len.saturating_add(if salted { CHUNK_BYTES } else { 0 });
         // SHA-256's padding: a one, zeros, and the length in bits.
         let mut end = [[0; 16]; 4];

@@ -5,15 +5,14 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_void};
-use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::status::{Status, UNKNOWN, failure};
 use super::step::Operation;
 use super::wide;
-use crate::digest::Hash;
 use crate::digest::blocks::BlockHasher;
+use crate::digest::pool::default_threads;
 use crate::types::{Access, DevicePtr, DriverError, Span};
 
 /// `VRAM_MOCK_OPERATIONS`.
@@ -112,7 +111,7 @@ struct RawMachine {
     _marker: core::marker::PhantomData<(*mut u8, core::marker::PhantomPinned)>,
 }
 
-type Hasher = extern "C" fn(&[u32; 8], u32, *const u8, u64, u32, *mut Hash);
+type Hasher = extern "C" fn(&[u32; 8], u32, *const u8, u64, u32, *mut u8);
 
 unsafe extern "C" {
     fn vram_mock_machine_new(devices: u32, seed: &[u8; 16], hasher: Hasher) -> *mut RawMachine;
@@ -244,16 +243,15 @@ impl Drop for Machine {
     }
 }
 
-/// `vram_mock_hasher`: the host's own hash of whole blocks, on all cores where they are many.
-extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, block_size: u32, out: *mut Hash) {
+/// `vram_mock_hasher`: the host digest's hash of whole blocks.
+extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, block_size: u32, out: *mut u8) {
     let (Ok(count), Ok(block)) = (usize::try_from(blocks), usize::try_from(block_size)) else { return };
     // SAFETY: the C side passes `blocks` blocks that it has looked up in one live allocation, which nobody writes during the call:
     // it holds its lock, and whoever registered memory of their own vouched for that.
     let data = unsafe { std::slice::from_raw_parts(data, count.saturating_mul(block)) };
     // SAFETY: as above, 32 bytes for each block, which overlap none of what is read (driver/digest.rs checks the job).
-    let out = unsafe { std::slice::from_raw_parts_mut(out, count) };
-    let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
-    BlockHasher::after_salt(*start, salted != 0, block).hash_all(threads, data, out);
+    let out = unsafe { std::slice::from_raw_parts_mut(out.cast::<[u8; 32]>(), count) };
+    BlockHasher::after(*start, salted != 0, block).hash_all(default_threads(), data, out);
 }
 
 /// What the driver's own tests look at.
