@@ -141,8 +141,12 @@ impl SealedShard {
         fn origin(&self) -> Origin { self.message().origin }
         /// Whether the memory belongs to an engine.
         fn is_adopted(&self) -> bool { self.message().adopted }
-        /// When it was sealed, by the worker's wall clock.
-        fn sealed_at(&self) -> SystemTime { clock::from_unix_nanos(self.message().sealed_at) }
+    }
+
+    /// When it was sealed, by the worker's wall clock.
+    #[must_use]
+    pub fn sealed_at(&self) -> SystemTime {
+        clock::from_unix_nanos(self.message().sealed_at)
     }
 }
 
