@@ -44,7 +44,7 @@ pub enum MockCall {
 #[non_exhaustive]
 pub enum ResidencyLie {
     /// The memory lies in the host.
-    Host = 1,
+    Host,
     /// The memory is managed: it migrates.
     Managed,
     /// The host can address the memory.
@@ -177,7 +177,7 @@ impl Fault {
             Self::CountSkipped => (Kind::Skip, CountNonzero, 0, 0),
             Self::CountFindsNothing => (Kind::CountZero, CountNonzero, 0, 0),
             Self::MemoryInfoFree { free } => (Kind::FreeBytes, MockCall::MemoryInfo, 0, free),
-            Self::Residency(lie) => (Kind::ResidencyLie, MockCall::Residency, 0, lie as u64),
+            Self::Residency(lie) => (Kind::ResidencyLie, MockCall::Residency, 0, (lie as u64).saturating_add(1)),
             Self::ProtectUnconfirmed => (Kind::Unconfirmed, Protect, 0, 0),
             Self::ProtectSkipped => (Kind::Skip, Protect, 0, 0),
             Self::ProtectCorrupts { bit } => (Kind::Corrupt, Protect, 0, bit),
