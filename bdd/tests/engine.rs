@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use vram_residency::{AdoptError, Adopted, RawRegion, Scratch, ShardSpec, VerifiedRegion, VramManager};
-use vram_residency_rig::{Machine, Memory};
+use vram_residency_harness::{Machine, Memory};
 
 /// Bytes between the regions, which no shard covers. Odd, so that regions lie at any alignment.
 const GAP: usize = 13;
@@ -63,16 +63,6 @@ impl Arena {
 
     pub(crate) fn regions(&self) -> Vec<RawRegion> {
         self.places.iter().map(|(at, length)| self.region(*at, *length)).collect()
-    }
-
-    /// The image that the regions stand for: each but the last padded with zeros to a block.
-    pub(crate) fn image(&self, block: u32) -> Vec<u8> {
-        let (bytes, mut image) = (self.bytes(), Vec::<u8>::new());
-        for (at, length) in &self.places {
-            image.resize(image.len().next_multiple_of(block as usize), 0);
-            image.extend_from_slice(&bytes[*at..at + length]);
-        }
-        image
     }
 
     /// The arena with its regions zeroed and everything else as in `before`.

@@ -137,7 +137,7 @@ fn memory_that_is_not_the_devices() {
     let raw = &bench.machine.raw;
     let memory = memory(&bench.machine, &noise(BYTES, 6));
     let pageable = noise(BYTES, 7);
-    let pinned = raw.page_locked(BYTES).unwrap();
+    let pinned = raw.pinned(BYTES).unwrap();
     let freed = raw.alloc(BYTES);
     raw.free(freed);
     let sealed = bench.seal("sealed", &noise(BYTES, 8));

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Failed;
-use vram_residency_rig::Kind;
+use vram_residency_harness::Kind;
 
 /// Set for the process of one case.
 const ALONE: &str = "VRAM_TEST_ALONE";

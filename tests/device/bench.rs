@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use vram_residency::{
-    Adopted, ErrorCode, ExecuteOptions, MemorySink, OnIntegrityFailure, Policy, RawRegion, SealedShard, ShardId,
-    ShardSource, ShardSpec, StopReason, TreeParams, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
+    Adopted, ErrorCode, ExecuteOptions, MemorySink, OnIntegrityFailure, Policy, RawRegion, SealedShard, ShardSource,
+    ShardSpec, StopReason, TreeParams, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
 };
-use vram_residency_rig::{Alias, EngineStream, Kind, Machine, Memory};
+use vram_residency_harness::{EngineStream, Kind, Machine, Mapping, Memory};
 
-pub(crate) use vram_residency_harness::{Dice, noise, safetensors, vouching};
+pub(crate) use vram_residency_harness::{Dice, image, noise, safetensors, spec, vouching};
 
 /// Memory of a mock. A GPU has what it has; no case takes more than this of it.
 const CAPACITY: u64 = 256 << 20;
@@ -26,7 +26,8 @@ pub(crate) fn kernels(kind: Kind) -> Option<&'static str> {
 
 /// A case that only a GPU can answer.
 pub(crate) fn gpu(kind: Kind) -> Option<&'static str> {
-    (!matches!(kind, Kind::Cuda(_))).then_some("only CUDA devices of the system's driver are found by UUID")
+    (!matches!(kind, Kind::Cuda(_)))
+        .then_some("a mock has no UUID that the system knows, and no memory that other processes get")
 }
 
 /// A case that takes more memory and time than a device has for every run.
@@ -50,10 +51,6 @@ pub(crate) struct Bench {
 
 pub(crate) fn machine() -> Machine {
     Machine::from_env(CAPACITY)
-}
-
-pub(crate) fn spec(id: &str) -> ShardSpec {
-    ShardSpec::new(ShardId::new(id).unwrap())
 }
 
 pub(crate) fn builder(machine: &Machine) -> VramManagerBuilder {
@@ -113,7 +110,7 @@ impl Bench {
     }
 
     /// An attacker's second mapping of what lies at an address.
-    pub(crate) fn alias(&self, address: u64) -> Alias {
+    pub(crate) fn alias(&self, address: u64) -> Mapping {
         self.machine.raw.alias(address).unwrap()
     }
 
@@ -161,17 +158,14 @@ pub(crate) fn memory(machine: &Machine, bytes: &[u8]) -> Arc<Memory> {
     Arc::new(memory)
 }
 
-/// Adopts places of an engine's memory, which is the owner's as long as the shard lives.
+/// Adopts places of an engine's memory, or gives the error.
 pub(crate) fn adopt(
     manager: &VramManager,
     spec: ShardSpec,
     memory: &Arc<Memory>,
     places: &[(usize, usize)],
 ) -> Result<Adopted<Arc<Memory>>, VramError> {
-    let regions: Vec<RawRegion> = places.iter().map(|(at, bytes)| memory.region(*at, *bytes)).collect();
-    // SAFETY: the regions lie in `memory`, which the owner keeps allocated and which does not move; cases change it only
-    // between calls, when no check runs.
-    unsafe { manager.adopt(spec, Arc::clone(memory), &regions) }.map_err(|refused| refused.error)
+    memory.adopt(manager, spec, places).map_err(|refused| refused.error)
 }
 
 /// Tries to adopt regions that are nobody's memory, and gives the refusal.
@@ -188,14 +182,4 @@ pub(crate) fn refused_regions(manager: &VramManager, regions: &[RawRegion]) -> V
 pub(crate) fn on(stream: &EngineStream) -> ExecuteOptions {
     // SAFETY: the stream is of the manager's device, and every case keeps it until its executions have ended.
     unsafe { ExecuteOptions::default().on_stream(stream.raw()) }
-}
-
-/// The image that these places of `bytes` stand for: each but the last padded with zeros to a block.
-pub(crate) fn image(bytes: &[u8], places: &[(usize, usize)], block: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (at, length) in places {
-        out.resize(out.len().next_multiple_of(block), 0);
-        out.extend_from_slice(&bytes[*at..at + length]);
-    }
-    out
 }

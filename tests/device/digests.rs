@@ -2,7 +2,7 @@
 // covers: DIG-1 DIG-3
 
 use vram_residency::{ErrorCode, ShardSource, TreeParams, digest_bytes, digest_reader};
-use vram_residency_rig::{Kind, Machine};
+use vram_residency_harness::{Kind, Machine};
 
 use crate::bench::{Bench, Dice, adopt, everywhere, image, large, memory, noise, spec, vouching};
 

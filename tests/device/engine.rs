@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use vram_residency::{ErrorCode, SealedShard};
-use vram_residency_rig::{EngineKernels, Memory};
+use vram_residency_harness::{EngineKernels, Memory};
 
 use crate::bench::{Bench, Dice, adopt, everywhere, kernels, memory, on, spec, stopped};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use vram_residency::{
     ErrorCode, ManagerState, OnIntegrityFailure, Purpose, ShardSource, StopReason, VramError, digest_bytes,
 };
-use vram_residency_rig::{Kind, Machine};
+use vram_residency_harness::{Kind, Machine};
 
 use crate::bench::{Bench, builder, everywhere, machine, noise, spec, stopped, vouching};
 

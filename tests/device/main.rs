@@ -17,12 +17,15 @@
 
 mod adopted;
 mod apart;
+mod attacks;
 mod bench;
 mod digests;
 mod engine;
 mod history;
 mod life;
+mod questions;
 mod residency;
+mod residue;
 mod soak;
 mod tampering;
 mod wipe;
@@ -30,7 +33,7 @@ mod wipe;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Trial};
-use vram_residency_rig::Kind;
+use vram_residency_harness::Kind;
 
 /// Why a case cannot be asked of a device, if it cannot.
 type Unless = fn(Kind) -> Option<&'static str>;
@@ -48,11 +51,14 @@ pub(crate) use cases;
 
 const TOPICS: &[(&str, &[Case])] = &[
     ("adopted", adopted::CASES),
+    ("attacks", attacks::CASES),
     ("digests", digests::CASES),
     ("engine", engine::CASES),
     ("history", history::CASES),
     ("life", life::CASES),
+    ("questions", questions::CASES),
     ("residency", residency::CASES),
+    ("residue", residue::CASES),
     ("soak", soak::CASES),
     ("tampering", tampering::CASES),
     ("wipe", wipe::CASES),

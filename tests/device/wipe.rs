@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use vram_residency::{ErrorCode, ExecuteOptions, ShardSource, digest_bytes};
-use vram_residency_rig::Alias;
+use vram_residency_harness::Mapping;
 
 use crate::bench::{Bench, everywhere, mock, noise, spec, vouching};
 
@@ -25,7 +25,7 @@ crate::cases! {
 const BYTES: usize = 3_000_001;
 
 /// A sealed shard, and the mapping that its attacker keeps.
-fn sealed(bench: &Bench, id: &str) -> (vram_residency::SealedShard, u64, Alias) {
+fn sealed(bench: &Bench, id: &str) -> (vram_residency::SealedShard, u64, Mapping) {
     let bytes = noise(BYTES, 1);
     let shard = bench.seal(id, &bytes);
     let address = bench.address(&shard);
@@ -35,7 +35,7 @@ fn sealed(bench: &Bench, id: &str) -> (vram_residency::SealedShard, u64, Alias) 
 }
 
 #[track_caller]
-fn assert_zero(alias: &Alias) {
+fn assert_zero(alias: &Mapping) {
     let left = alias.read().iter().filter(|byte| **byte != 0).count();
     assert_eq!(left, 0, "of {} bytes not wiped", alias.bytes());
 }
@@ -124,7 +124,7 @@ fn after_a_refused_seal() {
     struct Spy<'a> {
         bench: &'a Bench,
         left: usize,
-        aliases: &'a Mutex<Vec<Alias>>,
+        aliases: &'a Mutex<Vec<Mapping>>,
     }
     impl std::io::Read for Spy<'_> {
         fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {

@@ -69,7 +69,11 @@ fn a_stray_write_is_stopped_by_the_device_or_found_by_the_next_check() {
     assert!(matches!(&found, Err(VramError::IntegrityFailure { first_bad: Some(range), .. })
         if (range.offset..range.offset + range.bytes).contains(&69_999)));
     rig.manager.release(&shard).unwrap();
-    assert_eq!((protected(&rig), switches(&rig)), (vec![false], 1), "what was refused is made writable again all the same");
+    assert_eq!(
+        (protected(&rig), switches(&rig)),
+        (vec![false], 1),
+        "what was refused is made writable again all the same"
+    );
     rig.close_clean();
 }
 

@@ -1,10 +1,10 @@
 //! An engine's memory under seal.
 
 use cucumber::{given, then, when};
-use vram_residency::{Expectation, Layout, RawRegion, digest_bytes};
+use vram_residency::{RawRegion, digest_bytes};
+use vram_residency_harness::{image, spec, vouching};
 
 use crate::engine::{Arena, Engine};
-use crate::setup::spec;
 use crate::world::World;
 
 #[given(expr = "an engine {word} that holds {word} in regions of {} bytes")]
@@ -20,9 +20,8 @@ fn adopt_all(world: &mut World, engine: String, name: String, wiped: String, exp
     let regions = world.engine(&engine).arena.regions();
     let mut spec = spec(&name).wipe_adopted(!wiped.is_empty());
     if !expected.is_empty() {
-        let lengths: Vec<u64> = regions.iter().map(RawRegion::byte_len).collect();
-        let layout = Layout::of_regions(world.manager().tree_params(), &lengths).unwrap().digest();
-        spec = spec.expect(Expectation::Image { digest: world.digest_of(&expected), layout });
+        let params = world.manager().tree_params();
+        spec = spec.expect(vouching::regions(params, &regions, world.digest_of(&expected)));
     }
     world.before_call();
     let manager = world.manager().clone();
@@ -72,21 +71,22 @@ fn lets_go(world: &mut World, engine: String) {
 }
 
 /// The image of an engine's memory.
-fn image(world: &mut World, engine: &str) -> Vec<u8> {
-    let block = world.manager().tree_params().block_size();
-    world.engine(engine).arena.image(block)
+fn image_of(world: &mut World, engine: &str) -> Vec<u8> {
+    let block = world.manager().tree_params().block_size() as usize;
+    let arena = &world.engine(engine).arena;
+    image(&arena.bytes(), &arena.places, block)
 }
 
 #[then(expr = "the seal of {word} speaks of the memory of {word}")]
 fn seal_of_memory(world: &mut World, name: String, engine: String) {
-    let image = image(world, &engine);
+    let image = image_of(world, &engine);
     let (seal, digest) = (world.seal_of(&name), digest_bytes(world.manager().tree_params(), &image));
     assert_eq!((seal.id().as_str(), seal.digest(), seal.byte_len()), (name.as_str(), digest, image.len() as u64));
 }
 
 #[then(expr = "the work read the memory of {word}")]
 fn read_memory(world: &mut World, engine: String) {
-    let image = image(world, &engine);
+    let image = image_of(world, &engine);
     assert!(world.ran && world.read == image);
 }
 
