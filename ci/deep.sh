@@ -1,187 +1,100 @@
 #!/usr/bin/env bash
-# Checks that take too long for every run, each of at most an hour:
-#   ci/deep.sh                  lists the parts
-#   ci/deep.sh PART…            runs them, one after the other
-#   ci/deep.sh PART K/N         runs the Kth of N slices of a part that can be cut (its file says so)
-#   ci/deep.sh --table          prints the newest result of each part and slice: commit, result, duration, last line, and what has
-#                               changed since that commit: the code that is examined (CODE below), or only what examines it
-#                               (TESTS); parts that never ran are listed
-#   ci/deep.sh --keep           writes those results that are of a commit into ci/deep-results.tsv, which is committed: what was
-#                               shown on one machine can be read on every other
-# A part is a file ci/deep/PART.sh: its first comment says what it shows. It resumes where it was stopped if its file says so. A
-# part that cannot run here ends as SKIPPED, by name, and never as passed.
+# Checks that take too long for every run: ci/deep.sh PART…   (no PART: all of them; `ci/deep.sh --list` names them)
+# A part is a function: its comment says what it shows. One that cannot run here is SKIPPED, by name, and has not passed.
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "$0")/lib.sh"
+mkdir -p "$target/deep"
+export NEXTEST_PROFILE=long
 
-CODE=(src cuda worker/src build.rs Cargo.toml Cargo.lock ':!src/**tests.rs' ':!src/**tests/**')
-# One list for all parts: who reads the table knows which of them a test or a script is for.
-TESTS=(':(glob)src/**/tests.rs' ':(glob)src/**/tests/**' tests bdd worker/tests benches examples .cargo ci ':!ci/deep-results.tsv'
-    ':!benches/results' ':!*.md')
-results=${VRAM_RESIDENCY_DEEP_RESULTS:-$target/deep/results.tsv}
-kept=${VRAM_RESIDENCY_DEEP_KEPT:-ci/deep-results.tsv}
-heading=$'date\tcommit\tpart\tslice\tresult\tseconds\tlast line'
-logs=$target/deep/logs
+tests() { cargo nextest run --locked -p vram-residency "$@"; }
 
-list() {
-    local file
-    for file in ci/deep/*.sh; do
-        printf '%-18s %s\n' "$(basename "$file" .sh)" "$(sed -n 's/^# //p' "$file" | head -n 1)"
-    done
+# covers: ASR-3
+part_mutants() { # no small change of a deciding module goes unnoticed by its tests; SHARD=0/4 … 3/4 runs a quarter
+    local files tests
+    while read -r files tests; do
+        echo "--- $files"
+        # shellcheck disable=SC2046,SC2086
+        CFLAGS=-O2 PROPTEST_CASES=32 PROPTEST_RNG_SEED=1 NEXTEST_PROFILE=mutants cargo mutants --no-shuffle --test-tool nextest \
+            --minimum-test-timeout 60 --shard "${SHARD:-0/1}" -o "$target/deep/mutants-${files//[^a-z]/}" $(printf -- '-f %s ' ${files//,/ }) -- \
+            --locked --lib --test suite -E "test(/^($tests)::/)"
+    done <<<'src/manager/verify.rs manager|executions|states|freshness|audit|lying_device|failing_device|flips
+src/manager/execution.rs,src/manager/execution/*.rs,src/spec/options.rs executions|states|freshness|audit|adoption|flips
+src/memory/wipe.rs lying_device|failing_device|scratch|shutdown
+src/seal.rs,src/seal/*.rs seal|sets|freshness|adoption|flips
+src/keys.rs,src/keys/*.rs keys|seal|audit
+src/shards.rs,src/shards/*.rs shards|executions|states|freshness|audit|adoption|threads
+src/capacity.rs capacity|lying_device|failing_device|scratch|shutdown
+src/manager/set.rs,src/manager/adopt.rs,src/types/raw.rs manager|sets|adoption
+src/digest.rs,src/digest/*.rs,src/types/digest.rs digest|source|sources|adoption'
 }
-
-# newest FILE…: of each part and slice the last row, without the heading. A part that was cut otherwise since has only its new slices.
-newest() {
-    local files=() file
-    for file in "$@"; do [ ! -s "$file" ] || files+=("$file"); done
-    [ "${#files[@]}" -gt 0 ] || return 0
-    awk -F '\t' '
-        $2 == "commit" { next }
-        { split($4, cut, "/"); row[$3 FS $4] = $0; slices[$3] = cut[2] }
-        END {
-            for (key in row) { split(row[key], field, FS); split(field[4], cut, "/"); if (cut[2] == slices[field[3]]) print row[key] }
-        }' "${files[@]}" | sort -t $'\t' -k 3,3 -k 4,4V
+part_faults() { bash ci/faults.sh; } # each planted fault (ci/faults) is caught by the test that its promise names
+# covers: ASR-3
+part_coverage() { # at least 95 % of the library's lines and 88 % of its branches run in tests
+    local run=(--branch --no-report --locked)
+    rustup component list --installed | grep -q ^llvm-tools || skip coverage "rustup component add llvm-tools"
+    # Branches are counted behind a switch that the stable compiler keeps for itself.
+    export CARGO_TARGET_DIR=$target/coverage RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0 PROPTEST_RNG_SEED=1
+    cargo llvm-cov clean --workspace
+    cargo llvm-cov nextest "${run[@]}" --cargo-profile mutants -p vram-residency -E 'not binary(compile_fail)'
+    cargo llvm-cov test "${run[@]}" --profile mutants -p vram-residency-bdd --test bdd
+    cargo llvm-cov report --profile mutants --json --summary-only --output-path "$target/deep/coverage.json" \
+        --ignore-filename-regex 'tests\.rs$|/(bdd|worker|tests)/' --fail-under-lines 95
+    python3 -c 'import json, sys
+totals = json.load(open(sys.argv[1]))["data"][0]["totals"]
+for what, least in ("lines", 95), ("branches", 88):
+    print(what, totals[what]["percent"], "% of", totals[what]["count"])
+    assert totals[what]["percent"] >= least' "$target/deep/coverage.json"
 }
-
-# What is still what it was in a commit.
-since() {
-    case $1 in
-        *+changes) echo "not known" ;;
-        *)
-            if ! git rev-parse -q --verify "$1^{commit}" >/dev/null; then echo "not known"
-            elif ! git diff --quiet "$1" -- "${CODE[@]}"; then echo "changed"
-            elif ! git diff --quiet "$1" -- "${TESTS[@]}"; then echo "tests changed"
-            else echo "the same"; fi
-            ;;
-    esac
+# covers: CON-2
+part_race() { # no data race in library, mock and standard library under the thread sanitizer, which finds a planted one
+    local nightly=${VRAM_RESIDENCY_NIGHTLY:-nightly}
+    [ -f "$(rustc "+$nightly" --print sysroot)/lib/rustlib/src/rust/library/std/Cargo.toml" ] ||
+        skip race "rustup toolchain install $nightly --component rust-src"
+    export CARGO_TARGET_DIR=$target/race RUSTFLAGS="-Zsanitizer=thread -Clink-arg=-rdynamic" RUSTUP_TOOLCHAIN=$nightly
+    export CC=clang CFLAGS="-fsanitize=thread -fno-omit-frame-pointer" TSAN_OPTIONS="halt_on_error=1 exitcode=66 history_size=4"
+    local build=(-Zbuild-std --target "$host" --release --no-fail-fast)
+    export VRAM_RESIDENCY_STRESS_SECONDS=30
+    tests "${build[@]}" --test planted_race --run-ignored only 2>&1 | tee "$target/deep/planted_race.log" || true
+    grep -q 'WARNING: ThreadSanitizer: data race' "$target/deep/planted_race.log"
+    tests "${build[@]}" --lib --test suite --test device -E 'not test(/^(flips|limits|properties|lying_device)::/)'
 }
-
-table() {
-    local row rows part
-    rows=$(newest "$kept" "$results")
-    {
-        printf '%s\tcode since\n' "$heading"
-        while IFS= read -r row; do
-            [ -z "$row" ] || printf '%s\t%s\n' "$row" "$(since "$(cut -f 2 <<<"$row")")"
-        done <<<"$rows"
-        while read -r part; do
-            cut -f 3 <<<"$rows" | grep -qx "$part" || printf -- '-\t-\t%s\t-\tnever ran\t-\t-\t-\n' "$part"
-        done < <(list | cut -d ' ' -f 1)
-    } | column -t -s $'\t'
+part_model() { VRAM_MODEL_ITERATIONS=20000 ci/check.sh model; } # whole managers under chosen orders of threads: 20,000 of each model
+part_stress() { # a hundred threads and every operation on one manager, for a minute, and under the address sanitizer
+    export VRAM_RESIDENCY_STRESS_SECONDS=60
+    tests --release --test suite --test device -E 'test(/^(threads|soak)::/)'
+    CARGO_TARGET_DIR=$target/sanitize RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 \
+        CC=clang CFLAGS="-fsanitize=address -fno-omit-frame-pointer" tests --release --target "$host" --test suite -E 'test(/^threads::/)'
 }
-
-keep() {
-    local mine=$target/deep/to-keep.tsv
-    [ -s "$results" ] || { echo "error: nothing has been run here: $results does not exist" >&2; return 1; }
-    awk -F '\t' '$2 !~ /\+changes$/' "$results" >"$mine"
-    newest "$kept" "$mine" >"$mine.kept" && { echo "$heading" && cat "$mine.kept"; } >"$kept"
-    echo "$kept: $(($(wc -l <"$kept") - 1)) results"
+part_limits() { # shards on either side of 4 GiB with every byte hashed, one of 130 GiB, a kernel over more than 4 GiB
+    [ "$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)" -ge 8 ] || skip limits "8 GiB of memory are not available"
+    tests --release -j 1 --run-ignored all --test suite --lib -E 'test(/^limits::/) | test(beyond_4_gib)'
 }
-
-# last_line LOG: what a part said last, in one field, and without this machine's folders: the table is committed.
-last_line() {
-    local line
-    line=$(grep -a . "$1" | tail -n 1 | tr '\t' ' ')
-    line=${line//"$target"/target} line=${line//"$root/"/./} line=${line//"$HOME/"/\~/}
-    echo "${line:0:100}"
+part_timing() { # tags are compared in constant time, by statistics; a leaky twin is found out
+    tests --release --lib --no-run
+    taskset -c 0 cargo nextest run --locked --release -p vram-residency --lib -j 1 --run-ignored all -E 'test(/^keys::tests::timing/)'
 }
-
-self_test_of_since() { # FOLDER: what it says of each kind of file, in a repository of a few
-    local file expected found commit status=0
-    local files=(src/a.rs src/a/tests.rs src/a/tests/more.rs tests/a.rs tests/data/a.txt bdd/features/a.feature ci/deep/a.sh ci/a.py
-        ci/deep-results.tsv README.md tests/README.md .specs/a.md)
-    # shellcheck disable=SC2046
-    unset $(git rev-parse --local-env-vars) # a hook's environment names another repository
-    git init -q "$1" && cd "$1" || return 1
-    for file in "${files[@]}"; do mkdir -p "$(dirname "$file")" && echo old >"$file"; done
-    git add . && git -c user.name=deep -c user.email=deep@localhost commit -qm files || return 1
-    commit=$(git rev-parse --short HEAD)
-    for file in "${files[@]}"; do
-        case $file in
-            *.md | *.tsv) expected="the same" ;;
-            src/a.rs) expected="changed" ;;
-            *) expected="tests changed" ;;
-        esac
-        echo new >"$file"
-        found=$(since "$commit")
-        [ "$found" = "$expected" ] || { echo "self-test: after a change of $file: $found, not $expected" >&2; status=1; }
-        echo old >"$file"
-    done
-    [ "$(since "$commit+changes") $(since 0123456)" = "not known not known" ] && return "$status"
+part_properties() { env -u PROPTEST_RNG_SEED ci/check.sh unit; } # the random cases anew, with a seed of their own
+part_fuzz() { PROPTEST_RNG_SEED=$RANDOM FUZZ_SECONDS=600 ci/check.sh fuzz; } # foreign input, ten minutes for each target, with a new seed
+part_bench() { # the speeds that the requirements name
+    cargo bench --locked --bench host_digest -- --check
+    cargo bench --locked --bench fixed_cost -- --check
+    cargo bench --locked --bench batch --no-run
+    taskset -c 0 cargo bench --locked --bench batch -- --check
 }
-
-self_test() { # what --table and --keep make of rows
-    local folder row out here
-    here=$(git rev-parse --short HEAD)
-    folder=$(mktemp -d)
-    (self_test_of_since "$folder/files") || return 1
-    printf 'first\n%s\t%s\n\n' "$target/gpu-bundle and $root/a" "$HOME/b" >"$folder/log"
-    [ "$(last_line "$folder/log")" = "target/gpu-bundle and ./a ~/b" ] || return 1
-    row() { printf '2026-01-01\t%s\t%s\t%s\t%s\t1\t%s\n' "$@"; }
-    { echo "$heading" && row "$here" fuzz 1/1 passed old && row "$here" model 1/1 passed kept; } >"$folder/kept"
-    {
-        echo "$heading" && row "$here" fuzz 1/2 FAILED cut-anew && row "$here" race 1/1 FAILED first
-        row "$here" race 1/1 passed second && row "$here+changes" bench 1/1 passed of-no-commit
-    } >"$folder/results"
-    out=$(VRAM_RESIDENCY_DEEP_RESULTS=$folder/results VRAM_RESIDENCY_DEEP_KEPT=$folder/kept bash ci/deep.sh --table) || return 1
-    grep -qE "fuzz .*FAILED.* cut-anew +(the same|tests changed|changed)" <<<"$out" && ! grep -q ' old ' <<<"$out" &&
-        grep -qE 'bench .* not known' <<<"$out" && grep -qE 'timing .*never ran' <<<"$out" || return 1
-    VRAM_RESIDENCY_DEEP_RESULTS=$folder/results VRAM_RESIDENCY_DEEP_KEPT=$folder/kept bash ci/deep.sh --keep >/dev/null || return 1
-    [ "$(cut -f 3,4,5,7 "$folder/kept" | tail -n +2 | tr '\t\n' ' ;')" = \
-        "fuzz 1/2 FAILED cut-anew;model 1/1 passed kept;race 1/1 passed second;" ] || return 1
-    rm -rf "$folder"
-    echo "deep self-test: kept and shown as expected"
+part_candle() { # a real engine on adopted weights, whose digest is that of the file
+    bash ci/fetch-minilm.sh || skip candle "the model could not be fetched"
+    local manifest=examples/candle-minilm/Cargo.toml model=.models/minilm digest
+    digest=$(cargo run --release --locked -q --bin vram-worker -- digest --layout tensors "$model/model.safetensors")
+    export CARGO_TARGET_DIR=$target/candle
+    cargo fmt --manifest-path $manifest --check
+    cargo clippy --locked --manifest-path $manifest --all-targets -- -D warnings
+    cargo test --locked --manifest-path $manifest
+    cargo run -q --locked --manifest-path $manifest -- $model | tee "$target/deep/candle.log"
+    grep -q "^digest *${digest%% *}\$" "$target/deep/candle.log"
 }
+part_gpu_bundle() { bash ci/gpu-bundle.sh; } # what is taken to a GPU machine builds and is small enough
 
-case ${1:-} in
-    "") list && exit 0 ;;
-    --table) table; exit ;;
-    --keep) mkdir -p "$target/deep" && keep; exit ;;
-    --self-test) mkdir -p "$target/deep"; self_test || { echo "error: results are not kept or shown as they were" >&2; exit 1; }; exit ;;
-esac
-mkdir -p "$logs" "$(dirname "$results")"
-
-# What ran: the commit, and whether the tree had changes besides.
-commit=$(git rev-parse --short HEAD)
-[ -z "$(git status --porcelain --untracked-files=no)" ] || commit=$commit+changes
-
-parts=() slices=()
-while [ $# -gt 0 ]; do
-    part=${1//-/_}
-    [ -f "ci/deep/$part.sh" ] || { echo "error: no part $1; there are:" >&2; list >&2; exit 2; }
-    parts+=("$part")
-    if [[ ${2:-} =~ ^([0-9]+)/([0-9]+)$ ]]; then
-        if [ "${BASH_REMATCH[1]}" -lt 1 ] || [ "${BASH_REMATCH[1]}" -gt "${BASH_REMATCH[2]}" ]; then
-            echo "error: $2 is no slice; K/N with K from 1 to N" >&2
-            exit 2
-        fi
-        slices+=("$2")
-        shift
-    else
-        slices+=(1/1)
-    fi
-    shift
-done
-
-passed=0 failed=0 table=()
-for at in "${!parts[@]}"; do
-    part=${parts[at]} slice=${slices[at]}
-    echo "=== $part $slice"
-    log=$logs/$part-${slice/\//-of-}.log
-    began=$SECONDS
-    bash "ci/deep/$part.sh" "${slice%/*}" "${slice#*/}" 2>&1 | tee "$log"
-    status=${PIPESTATUS[0]}
-    took=$((SECONDS - began))
-    case $status in
-        0) word=passed passed=$((passed + 1)) ;;
-        "$SKIP") word=SKIPPED ;;
-        *) word=FAILED failed=$((failed + 1)) ;;
-    esac
-    last=$(last_line "$log")
-    [ -s "$results" ] || echo "$heading" >"$results"
-    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(date -u +%F)" "$commit" "$part" "$slice" "$word" "$took" "$last" >>"$results"
-    table+=("$(printf '%-18s %-6s %-8s %5d s' "$part" "$slice" "$word" "$took")")
-done
-printf '\n%-18s %-6s %-8s %7s\n' part slice result time
-printf '%s\n' "${table[@]}"
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
+mapfile -t parts < <(sed -n 's/^part_\([a-z_]*\)() .*/\1/p' "$0")
+[ "${1:-}" != --list ] || { sed -n 's/^part_\([a-z_]*\)() {.*# /\1: /p' "$0" && exit 0; }
+[ $# -gt 0 ] || set -- "${parts[@]}"
+run_steps part "$@"

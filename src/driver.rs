@@ -334,7 +334,7 @@ impl Drop for Driver {
         }
         let left = self.registry.mapped_bytes();
         if left > 0 {
-            aside(|| {
+            aside!(|| {
                 tracing::error!(
                     bytes = left,
                     "device memory that was not proven wiped stays allocated until the process ends"

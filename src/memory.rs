@@ -85,7 +85,7 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if let Err(error) = self.driver.destroy_stream(self.id) {
-            aside(|| tracing::debug!(%error, "a stream could not be destroyed"));
+            aside!(|| tracing::debug!(%error, "a stream could not be destroyed"));
         }
     }
 }
@@ -148,7 +148,7 @@ impl Device {
     /// Makes an engine's memory unknown to the driver again.
     pub(crate) fn unregister(&self, span: Span) {
         if let Err(error) = self.driver.unregister(span) {
-            aside(|| tracing::error!(%error, "the driver still knows memory that was given back"));
+            aside!(|| tracing::error!(%error, "the driver still knows memory that was given back"));
         }
     }
 

@@ -87,7 +87,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// Describes the metrics to the recorder that is installed now, and labels them with the device.
     pub(crate) fn new(identity: &Identity) -> Self {
-        aside(describe);
+        aside!(describe);
         Self { device: format!("{}:{}", identity.kind, identity.ordinal).into() }
     }
 
@@ -100,13 +100,13 @@ impl Metrics {
             (QUARANTINED_BYTES, now.quarantined),
             (SHARDS, now.shards),
         ] {
-            aside(|| metrics::gauge!(name, DEVICE_LABEL => self.device.clone()).set(to_f64(value)));
+            aside!(|| metrics::gauge!(name, DEVICE_LABEL => self.device.clone()).set(to_f64(value)));
         }
     }
 
     /// Counts an attempt to seal.
     pub(crate) fn sealed(&self, outcome: Outcome) {
-        aside(|| {
+        aside!(|| {
             metrics::counter!(SEAL_OPERATIONS, DEVICE_LABEL => self.device.clone(), "result" => outcome.as_str())
                 .increment(1);
         });
@@ -115,7 +115,7 @@ impl Metrics {
     /// Counts a check: how it ended, how long it took, how many bytes it hashed.
     pub(crate) fn verified(&self, outcome: Outcome, took: Duration, bytes: u64) {
         let device = || self.device.clone();
-        aside(|| {
+        aside!(|| {
             metrics::counter!(VERIFY_OPERATIONS, DEVICE_LABEL => device(), "result" => outcome.as_str()).increment(1);
             metrics::histogram!(VERIFY_SECONDS, DEVICE_LABEL => device()).record(took);
             metrics::counter!(VERIFIED_BYTES, DEVICE_LABEL => device()).increment(bytes);
@@ -124,19 +124,19 @@ impl Metrics {
 
     /// Counts bytes wiped and proven zero.
     pub(crate) fn wiped(&self, bytes: u64) {
-        aside(|| metrics::counter!(WIPED_BYTES, DEVICE_LABEL => self.device.clone()).increment(bytes));
+        aside!(|| metrics::counter!(WIPED_BYTES, DEVICE_LABEL => self.device.clone()).increment(bytes));
     }
 
     /// Counts a refused allocation.
     pub(crate) fn allocation_failed(&self, reason: &'static str) {
-        aside(|| {
+        aside!(|| {
             metrics::counter!(ALLOCATION_FAILURES, DEVICE_LABEL => self.device.clone(), "reason" => reason).increment(1)
         });
     }
 
     /// Counts an event that a sink did not take.
     pub(crate) fn audit_failed(&self) {
-        aside(|| metrics::counter!(AUDIT_FAILURES, DEVICE_LABEL => self.device.clone()).increment(1));
+        aside!(|| metrics::counter!(AUDIT_FAILURES, DEVICE_LABEL => self.device.clone()).increment(1));
     }
 }
 
@@ -146,6 +146,7 @@ fn to_f64(value: u64) -> f64 {
     half(value >> 32) * 4_294_967_296.0 + half(value)
 }
 
+#[allow(clippy::disallowed_methods, reason = "whoever sets a recorder up calls it")]
 fn describe() {
     use Unit::{Bytes, Count, Seconds};
     metrics::describe_gauge!(TOTAL_BYTES, Bytes, "All of the device's memory");

@@ -1,6 +1,6 @@
 //! Foreign code: what is said aside, and panics that end where they are caught.
 //!
-//! Owns [`aside`], which keeps a panic of whoever takes log lines and metrics away from the operation that says them, and
+//! Owns [`say_aside`], which keeps a panic of whoever takes log lines and metrics away from the operation that says them, and
 //! [`caught`] and [`dispose`], for everything else that others wrote.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,6 +29,16 @@ pub(crate) fn dispose<T>(value: T) -> Result<(), Panicked> {
 
 /// Runs what logs or counts. Subscribers and recorders are foreign code, and some panic (a writer whose stderr is full or closed);
 /// a check must give its answer all the same, and a wipe go on to the next shard.
-pub(crate) fn aside(say: impl FnOnce()) {
+pub(crate) fn say_aside(say: impl FnOnce()) {
     let _panicked = caught(say);
 }
+
+/// [`say_aside`], and the only place for the macros of `tracing` and `metrics`: clippy.toml disallows them elsewhere.
+macro_rules! aside {
+    ($say:expr $(,)?) => {{
+        #[allow(clippy::disallowed_methods, reason = "a panic ends here")]
+        let say = $say;
+        $crate::panics::say_aside(say)
+    }};
+}
+pub(crate) use aside;

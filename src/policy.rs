@@ -193,10 +193,10 @@ impl Policy {
     pub(crate) fn warn_of_environment(&self) {
         if self.clean_environment {
             if let Some(remark) = environment::remark() {
-                aside(|| tracing::warn!("{remark}"));
+                aside!(|| tracing::warn!("{remark}"));
             }
         } else if let Some(problem) = environment::problem() {
-            aside(|| tracing::warn!(problem, "foreign code can be in this process; production's policy refuses it"));
+            aside!(|| tracing::warn!(problem, "foreign code can be in this process; production's policy refuses it"));
         }
     }
 

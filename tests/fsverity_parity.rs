@@ -164,7 +164,7 @@ fn model(noise: &mut Noise, pool: &[u8], block: usize) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
-#[ignore = "needs the stock tool: ci/fsverity-parity.sh"]
+#[ignore = "needs the stock tool: ci/check.sh fsverity"]
 fn random_questions_to_the_stock_tool() {
     // covers: DIG-1 DIG-3
     let wanted = std::env::var("VRAM_RESIDENCY_PARITY").unwrap_or_else(|_| "500".to_owned());

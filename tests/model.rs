@@ -1,6 +1,6 @@
 //! Model checking: whole managers on the mock, under a scheduler that chooses which thread goes next at every lock and atomic.
 //!
-//! Built only with `--cfg vram_model` (ci/deep/model.sh). `VRAM_MODEL_ITERATIONS` sets how many schedules each model sees.
+//! Built only with `--cfg vram_model` (`ci/check.sh model`). `VRAM_MODEL_ITERATIONS` sets how many schedules each model sees.
 // covers: CON-1 CON-2 RES-3 VER-1 SCR-1
 
 #![cfg(vram_model)]

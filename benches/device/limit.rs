@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use vram_residency_harness::Raw;
 
-/// Integer-pipe instructions of one compression of 64 bytes on sm_90, byte swaps included; from ci/kernels.sh, in
+/// Integer-pipe instructions of one compression of 64 bytes on sm_90, byte swaps included; counted by cuobjdump, in
 /// .specs/60-device-abi.md.
 const MAD: f64 = 946.0;
 const PLAIN: f64 = 1283.0;

@@ -105,7 +105,7 @@ impl Courier {
     /// Says once that sinks fail, and once that they no longer do.
     fn log_failure(&mut self, failure: Option<&AuditError>, event: &AuditEvent) {
         let before = std::mem::replace(&mut self.failing, failure.is_some());
-        aside(|| match (before, failure) {
+        aside!(|| match (before, failure) {
             (false, Some(error)) => tracing::error!(
                 target: TracingSink::TARGET,
                 event = event.kind.name(),

@@ -138,7 +138,7 @@ impl AuditTrail {
     pub(crate) fn close(&self) {
         let unseen = self.queue.close(Instant::now().checked_add(PATIENCE_AT_THE_END));
         if unseen > 0 {
-            aside(|| {
+            aside!(|| {
                 tracing::error!(
                     target: TracingSink::TARGET,
                     unseen,
@@ -151,7 +151,7 @@ impl AuditTrail {
     fn queued(&self, queued: &Queued) {
         match queued {
             Queued::As(_) | Queued::Counted => return,
-            Queued::LostFirst => aside(|| {
+            Queued::LostFirst => aside!(|| {
                 tracing::error!(
                     target: TracingSink::TARGET,
                     "the audit sinks are too far behind: events are lost, and counted in vram_audit_failures_total",

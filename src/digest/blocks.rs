@@ -45,22 +45,28 @@ pub(crate) struct BlockHasher {
 impl BlockHasher {
     /// For the blocks of a tree. O(1).
     pub(crate) fn new(params: &TreeParams) -> Self {
-        let (mut start, mut bytes) = (START, u64::from(params.block_size()));
-        if !params.salt().is_empty() {
+        let mut start = START;
+        let salted = !params.salt().is_empty();
+        if salted {
             let mut padded = [0; CHUNK_BYTES];
             for (to, from) in padded.iter_mut().zip(params.salt()) {
                 *to = *from;
             }
             compress(&mut start, chunks(&padded));
-            bytes = bytes.saturating_add(64);
         }
+        Self::after(start, salted, params.block_len())
+    }
+
+    /// For blocks behind what `start` has taken in: nothing, or the chunk of a salt. O(1).
+    pub(crate) fn after(start: [u32; 8], salted: bool, block_len: usize) -> Self {
+        let bytes = block_len.saturating_add(if salted { CHUNK_BYTES } else { 0 });
         // SHA-256's padding: a one, zeros, and the length in bits.
         let mut end = [[0; 16]; 4];
         let [[first, ..], .., [_, _, _, _, _, _, _, _, length @ ..]] = &mut end;
         *first = 0x80;
-        *length = bytes.saturating_mul(8).to_be_bytes();
-        let shape = Shape { start, chunks: params.block_len().div_ceil(CHUNK_BYTES), end };
-        Self { lanes: Lanes::detected(), shape, block_len: params.block_len() }
+        *length = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_mul(8).to_be_bytes();
+        let shape = Shape { start, chunks: block_len.div_ceil(CHUNK_BYTES), end };
+        Self { lanes: Lanes::detected(), shape, block_len }
     }
 
     #[cfg(test)]

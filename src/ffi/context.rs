@@ -211,7 +211,7 @@ impl Drop for Context {
         // SAFETY: takes a number. It is the one release for the one retain; everything in the context holds an Arc of self.
         let released = unsafe { (self.table().context_release)(self.device) };
         if let Err(error) = released.check("cuDevicePrimaryCtxRelease_v2") {
-            aside(|| tracing::debug!(%error, "a primary context could not be released"));
+            aside!(|| tracing::debug!(%error, "a primary context could not be released"));
         }
     }
 }
@@ -228,7 +228,7 @@ impl Drop for Current<'_> {
         // SAFETY: the driver writes one handle to the local. The guard is !Send, so this is the thread that pushed.
         let status = unsafe { (self.context.table().context_pop)(&raw mut popped) };
         if let Err(error) = status.check("cuCtxPopCurrent_v2") {
-            aside(|| tracing::error!(%error, "a context could not be taken off the stack"));
+            aside!(|| tracing::error!(%error, "a context could not be taken off the stack"));
         }
     }
 }

@@ -215,7 +215,7 @@ impl Drop for Kernels {
         // reached through `self` alone.
         let status = unsafe { (self.context.table().module_unload)(self.module) };
         if let Err(error) = status.check("cuModuleUnload") {
-            aside(|| tracing::debug!(%error, "the kernels could not be unloaded"));
+            aside!(|| tracing::debug!(%error, "the kernels could not be unloaded"));
         }
     }
 }

@@ -245,6 +245,6 @@ const fn not_offered(error: &DriverError) -> bool {
 /// What an undo could not undo.
 fn leaked(result: Result<(), DriverError>) {
     if let Err(error) = result {
-        aside(|| tracing::error!(%error, "an allocation that failed could not be undone; it is lost to this process"));
+        aside!(|| tracing::error!(%error, "an allocation that failed could not be undone; it is lost to this process"));
     }
 }

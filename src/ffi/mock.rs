@@ -8,11 +8,11 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use sha2::block_api::compress256;
-
 use super::status::{Status, UNKNOWN, failure};
 use super::step::Operation;
 use super::wide;
+use crate::digest::blocks::BlockHasher;
+use crate::digest::pool::default_threads;
 use crate::types::{Access, DevicePtr, DriverError, Span};
 
 /// `VRAM_MOCK_OPERATIONS`.
@@ -243,46 +243,15 @@ impl Drop for Machine {
     }
 }
 
-/// Bytes below which a second thread costs more than it saves.
-const PARALLEL_BYTES: usize = 4 << 20;
-
-/// `vram_mock_hasher`: the host's own hash of whole blocks, on all cores where they are many.
+/// `vram_mock_hasher`: the host digest's hash of whole blocks.
 extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, block_size: u32, out: *mut u8) {
     let (Ok(count), Ok(block)) = (usize::try_from(blocks), usize::try_from(block_size)) else { return };
-    let bytes = count.saturating_mul(block);
     // SAFETY: the C side passes `blocks` blocks that it has looked up in one live allocation, which nobody writes during the call:
     // it holds its lock, and whoever registered memory of their own vouched for that.
-    let data = unsafe { std::slice::from_raw_parts(data, bytes) };
+    let data = unsafe { std::slice::from_raw_parts(data, count.saturating_mul(block)) };
     // SAFETY: as above, 32 bytes for each block, which overlap none of what is read (driver/digest.rs checks the job).
-    let out = unsafe { std::slice::from_raw_parts_mut(out, count.saturating_mul(32)) };
-    let bits = u64::from(block_size).saturating_add(if salted == 0 { 0 } else { 64 }).saturating_mul(8);
-    let threads = if bytes < PARALLEL_BYTES { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) };
-    let share = count.div_ceil(threads).max(1);
-    let shares = data.chunks(share.saturating_mul(block)).zip(out.chunks_mut(share.saturating_mul(32)));
-    std::thread::scope(|scope| {
-        for (at, (data, out)) in shares.enumerate() {
-            let mut work = move || hash_blocks(start, bits, data, block, out);
-            if at.saturating_add(1) == threads || threads == 1 {
-                work();
-            } else {
-                scope.spawn(work);
-            }
-        }
-    });
-}
-
-fn hash_blocks(start: &[u32; 8], bits: u64, data: &[u8], block: usize, out: &mut [u8]) {
-    let mut padding = [0; 64];
-    padding[0] = 0x80;
-    padding[56..].copy_from_slice(&bits.to_be_bytes());
-    for (block, out) in data.chunks_exact(block).zip(out.chunks_exact_mut(32)) {
-        let mut state = *start;
-        compress256(&mut state, block.as_chunks().0);
-        compress256(&mut state, &[padding]);
-        for (out, word) in out.chunks_exact_mut(4).zip(state) {
-            out.copy_from_slice(&word.to_be_bytes());
-        }
-    }
+    let out = unsafe { std::slice::from_raw_parts_mut(out.cast::<[u8; 32]>(), count) };
+    BlockHasher::after(*start, salted != 0, block).hash_all(default_threads(), data, out);
 }
 
 /// What the driver's own tests look at.

@@ -206,7 +206,7 @@ impl Block {
     pub(super) unsafe fn free(&self, base: NonNull<u8>) {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.base);
         if self.is_used() {
-            aside(|| {
+            aside!(|| {
                 tracing::error!(
                     "a staging buffer is kept for good, and may hold weights: the driver does not say whether a copy still uses it"
                 )
@@ -218,7 +218,7 @@ impl Block {
         // it any more, and no copy does: each has settled, as looked at above.
         let status = unsafe { (self.context.table().host_free)(base.as_ptr().cast()) };
         if let Err(error) = status.check("cuMemFreeHost") {
-            aside(|| tracing::error!(%error, "a wiped staging buffer could not be given back"));
+            aside!(|| tracing::error!(%error, "a wiped staging buffer could not be given back"));
         }
     }
 }

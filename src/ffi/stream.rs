@@ -61,7 +61,7 @@ impl Drop for Stream {
         // SAFETY: the handle came from cuStreamCreate in Stream::create, and is destroyed here only.
         let status = unsafe { (self.context.table().stream_destroy)(self.raw) };
         if let Err(error) = status.check("cuStreamDestroy_v2") {
-            aside(|| tracing::debug!(%error, "a stream could not be destroyed"));
+            aside!(|| tracing::debug!(%error, "a stream could not be destroyed"));
         }
     }
 }
@@ -154,7 +154,7 @@ impl Drop for Event {
         // still has to pass or wait for is let go of by the driver after that (cuEventDestroy's documentation).
         let status = unsafe { (self.context.table().event_destroy)(self.raw) };
         if let Err(error) = status.check("cuEventDestroy_v2") {
-            aside(|| tracing::debug!(%error, "an event could not be destroyed"));
+            aside!(|| tracing::debug!(%error, "an event could not be destroyed"));
         }
     }
 }

@@ -92,7 +92,7 @@ impl DeviceSelector {
                 if matches!(error, VramError::PolicyViolation { .. }) || library.told.is_some() {
                     return Err(error);
                 }
-                crate::panics::aside(|| {
+                crate::panics::aside!(|| {
                     tracing::warn!(%error, "no CUDA device can be used: running on the mock, which protects nothing");
                 });
                 OpenDevice::mock(&crate::driver::mock::MockConfig::new())

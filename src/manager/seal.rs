@@ -288,7 +288,7 @@ impl Inner {
     fn protect(&self, memory: &mut ShardMemory, spec: &ShardSpec, sealed: TreeDigest) -> Result<TreeDigest, VramError> {
         let protection = memory.write_protect()?;
         if protection != Protection::ReadOnly {
-            aside(|| tracing::warn!(shard = %spec.id, "the driver did not confirm that sealed memory is read-only"));
+            aside!(|| tracing::warn!(shard = %spec.id, "the driver did not confirm that sealed memory is read-only"));
         }
         if protection == Protection::Writable {
             return Ok(sealed);

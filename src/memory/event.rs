@@ -41,7 +41,7 @@ impl Event {
 impl Drop for Event {
     fn drop(&mut self) {
         if let Err(error) = self.driver.destroy_event(self.id) {
-            aside(|| tracing::debug!(%error, "an event could not be destroyed"));
+            aside!(|| tracing::debug!(%error, "an event could not be destroyed"));
         }
     }
 }

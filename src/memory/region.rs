@@ -52,7 +52,7 @@ impl Unallocated {
     pub(super) fn after(mut self, regions: Vec<Region>) -> Self {
         for mut region in regions {
             if let Err(error) = region.free() {
-                aside(|| tracing::error!(%error, "unused device memory could not be given back"));
+                aside!(|| tracing::error!(%error, "unused device memory could not be given back"));
                 self.stuck = self.stuck.saturating_add(region.span.bytes);
             }
         }

@@ -42,7 +42,7 @@ impl ScratchMemory {
             Ok(_) => Ok(memory),
             Err(failure) => {
                 if let Err(error) = memory.free() {
-                    aside(|| tracing::error!(%error, "unused device memory could not be given back"));
+                    aside!(|| tracing::error!(%error, "unused device memory could not be given back"));
                 }
                 Err(Unallocated { error: failure.into(), stuck: memory.room() })
             }

@@ -44,7 +44,7 @@ impl Drop for Owners {
         for owner in self.0.drain(..) {
             // The engine's own code. What it breaks is its own; the other owners come after it.
             if dispose(owner).is_err() {
-                aside(|| tracing::error!("the owner of adopted memory panicked while it was dropped"));
+                aside!(|| tracing::error!("the owner of adopted memory panicked while it was dropped"));
             }
         }
     }
@@ -211,7 +211,7 @@ impl ShardMemory {
     /// Gives back, as far as the driver takes it, what nothing of ours was written to.
     fn abandon(mut self, failure: DeviceFailure) -> Unallocated {
         if let Err(error) = self.free(&mut Owners::default()) {
-            aside(|| tracing::error!(%error, "unused device memory could not be given back"));
+            aside!(|| tracing::error!(%error, "unused device memory could not be given back"));
         }
         Unallocated { error: failure.into(), stuck: self.room() }
     }

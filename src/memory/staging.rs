@@ -48,7 +48,7 @@ impl Drop for Wiped<'_> {
     fn drop(&mut self) {
         for buffer in self.0.iter_mut() {
             if let Err(error) = buffer.wipe() {
-                aside(
+                aside!(
                     || tracing::error!(%error, "a staging buffer could not be wiped yet; it is wiped when it is freed"),
                 );
             }

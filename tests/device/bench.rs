@@ -1,6 +1,6 @@
 //! What the cases share: a manager on a machine of its own, and where cases cannot be asked.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use vram_residency::{
     Adopted, ErrorCode, ExecuteOptions, MemorySink, OnIntegrityFailure, Policy, RawRegion, SealedShard, ShardSource,
@@ -20,7 +20,8 @@ pub(crate) fn everywhere(_kind: Kind) -> Option<&'static str> {
 
 /// A case that runs kernels of an engine's.
 pub(crate) fn kernels(kind: Kind) -> Option<&'static str> {
-    let built = Machine::new(kind, CAPACITY).raw.engine_kernels().is_some();
+    static BUILT: OnceLock<bool> = OnceLock::new();
+    let built = BUILT.get_or_init(|| Machine::new(kind, CAPACITY).raw.engine_kernels().is_some());
     (!built).then_some("no engine kernels were built for this device")
 }
 

@@ -1,9 +1,9 @@
 //! The device suite: what must hold on every device, on the one that `VRAM_TEST_DEVICE` names (`mock` or
 //! `cuda:ORDINAL`; the mock when unset).
 //!
-//! A runner of its own, with libtest's arguments, because a case that cannot be asked of a device is reported as ignored, with
-//! the reason. On a GPU the cases run one after the other, each in a process of its own. A suite of which no case ran on the
-//! device has failed.
+//! A runner of its own, with libtest's arguments, because a case that cannot be asked of a device is ignored, and its label is the
+//! reason. A fault ends every context of its process: on a GPU `cargo nextest run` gives each case a process of its own. A suite of
+//! which no case ran on the device has failed.
 
 #![allow(missing_docs, unsafe_code)]
 #![allow(
@@ -16,7 +16,6 @@
 )]
 
 mod adopted;
-mod apart;
 mod attacks;
 mod bench;
 mod digests;
@@ -32,7 +31,7 @@ mod wipe;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::{Arguments, Trial};
 use vram_residency_harness::Kind;
 
 /// Why a case cannot be asked of a device, if it cannot.
@@ -70,22 +69,20 @@ fn main() -> ExitCode {
     if matches!(kind, Kind::Cuda(_)) {
         arguments.test_threads.get_or_insert(1);
     }
-    let apart = apart::wanted(kind);
     let trials = TOPICS.iter().flat_map(|(topic, cases)| cases.iter().map(move |case| (topic, *case)));
+    let filter = arguments.filter.clone().unwrap_or_default();
     let trials = trials.map(|(topic, (name, unless, run))| {
         let name = format!("{topic}::{name}");
-        Trial::ignorable_test(name.clone(), move || {
-            if let Some(reason) = unless(kind) {
-                return Ok(Completion::ignored_with(reason));
-            }
-            if apart {
-                apart::run(&name)?;
-            } else {
-                run();
-            }
-            Ok(Completion::Completed)
-        })
-        .with_kind(kind.as_str())
+        // The device is asked about the cases that this process may run, not about all of them in the process of each.
+        let reason = if name.contains(&filter) { unless(kind) } else { None };
+        let trial = Trial::test(name, move || {
+            run();
+            Ok(())
+        });
+        match reason {
+            Some(reason) => trial.with_ignored_flag(true).with_kind(reason),
+            None => trial,
+        }
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     // A filter that leaves nothing is the caller's choice, as with libtest; a suite that does not apply is not.

@@ -1,7 +1,13 @@
 //! The suites over the public API, on the mock: what is promised of managers, seals, checks, executions, memory and the trail.
 
 #![allow(missing_docs, unsafe_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
-#![allow(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::redundant_pub_crate, clippy::mem_forget)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::disallowed_methods,
+    clippy::redundant_pub_crate,
+    clippy::mem_forget
+)]
 
 mod adoption;
 mod audit;

@@ -67,7 +67,7 @@ impl Inner {
     pub(crate) fn reap_later(&self, pin: Pinned, stream: StreamId) {
         let mut reapable = Reapable { stream, event: None, pin };
         if let Err(error) = reapable.event(&self.device) {
-            aside(|| tracing::error!(%error, "a dropped execution keeps its shard pinned for now"));
+            aside!(|| tracing::error!(%error, "a dropped execution keeps its shard pinned for now"));
             self.note_device_failure(&VramError::Device(error));
         }
         self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);
@@ -120,7 +120,7 @@ impl Inner {
             let Err(error) = reapable.event(&self.device).and_then(Event::synchronize) else { continue };
             // The error may be that of the engine's own work, which is over then.
             if !super::is_sticky(&error) && !reapable.has_passed(&self.device, &mut None) {
-                aside(
+                aside!(
                     || tracing::error!(%error, shard = %reapable.pin.id, "a dropped execution's work could not be waited for"),
                 );
                 self.reapable.lock().unwrap_or_else(PoisonError::into_inner).push(reapable);

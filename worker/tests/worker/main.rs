@@ -13,6 +13,7 @@ mod digest;
 mod environment;
 mod expect;
 mod models;
+mod outside;
 mod parts;
 mod refusals;
 mod run;
