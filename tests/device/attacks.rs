@@ -10,6 +10,7 @@ use crate::bench::{Bench, everywhere, kernels, machine, noise, on};
 crate::cases! {
     everywhere:
         a_stream_through_another_mapping,
+        a_fill_at_the_sealed_address,
         a_copy_at_the_sealed_address,
         old_contents_restored,
         a_stray_write_during_an_execution;
@@ -166,6 +167,21 @@ fn a_kernel_at_a_read_only_address() {
     sealed.runs();
     let write = sealed.by_kernel(sealed.victim());
     sealed.refuses_what_changed("kernel", write);
+}
+
+/// By the stream that the next check follows.
+fn a_fill_at_the_sealed_address() {
+    let sealed = Sealed::new();
+    let stream = sealed.bench.stream();
+    let write = stream.try_fill(sealed.victim(), 100, sealed.changed());
+    let begun = sealed.bench.manager.begin(&sealed.shard, on(&stream)).map(drop);
+    drop(stream);
+    assert!(write.is_err() || begun.is_err(), "the check overtook the stream");
+    if begun.is_err_and(|error| error.code() == ErrorCode::SealVerificationFailed) {
+        sealed.executes_nothing();
+        return sealed.bench.close();
+    }
+    sealed.refuses_what_changed("fill", write);
 }
 
 fn a_copy_at_the_sealed_address() {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use vram_residency::{ErrorCode, ExecuteOptions, ShardSource, digest_bytes};
-use vram_residency_harness::Mapping;
+use vram_residency_harness::{Mapping, fill, reads};
 
 use crate::bench::{Bench, everywhere, mock, noise, spec, vouching};
 
@@ -121,28 +121,17 @@ fn a_refused_seal_frees_nothing_unwiped() {
 }
 
 fn after_a_refused_seal() {
-    struct Spy<'a> {
-        bench: &'a Bench,
-        left: usize,
-        aliases: &'a Mutex<Vec<Mapping>>,
-    }
-    impl std::io::Read for Spy<'_> {
-        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-            let most = out.len().min(self.left);
-            out[..most].fill(0x77);
-            self.left -= most;
-            if self.left < BYTES / 2 && self.aliases.lock().unwrap().is_empty() {
-                let machine = &self.bench.machine;
-                let found = machine.mappings().into_iter().filter(|(_, bytes)| *bytes >= BYTES as u64);
-                self.aliases.lock().unwrap().extend(found.map(|(address, _)| machine.raw.alias(address).unwrap()));
-            }
-            Ok(most)
-        }
-    }
     let bench = Bench::new();
     let aliases = Mutex::new(Vec::new());
     let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
-    let spy = Spy { bench: &bench, left: BYTES, aliases: &aliases };
+    let spy = reads(|before, room: &mut [u8]| {
+        let mut aliases = aliases.lock().unwrap();
+        if before > BYTES / 2 && aliases.is_empty() {
+            let found = bench.machine.mappings().into_iter().filter(|(_, bytes)| *bytes >= BYTES as u64);
+            aliases.extend(found.map(|(address, _)| bench.alias(address)));
+        }
+        Ok(fill(room, BYTES - before, 0x77))
+    });
     let source = ShardSource::reader(BYTES as u64, spy);
     let refused = bench
         .manager

@@ -114,9 +114,6 @@ impl Machine {
     }
 
     /// The primary context once more, as another part of an engine would retain it.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn open_again(&self) -> Result<Arc<Raw>, Refused> {
         Raw::open(self.raw.driver.clone(), i32::try_from(self.ordinal).unwrap())
     }

@@ -20,9 +20,6 @@ impl Memory {
     }
 
     /// Managed memory, which migrates between host and device.
-    ///
-    /// # Errors
-    /// The refused call, where the driver cannot make such.
     pub fn managed(raw: &Arc<Raw>, bytes: usize) -> Result<Self, Refused> {
         let mut ptr = 0;
         // 1 attaches the memory to all streams.
@@ -56,9 +53,6 @@ impl Memory {
     }
 
     /// Has a manager adopt places of it, which it keeps allocated as their owner.
-    ///
-    /// # Errors
-    /// As [`VramManager::adopt`].
     pub fn adopt(
         self: &Arc<Self>,
         manager: &VramManager,

@@ -132,9 +132,6 @@ declare! { inside:
 
 impl Raw {
     /// Starts the driver and retains the primary context of a device.
-    ///
-    /// # Errors
-    /// The refused call, where there is no such device.
     pub(crate) fn open(driver: Driver, ordinal: i32) -> Result<Arc<Self>, Refused> {
         // No context is current yet, and none is needed; the one that is not retained yet is given back nowhere.
         let mut raw = Self { driver, device: 0, context: Context::Created(0) };
@@ -147,9 +144,6 @@ impl Raw {
     }
 
     /// A context besides the primary one, on the same device.
-    ///
-    /// # Errors
-    /// The refused call, where the driver does not let one be made.
     pub fn second_context(&self) -> Result<Arc<Self>, Refused> {
         let (mut context, mut popped) = (0, 0);
         self.cuCtxCreate_v2(&mut context, 0, self.device)?;
@@ -159,9 +153,6 @@ impl Raw {
     }
 
     /// Destroys the primary context whoever uses it, and what it holds. Whoever calls this ends the process soon.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn reset_primary(&self) -> Result<(), Refused> {
         self.cuDevicePrimaryCtxReset_v2(self.device)
     }
@@ -255,8 +246,6 @@ impl Raw {
         self.try_alloc(bytes).unwrap_or_else(|refused| panic!("{refused}, for {bytes} bytes"))
     }
 
-    /// # Errors
-    /// The refused call.
     pub fn try_alloc(&self, bytes: usize) -> Result<u64, Refused> {
         let mut address = 0;
         self.cuMemAlloc_v2(&mut address, bytes).map(|()| address)
@@ -274,9 +263,6 @@ impl Raw {
     }
 
     /// Writes device memory. Blocks.
-    ///
-    /// # Errors
-    /// The refused call, for one where the memory is read-only.
     pub fn try_write(&self, to: u64, bytes: &[u8]) -> Result<(), Refused> {
         // SAFETY: the driver reads as many bytes as the slice has, and checks the device range.
         unsafe { self.cuMemcpyHtoD_v2(to, bytes.as_ptr(), bytes.len()) }?;
@@ -295,9 +281,6 @@ impl Raw {
     }
 
     /// Reads device memory. Blocks.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn try_read(&self, from: u64, bytes: usize) -> Result<Vec<u8>, Refused> {
         let mut out = vec![0; bytes];
         // SAFETY: the driver writes as many bytes as the vector has, and checks the device range.
@@ -326,25 +309,16 @@ impl Raw {
     }
 
     /// Blocks until everything on the stream has run.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn synchronize(&self, stream: usize) -> Result<(), Refused> {
         self.cuStreamSynchronize(stream)
     }
 
     /// Enqueues a fill on an engine's stream.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn fill(&self, stream: usize, to: u64, value: u8, bytes: usize) -> Result<(), Refused> {
         self.cuMemsetD8Async(to, value, bytes, stream)
     }
 
     /// The allocation that an address lies in: its first byte and its length.
-    ///
-    /// # Errors
-    /// The refused call, where the driver does not know one.
     pub fn range(&self, address: u64) -> Result<(u64, usize), Refused> {
         let (mut start, mut bytes) = (0_u64, 0_usize);
         let mut out: [*mut c_void; 2] = [(&raw mut start).cast(), (&raw mut bytes).cast()];

@@ -29,9 +29,6 @@ impl EngineStream {
     }
 
     /// Enqueues a fill, which the device may refuse: the mock does where memory is read-only. On a GPU that costs the context.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn try_fill(&self, address: u64, bytes: usize, value: u8) -> Result<(), Refused> {
         self.raw.fill(self.stream, address, value, bytes)
     }
@@ -47,9 +44,6 @@ impl EngineStream {
     }
 
     /// Blocks until everything that was enqueued has run.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn synchronize(&self) -> Result<(), Refused> {
         self.raw.synchronize(self.stream)
     }

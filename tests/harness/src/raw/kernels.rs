@@ -64,42 +64,27 @@ impl Raw {
 
 impl EngineKernels {
     /// Enqueues `y = weights · x` in float32 over `rows` rows of `columns`.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn matvec(&self, stream: usize, weights: u64, x: u64, y: u64, rows: u64, columns: u64) -> Result<(), Refused> {
         let grid = rows.div_ceil(u64::from(ENGINE_THREADS));
         self.launch("engine_matvec", stream, u32::try_from(grid).unwrap(), &[weights, x, y, rows, columns])
     }
 
     /// Enqueues a kernel that flips one bit.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn flip(&self, stream: usize, address: u64, bit: u8) -> Result<(), Refused> {
         self.launch("engine_flip", stream, 1, &[address, u64::from(bit)])
     }
 
     /// Enqueues a kernel that keeps the stream busy for so long.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn spin(&self, stream: usize, nanoseconds: u64) -> Result<(), Refused> {
         self.launch("engine_spin", stream, 1, &[nanoseconds])
     }
 
     /// Enqueues a count of the places, multiples of 8, at which `value` stands, added to the 8 bytes at `counter`.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn scan(&self, stream: usize, address: u64, bytes: u64, value: u64, counter: u64) -> Result<(), Refused> {
         self.launch("engine_scan", stream, WIDE_GRID.min(grid(bytes)), &[address, bytes / 16, value, counter])
     }
 
     /// Enqueues filling memory with random bytes, or with `repeat` over and over where it is not 0.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn random(&self, stream: usize, address: u64, bytes: u64, seed: u64, repeat: u64) -> Result<(), Refused> {
         self.launch("engine_random", stream, WIDE_GRID.min(grid(bytes)), &[address, bytes / 16, seed, repeat])
     }

@@ -76,17 +76,11 @@ impl Raw {
     }
 
     /// Device memory of its own: a multiple of the granularity.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn map(self: &Arc<Self>, bytes: usize) -> Result<Mapping, Refused> {
         self.create(bytes, 0)
     }
 
     /// Device memory that was made so that other processes can be given it.
-    ///
-    /// # Errors
-    /// The refused call, where the driver cannot make such.
     pub fn exportable(self: &Arc<Self>, bytes: usize) -> Result<Mapping, Refused> {
         let mut unit = 0;
         self.cuMemGetAllocationGranularity(&mut unit, &self.properties(EXPORTABLE), 0)?;
@@ -100,9 +94,6 @@ impl Raw {
     }
 
     /// Maps memory that somebody else mapped a second time, writable whatever the first mapping allows.
-    ///
-    /// # Errors
-    /// The refused call, where the driver does not allow that.
     pub fn alias(self: &Arc<Self>, address: u64) -> Result<Mapping, Refused> {
         let (original, bytes) = self.range(address)?;
         let mut handle = 0;
@@ -120,9 +111,6 @@ impl Raw {
     }
 
     /// Switches what a whole mapping allows, whoever made it.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn set_access(&self, place: u64, bytes: usize, access: Access) -> Result<(), Refused> {
         let wanted = AccessDesc { location: Location { kind: 1, id: self.device }, flags: access as u32 };
         // SAFETY: one description.
@@ -130,9 +118,6 @@ impl Raw {
     }
 
     /// What the driver says that a mapping allows: 1 to read, 3 to write too.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn access(&self, place: u64) -> Result<u64, Refused> {
         let mut flags = 0;
         self.cuMemGetAccess(&mut flags, &Location { kind: 1, id: self.device }, place).map(|()| flags)
@@ -175,16 +160,11 @@ impl Mapping {
         }
     }
 
-    /// # Errors
-    /// As [`Raw::set_access`].
     pub fn set_access(&self, access: Access) -> Result<(), Refused> {
         self.raw.set_access(self.place, self.bytes, access)
     }
 
     /// The same physical memory, mapped once more in another context, which need not know this mapping.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn again_in(&self, other: &Arc<Raw>) -> Result<Mapping, Refused> {
         let mut handle = 0;
         // The handle as it was made serves where the driver does not give it again.

@@ -25,9 +25,6 @@ pub struct Pinned {
 
 impl Raw {
     /// Pinned memory, zeroed, in one address space with the device's.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn pinned(self: &Arc<Self>, bytes: usize) -> Result<Pinned, Refused> {
         let mut ptr = std::ptr::null_mut();
         self.cuMemHostAlloc(&mut ptr, bytes, 1)?;
@@ -37,9 +34,6 @@ impl Raw {
     }
 
     /// Enqueues a copy within the device.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn copy(&self, stream: usize, to: u64, from: u64, bytes: usize) -> Result<(), Refused> {
         self.cuMemcpyDtoDAsync_v2(to, from, bytes, stream)
     }
@@ -69,18 +63,12 @@ impl Pinned {
     }
 
     /// Enqueues a copy of `bytes` bytes at `at` to the device.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn copy_to_device(&mut self, stream: usize, to: u64, at: usize, bytes: usize) -> Result<(), Refused> {
         // SAFETY: as many bytes as are there; they live until the driver gives them back, which waits for its copies.
         unsafe { self.raw.cuMemcpyHtoDAsync_v2(to, self.at(at, bytes), bytes, stream) }
     }
 
     /// Enqueues a copy of `bytes` bytes from the device to `at`.
-    ///
-    /// # Errors
-    /// The refused call.
     pub fn copy_to_host(&mut self, stream: usize, from: u64, at: usize, bytes: usize) -> Result<(), Refused> {
         // SAFETY: as much room as is there, as above.
         unsafe { self.raw.cuMemcpyDtoHAsync_v2(self.at(at, bytes), from, bytes, stream) }
