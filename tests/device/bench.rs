@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use vram_residency::{
-    Adopted, ErrorCode, ExecuteOptions, MemorySink, OnIntegrityFailure, Policy, RawRegion, SealedShard, ShardSource,
-    ShardSpec, StopReason, TreeParams, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
+    Adopted, Digest, ErrorCode, ExecuteOptions, MemorySink, OnIntegrityFailure, Policy, RawRegion, SealedShard,
+    ShardSource, ShardSpec, StopReason, TreeParams, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
 };
 use vram_residency_harness::{EngineStream, Kind, Machine, Mapping, Memory};
 
@@ -90,6 +90,16 @@ impl Bench {
 
     pub(crate) fn seal(&self, id: &str, bytes: &[u8]) -> SealedShard {
         self.manager.seal_model(spec(id), ShardSource::bytes(bytes)).unwrap()
+    }
+
+    /// Seals what someone vouched for by this digest.
+    pub(crate) fn seal_vouched(
+        &self,
+        id: &str,
+        digest: Digest,
+        source: ShardSource<'_>,
+    ) -> Result<SealedShard, VramError> {
+        self.manager.seal_model(spec(id).expect(vouching::file(self.manager.tree_params(), digest)), source)
     }
 
     /// Where the first byte of a shard lies.

@@ -52,13 +52,7 @@ fn agree(bench: &Bench, params: &TreeParams, lengths: &[usize]) {
     for length in lengths {
         let bytes = &bytes[..*length];
         let digest = digest_bytes(params, bytes);
-        let sealed = bench
-            .manager
-            .seal_model(
-                spec("image").expect(vouching::file(bench.manager.tree_params(), digest)),
-                ShardSource::bytes(bytes),
-            )
-            .unwrap();
+        let sealed = bench.seal_vouched("image", digest, ShardSource::bytes(bytes)).unwrap();
         assert_eq!((sealed.digest(), sealed.byte_len()), (digest, *length as u64));
         assert_eq!(bench.manager.compute_vram_digest(&sealed).unwrap(), digest, "{length} bytes");
         bench.manager.execute(&sealed, |_| ()).unwrap();
@@ -67,10 +61,7 @@ fn agree(bench: &Bench, params: &TreeParams, lengths: &[usize]) {
         let mut other = bytes.to_vec();
         let last = other.len() - 1;
         other[last] ^= 0x80;
-        let refused = bench.manager.seal_model(
-            spec("image").expect(vouching::file(bench.manager.tree_params(), digest)),
-            ShardSource::bytes(&other),
-        );
+        let refused = bench.seal_vouched("image", digest, ShardSource::bytes(&other));
         assert_eq!(refused.unwrap_err().code(), ErrorCode::DigestMismatch, "{length} bytes");
     }
 }
@@ -207,10 +198,7 @@ fn an_image_beyond_one_chunk() {
     let (digest, bytes) = digest_reader(bench.manager.tree_params(), threads, cycle()).unwrap();
     assert_eq!(bytes, BYTES);
     let source = || ShardSource::reader(BYTES, cycle());
-    let shard = bench
-        .manager
-        .seal_model(spec("large").expect(vouching::file(bench.manager.tree_params(), digest)), source())
-        .unwrap();
+    let shard = bench.seal_vouched("large", digest, source()).unwrap();
     let address = bench.address(&shard);
     // The last byte of the first chunk, and the last of all.
     for (place, bit) in [((1 << 30) - 1, 0), (BYTES - 1, 7)] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use vram_residency::{ErrorCode, ManagerState, Purpose, ShardSource, StopReason, VramError, digest_bytes};
 use vram_residency_harness::{Kind, Machine, fill, reads};
 
-use crate::bench::{Bench, builder, everywhere, machine, noise, spec, stopped, vouching};
+use crate::bench::{Bench, builder, everywhere, machine, noise, spec, stopped};
 
 crate::cases! {
     everywhere:
@@ -59,10 +59,7 @@ fn every_source_gives_the_same_shard() {
         ]
     };
     for (id, source) in sources() {
-        let shard = bench
-            .manager
-            .seal_model(spec(id).expect(vouching::file(bench.manager.tree_params(), digest)), source)
-            .unwrap();
+        let shard = bench.seal_vouched(id, digest, source).unwrap();
         assert_eq!((shard.digest(), shard.byte_len()), (digest, bytes.len() as u64), "{id}");
         assert_eq!(bench.manager.verify_sealed(&shard).unwrap().digest, digest, "{id}");
         bench.assert_good(&shard, &bytes);
@@ -73,10 +70,7 @@ fn every_source_gives_the_same_shard() {
     }
     let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
     for (id, source) in sources() {
-        let refused = bench
-            .manager
-            .seal_model(spec(id).expect(vouching::file(bench.manager.tree_params(), wrong)), source)
-            .unwrap_err();
+        let refused = bench.seal_vouched(id, wrong, source).unwrap_err();
         assert_eq!(refused.code(), ErrorCode::DigestMismatch, "{id}");
     }
     assert_eq!((bench.manager.used_vram(), bench.manager.state()), (0, ManagerState::Ready));

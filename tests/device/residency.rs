@@ -75,10 +75,10 @@ fn a_device_by_its_uuid() {
 }
 
 /// Refuses such memory, whole and in part.
-fn refuse<T>(make: impl FnOnce(&Arc<Raw>) -> (T, u64)) {
+fn refuse<T>(make: impl FnOnce(&Arc<Raw>) -> (u64, T)) {
     const BYTES: u64 = 1 << 20;
     let bench = Bench::new();
-    let (foreign, address) = make(&bench.machine.raw);
+    let (address, foreign) = make(&bench.machine.raw);
     for region in [RawRegion::new(address, BYTES), RawRegion::new(address + 4097, 1)] {
         let refused = refused_regions(&bench.manager, &[region]);
         assert_eq!(refused.code(), ErrorCode::PolicyViolation, "{refused}");
@@ -92,19 +92,11 @@ fn refuse<T>(make: impl FnOnce(&Arc<Raw>) -> (T, u64)) {
 }
 
 fn memory_made_for_export() {
-    refuse(|raw| {
-        let memory = raw.exportable(1 << 20).unwrap();
-        let address = memory.address();
-        (memory, address)
-    });
+    refuse(|raw| raw.exportable(1 << 20).map(|memory| (memory.address(), memory)).unwrap());
 }
 
 fn managed_memory() {
-    refuse(|raw| {
-        let memory = Memory::managed(raw, 1 << 20).unwrap();
-        let address = memory.address(0);
-        (memory, address)
-    });
+    refuse(|raw| Memory::managed(raw, 1 << 20).map(|memory| (memory.address(0), memory)).unwrap());
 }
 
 fn the_tensors_of_a_shard_are_packed_and_no_granule_holds_two_shards() {

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use vram_residency::{ErrorCode, ExecuteOptions, ShardSource, digest_bytes};
 use vram_residency_harness::{Mapping, fill, reads};
 
-use crate::bench::{Bench, everywhere, mock, noise, spec, vouching};
+use crate::bench::{Bench, everywhere, mock, noise};
 
 crate::cases! {
     everywhere:
@@ -108,10 +108,7 @@ fn a_refused_seal_frees_nothing_unwiped() {
     let bench = Bench::new();
     let bytes = noise(BYTES, 3);
     let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
-    let refused = bench
-        .manager
-        .seal_model(spec("a").expect(vouching::file(bench.manager.tree_params(), wrong)), ShardSource::bytes(&bytes))
-        .unwrap_err();
+    let refused = bench.seal_vouched("a", wrong, ShardSource::bytes(&bytes)).unwrap_err();
     assert_eq!((refused.code(), bench.manager.used_vram()), (ErrorCode::DigestMismatch, 0));
     // Nor does an execution that was given up.
     let shard = bench.seal("a", &bytes);
@@ -133,10 +130,7 @@ fn after_a_refused_seal() {
         Ok(fill(room, BYTES - before, 0x77))
     });
     let source = ShardSource::reader(BYTES as u64, spy);
-    let refused = bench
-        .manager
-        .seal_model(spec("a").expect(vouching::file(bench.manager.tree_params(), wrong)), source)
-        .unwrap_err();
+    let refused = bench.seal_vouched("a", wrong, source).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::DigestMismatch);
     let aliases = aliases.into_inner().unwrap();
     assert_eq!(aliases.len(), 1, "the spy saw the memory that was being loaded");
