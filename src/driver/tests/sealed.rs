@@ -1,6 +1,8 @@
 //! Read-only mappings of sealed memory, over the driver on the mock.
 // covers: DEV-5
 
+use std::time::{Duration, Instant};
+
 use super::life::{find, manager_telling, seal, weights};
 use super::*;
 use crate::audit::{EventKind, MemorySink, QuarantineCause};
@@ -20,22 +22,32 @@ fn told(fake: &Fake) -> (VramManager, Arc<MemorySink>) {
     (manager_telling(fake, Arc::<MemorySink>::clone(&sink)).unwrap(), sink)
 }
 
-/// What the seals of the trail said.
-fn protected(sink: &MemorySink) -> Vec<bool> {
-    let said = |kind| match kind {
-        EventKind::VramSealed { write_protected, .. } => Some(write_protected),
-        _ => None,
-    };
-    sink.events().into_iter().filter_map(|event| said(event.kind)).collect()
+/// What the events of the trail said, once `count` of them have; they arrive on a thread of the manager.
+fn heard<T>(sink: &MemorySink, count: usize, said: impl Fn(EventKind) -> Option<T>) -> Vec<T> {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let heard: Vec<T> = sink.events().into_iter().filter_map(|event| said(event.kind)).collect();
+        if heard.len() >= count || Instant::now() > until {
+            return heard;
+        }
+        std::thread::yield_now();
+    }
 }
 
-/// How memory was quarantined.
-fn causes(sink: &MemorySink) -> Vec<QuarantineCause> {
-    let said = |kind| match kind {
+/// What `count` seals of the trail said.
+fn protected(sink: &MemorySink, count: usize) -> Vec<bool> {
+    heard(sink, count, |kind| match kind {
+        EventKind::VramSealed { write_protected, .. } => Some(write_protected),
+        _ => None,
+    })
+}
+
+/// How memory was quarantined, `count` times.
+fn causes(sink: &MemorySink, count: usize) -> Vec<QuarantineCause> {
+    heard(sink, count, |kind| match kind {
         EventKind::ShardQuarantined { cause, .. } => Some(cause),
         _ => None,
-    };
-    sink.events().into_iter().filter_map(|event| said(event.kind)).collect()
+    })
 }
 
 /// The calls since the last time of which `wanted` names one, without repetitions in a row.
@@ -72,7 +84,7 @@ fn images_are_read_only_in_granules_of_their_own_and_the_check_space_is_not() {
         assert_eq!(accesses(&fake).iter().filter(|access| **access == READ).count(), shards);
         assert_eq!(fake.access(find(&fake)), READ);
     }
-    assert_eq!(protected(&sink), [true; 3]);
+    assert_eq!(protected(&sink, 3), [true; 3]);
     assert_eq!(manager.enforce_vram_only_policy().unwrap().write_protected_shards, 3);
     drop(manager);
     assert_eq!(fake.get("unwiped"), 0);
@@ -132,11 +144,11 @@ fn what_the_driver_does_not_confirm_is_not_claimed() {
     for (fake, access) in cases {
         let (manager, sink) = told(&fake);
         let shard = seal(&manager, "model-a").unwrap();
-        assert_eq!((protected(&sink), fake.access(find(&fake))), (vec![false], access));
+        assert_eq!((protected(&sink, 1), fake.access(find(&fake))), (vec![false], access));
         assert_eq!(manager.enforce_vram_only_policy().unwrap().write_protected_shards, 0);
         manager.execute(&shard, |_| ()).unwrap();
         let renewed = manager.reseal(&shard).unwrap();
-        assert_eq!(protected(&sink), [false, false]);
+        assert_eq!(protected(&sink, 2), [false, false]);
         manager.release(&renewed).unwrap();
         assert_eq!((manager.used_vram(), fake.get("unwiped")), (0, 0));
         drop(manager);
@@ -171,7 +183,7 @@ fn a_switch_that_fails_at_any_step_leaves_nothing() {
         assert_eq!(used, kept, "{call} {nth}: what is not free is residue");
     }
     assert!(failed > 20, "{failed}");
-    assert!(causes(&sink).iter().all(|cause| *cause == QuarantineCause::Residue));
+    assert!(causes(&sink, 1).iter().all(|cause| *cause == QuarantineCause::Residue));
     assert_eq!(manager.state(), ManagerState::Ready);
     drop(manager);
     clean(&fake);
@@ -185,7 +197,7 @@ fn bytes_that_change_with_the_switch_are_never_signed() {
     fake.always(Kind::Corrupt, PROTECT, 0, 8 * 299_999);
     let error = seal(&manager, "model-a").unwrap_err();
     assert!(matches!(&error, VramError::DigestMismatch { expected, actual, .. } if expected != actual), "{error:?}");
-    assert_eq!((protected(&sink), manager.used_vram(), fake.get("unwiped")), (vec![], 0, 0));
+    assert_eq!((protected(&sink, 0), manager.used_vram(), fake.get("unwiped")), (vec![], 0, 0));
     assert_eq!(manager.state(), ManagerState::Ready);
     fake.tell_the_truth();
     seal(&manager, "model-a").unwrap();
@@ -210,7 +222,7 @@ fn memory_that_does_not_become_writable_is_not_touched_and_kept() {
         assert_eq!(calls(&fake, &["cuMemSetAccess", "cuMemsetD8Async", "cuMemUnmap"]), ["cuMemSetAccess"]);
         assert_eq!((fake.access(place), fake.peek(place, 64)), (READ, weights()[..64].to_vec()));
         assert_eq!((manager.used_vram(), manager.quarantined_vram()), (used, used));
-        assert_eq!((causes(&sink), manager.state()), (vec![QuarantineCause::Residue], ManagerState::Ready));
+        assert_eq!((causes(&sink, 1), manager.state()), (vec![QuarantineCause::Residue], ManagerState::Ready));
         drop(manager); // tries once more
         assert_eq!(fake.get("unwiped"), 0);
         clean(&fake);
@@ -235,7 +247,7 @@ fn a_stray_write_costs_the_context_and_never_a_byte() {
     assert_eq!(manager.state(), ManagerState::Stopped(StopReason::DeviceLost));
     assert_eq!(fake.peek(place, 64), weights()[..64]);
     assert!(matches!(manager.release(&shard), Err(VramError::WipeFailed { source: Some(_), .. })));
-    assert_eq!(causes(&sink), [QuarantineCause::WipeImpossible]);
+    assert_eq!(causes(&sink, 1), [QuarantineCause::WipeImpossible]);
     drop(manager);
     assert_eq!(fake.get("violations"), 0);
 
@@ -268,7 +280,7 @@ fn an_engines_memory_is_never_switched() {
     manager.execute(adopted.shard(), |_| ()).unwrap();
     manager.release(adopted.shard()).unwrap();
     assert_eq!(fake.calls("cuMemSetAccess") - before, 1, "the check space was mapped");
-    assert_eq!(protected(&sink), [false]);
+    assert_eq!(protected(&sink, 1), [false]);
     fake.engine_free(ptr);
     drop(manager);
     clean(&fake);
