@@ -30,6 +30,7 @@ mkdir -p "$out/logs"
 
 skip() { echo "SKIPPED: $1"; exit 77; }
 nextest() { cd "$here" && bin/cargo-nextest nextest "$@" --archive-file suites.tar.zst --workspace-remap .; }
+topic() { nextest run --profile gpu --success-output immediate --status-level pass -E "kind(test) & binary(device) & test(/^$1::/)"; }
 program() { # BINARY-ID
     python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["rust-binaries"][sys.argv[2]]["binary-path"])' "$work/binaries.json" "$1"
 }
@@ -40,17 +41,17 @@ stage_probe() {
     nvidia-smi && nvidia-smi -q -d ECC,CLOCK,POWER,TEMPERATURE,PERFORMANCE
     true
 }
-stage_device() { VRAM_TEST_CASES=50 nextest run --profile gpu -E 'binary(device) - test(/^(residue|attacks|questions)::/)'; }
+stage_device() { VRAM_TEST_CASES=50 nextest run --profile gpu -E 'kind(test) & binary(device) - test(/^(residue|attacks|questions)::/)'; }
 stage_weights() { # the worker, as it is shipped
     "$VRAM_WORKER" run ${WEIGHTS:+"$WEIGHTS"} ${MODEL_DIGEST:+--expect "$MODEL_DIGEST"} --device "$VRAM_TEST_DEVICE" --json
 }
 stage_bench() { "$bench" --json "$out/logs/bench.json" --budget "$((limit * 2 / 5))" $tiny; }
 stage_overlap() { "$bench" --json "$out/logs/overlap.json" --overlap $tiny; }
 stage_bdd() { "$bdd"; }
-stage_residue() { nextest run --profile gpu --success-output immediate -E 'test(/^residue::/)'; }
+stage_residue() { topic residue; }
 stage_attacks() { # a question without an answer fails nothing
-    nextest run --profile gpu --success-output immediate -E 'test(/^attacks::/)' || return
-    nextest run --profile gpu --success-output immediate -E 'test(/^questions::/)' || true
+    topic attacks || return
+    topic questions || true
 }
 stage_sanitizer() { # every kernel, on little memory
     local tool status=0 sanitizer
@@ -75,7 +76,7 @@ about=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/
 
 export here out device question bench bdd tiny limit
 mapfile -t functions < <(compgen -A function stage_)
-export -f nextest skip "${functions[@]}"
+export -f nextest topic skip "${functions[@]}"
 for name in "${chosen[@]}"; do
     began=$SECONDS limit=$((${BUDGET:-540} - SECONDS))
     [ "$limit" -lt "${most[$name]}" ] || limit=${most[$name]}
