@@ -9,9 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-modules=$(git ls-files -co --exclude-standard 'src/*.rs' | grep -E '^src/\w+\.rs$' | sed -E 's,src/(\w+)\.rs,\1,' | grep -vxE 'lib|boundaries')
+modules=$(git ls-files -co --exclude-standard 'src/*.rs' | grep -E '^src/\w+\.rs$' | sed -E 's,src/(\w+)\.rs,\1,' | grep -vxE 'lib|tests')
 order=$(grep '→' CONTRIBUTING.md | grep -oE '\w+')
-pairs=$(git ls-files -co --exclude-standard 'src/*.rs' | grep -vE '^src/(lib|boundaries)\.rs$|/tests(/|\.rs$)' | while read -r file; do
+pairs=$(git ls-files -co --exclude-standard 'src/*.rs' | grep -vE '^src/lib\.rs$|/tests(/|\.rs$)' | while read -r file; do
     module=${file#src/} module=${module%%[./]*} root='\bsuper::'
     [ "$file" = "src/$module.rs" ] || root='\bsuper::super::'
     sed '/^mod tests {$/,$d; /^ *\/\//d' "$file" | grep -oE "\bcrate::[^:;, ()<>]+|$root" | sed "s/^crate:://; s/^/$module /" || true

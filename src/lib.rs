@@ -32,9 +32,6 @@
 )]
 
 pub(crate) mod audit;
-#[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
-mod boundaries;
 pub(crate) mod capacity;
 pub(crate) mod clock;
 pub(crate) mod digest;
@@ -91,3 +88,7 @@ pub use types::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+mod tests;
