@@ -14,41 +14,18 @@
 
 use std::hint::black_box;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vram_residency::{
-    Ack, AuditError, AuditEvent, AuditSink, DeviceSelector, ExecuteOptions, MockConfig, Policy, RawRegion, SealedShard,
-    ShardId, ShardSource, ShardSpec, VramManager, WorkerId, WorkerSecret,
+    DeviceSelector, ExecuteOptions, MockConfig, Policy, RawRegion, SealedShard, ShardSource, VramManager, WorkerId,
+    WorkerSecret,
 };
+use vram_residency_harness::{noise, silent, spec};
 
 const TENSORS: usize = 200;
 const TENSOR_BYTES: usize = 64 << 10;
 const ROUNDS: usize = 15;
 const MOST: f64 = 1.3;
-
-/// Takes every event and does nothing with it.
-struct Silent;
-
-impl AuditSink for Silent {
-    fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
-        black_box(event);
-        Ok(Ack::Accepted)
-    }
-}
-
-fn spec(name: &str) -> ShardSpec {
-    ShardSpec::new(ShardId::new(name).unwrap())
-}
-
-fn tensors() -> Vec<Vec<u8>> {
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut byte = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        state.to_be_bytes()[0]
-    };
-    (0..TENSORS).map(|_| (0..TENSOR_BYTES).map(|_| byte()).collect()).collect()
-}
 
 /// Adopts tensors as the regions of one shard.
 fn adopt(manager: &VramManager, name: &str, tensors: Vec<Vec<u8>>) -> SealedShard {
@@ -75,10 +52,10 @@ fn main() -> ExitCode {
     let manager = VramManager::builder(WorkerId::new("bench").unwrap(), WorkerSecret::random().unwrap())
         .device(DeviceSelector::Mock(MockConfig::new().capacity_bytes(64 << 20)))
         .policy(Policy::development())
-        .audit(Arc::new(Silent))
+        .audit(silent())
         .build()
         .unwrap();
-    let tensors = tensors();
+    let tensors: Vec<Vec<u8>> = (0..TENSORS as u64).map(|seed| noise(TENSOR_BYTES, seed)).collect();
     let whole = manager.seal_model(spec("whole"), ShardSource::bytes(&tensors.concat())).unwrap();
     let regions = adopt(&manager, "regions", tensors.clone());
     assert_eq!(regions.digest(), whole.digest(), "both checks read the same image");

@@ -9,25 +9,12 @@
 )]
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
-use vram_residency::{
-    Ack, AuditError, AuditEvent, AuditSink, DeviceSelector, MockConfig, Policy, ShardId, ShardSource, ShardSpec,
-    VramManager, WorkerId, WorkerSecret,
-};
-
-/// Takes every event and does nothing with it.
-struct Silent;
-
-impl AuditSink for Silent {
-    fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
-        black_box(event);
-        Ok(Ack::Accepted)
-    }
-}
+use vram_residency::{DeviceSelector, MockConfig, Policy, ShardSource, VramManager, WorkerId, WorkerSecret};
+use vram_residency_harness::{silent, spec};
 
 /// The median time of one call, from `rounds` batches of `batch`, the two subjects in turn.
 fn medians(rounds: usize, batch: u32, mut one: impl FnMut(), mut two: impl FnMut()) -> (Duration, Duration) {
@@ -54,12 +41,11 @@ fn main() {
     let manager = VramManager::builder(WorkerId::new("bench").unwrap(), WorkerSecret::random().unwrap())
         .device(DeviceSelector::Mock(MockConfig::new().late_streams(false)))
         .policy(Policy::development())
-        .audit(Arc::new(Silent))
+        .audit(silent())
         .build()
         .unwrap();
     let weights = [7; 4096];
-    let shard =
-        manager.seal_model(ShardSpec::new(ShardId::new("one-block").unwrap()), ShardSource::bytes(&weights)).unwrap();
+    let shard = manager.seal_model(spec("one-block"), ShardSource::bytes(&weights)).unwrap();
     let message = [9; 256];
     let key = Hmac::<Sha256>::new_from_slice(&[3; 32]).unwrap();
     let (executed, signed) = medians(

@@ -98,12 +98,16 @@ step_features() { # tests without the other feature; a production build without 
     nvcc=$(bash ci/nvcc.sh)
     NVCC=$nvcc cargo build --release --locked -p vram-worker --no-default-features --features cuda
     none grep -aqE "$trace" "$worker"
+    NVCC=$nvcc cargo build --release --locked -p vram-residency --no-default-features --features cuda # with the library as its users have it
     none grep -aqE "$trace" "$target/release/libvram_residency.rlib"
     none grep -aq '^.visible .entry' "$worker" # PTX, which a driver would compile
     "$worker" run --device mock 2>&1 | tee "$target/said" || status=$?
-    [ "$status" -eq 2 ] && grep -q "this build has no mock device" "$target/said"
+    [ "$status" -eq 2 ]
+    grep -q "this build has no mock device" "$target/said"
+    status=0
     "$worker" run --device cuda:99 >"$target/said" 2>&1 || status=$?
-    [ "$status" -eq 4 ] && none grep -qi mock "$target/said"
+    [ "$status" -eq 4 ]
+    none grep -qi mock "$target/said"
     NVCC=$nvcc tests -p vram-residency --lib -E 'test(the_embedded_images_are_native_and_for_every_architecture)'
 }
 step_package() { # the library as a package: nothing but tracked files, not large, and it builds on its own
@@ -167,6 +171,14 @@ step_outside() { # one bit changed in the running worker's memory by another pro
 step_gpu() { # what is taken to a GPU machine runs on the mock
     bash ci/gpu-bundle.sh --quick
     VRAM_TEST_DEVICE=mock "$target/gpu-bundle/gpu-run.sh" "$target/gpu-bundle/out" probe device weights attacks
+}
+# covers: ASR-1
+step_bdd() { # a step that nobody defines fails the behaviour suite
+    local features=$target/planted-feature
+    mkdir -p "$features"
+    printf 'Feature: Planted\n  Scenario: Planted\n    Given a step that nobody defines\n' >"$features/planted.feature"
+    if VRAM_TEST_FEATURES=$features cargo test --locked -p vram-residency-bdd >"$target/said" 2>&1; then return 1; fi
+    grep -q 'a step that nobody defines' "$target/said"
 }
 step_unit() { # what a commit hook can afford
     cargo test --locked -p vram-residency --lib

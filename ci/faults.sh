@@ -22,6 +22,7 @@ patches=(ci/faults/*.patch)
 if [ "${1:-}" = --fit ]; then
     for patch in "${patches[@]}"; do
         git apply --check "$patch" || wrong=1
+        [ -n "$(fails "$patch")" ] || { echo "error: $patch names no test that fails"; wrong=1; }
         for name in $(fails "$patch" | sed 's/^[a-z_]* //'); do
             git grep -qw "fn $name" || { echo "error: $patch: there is no test $name"; wrong=1; }
         done
@@ -33,7 +34,7 @@ patches=("${patches[@]/#/$root/ci/faults/}")
 
 git worktree prune
 [ -d "$tree" ] || git worktree add -q --force --detach "$tree"
-git -C "$tree" checkout -q --force --detach "$(git rev-parse HEAD)"
+git -C "$tree" checkout -q --force --detach "$(git rev-parse HEAD)" || exit 1
 while read -ra test; do
     run "${test[@]}" >"$target/deep/faults/log" 2>&1 || { tail -n 40 "$target/deep/faults/log"; echo "error: fails without a fault: ${test[*]}"; exit 1; }
 done < <(fails "${patches[@]}" | sort -u)

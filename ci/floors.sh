@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 modules=$(git ls-files -co --exclude-standard 'src/*.rs' | grep -E '^src/\w+\.rs$' | sed -E 's,src/(\w+)\.rs,\1,' | grep -vxE 'lib|macros|tests')
 order=$(grep '→' CONTRIBUTING.md | grep -oE '\w+')
-pairs=$(git ls-files -co --exclude-standard 'src/*.rs' | grep -vE '^src/(lib|macros|tests)\.rs$|/tests(/|\.rs$)' | while read -r file; do
+pairs=$(git ls-files -co --exclude-standard 'src/*.rs' | grep -vE '^src/(lib|macros)\.rs$|/tests(/|\.rs$)' | while read -r file; do
     module=${file#src/} module=${module%%[./]*} root='\bsuper::'
     [ "$file" = "src/$module.rs" ] || root='\bsuper::super::'
     sed '/^mod tests {$/,$d; /^ *\/\//d' "$file" | grep -oE "\bcrate::[^:;, ()<>]+|$root" | sed "s/^crate:://; s/^/$module /" || true

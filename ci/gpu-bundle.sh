@@ -21,7 +21,7 @@ else
     cargo build --locked --release -p vram-worker --no-default-features --features cuda
 fi
 cp "$worker" "$(command -v cargo-nextest)" "$bundle/bin"
-cargo nextest archive "${build[@]}" -p vram-residency -p vram-residency-bdd --test device --test attacks --test bdd --bench device \
+cargo nextest archive "${build[@]}" -p vram-residency -p vram-residency-bdd --test device --test bdd --bench device \
     --archive-file "$bundle/suites.tar.zst"
 du -ah "$bundle" | sort -h
 [ "${1:-}" = --quick ] || [ "$(du -sm "$bundle" | cut -f 1)" -le 60 ]

@@ -30,26 +30,28 @@ mkdir -p "$out/logs"
 
 skip() { echo "SKIPPED: $1"; exit 77; }
 nextest() { cd "$here" && bin/cargo-nextest nextest "$@" --archive-file suites.tar.zst --workspace-remap .; }
+topic() { nextest run --profile gpu --success-output immediate --status-level pass -E "kind(test) & binary(device) & test(/^$1::/)"; }
 program() { # BINARY-ID
     python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["rust-binaries"][sys.argv[2]]["binary-path"])' "$work/binaries.json" "$1"
 }
 
 stage_probe() {
-    "$attacks" --probe
+    "$device" "$question" --exact
     uname -srm
     nvidia-smi && nvidia-smi -q -d ECC,CLOCK,POWER,TEMPERATURE,PERFORMANCE
     true
 }
-stage_device() { VRAM_TEST_CASES=50 nextest run --profile gpu -E 'kind(test) & binary(device)'; }
+stage_device() { VRAM_TEST_CASES=50 nextest run --profile gpu -E 'kind(test) & binary(device) - test(/^(residue|attacks|questions)::/)'; }
 stage_weights() { # the worker, as it is shipped
     "$VRAM_WORKER" run ${WEIGHTS:+"$WEIGHTS"} ${MODEL_DIGEST:+--expect "$MODEL_DIGEST"} --device "$VRAM_TEST_DEVICE" --json
 }
 stage_bench() { "$bench" --json "$out/logs/bench.json" --budget "$((limit * 2 / 5))" $tiny; }
 stage_overlap() { "$bench" --json "$out/logs/overlap.json" --overlap $tiny; }
 stage_bdd() { "$bdd"; }
-stage_residue() { "$attacks" --json "$out/logs/residue.jsonl" --limit 60 --group residue; }
-stage_attacks() {
-    "$attacks" --json "$out/logs/attacks.jsonl" --limit 60 --group attack && "$attacks" --json "$out/logs/questions.jsonl" --limit 60 --group question
+stage_residue() { topic residue; }
+stage_attacks() { # a question without an answer fails nothing
+    topic attacks || return
+    topic questions || true
 }
 stage_sanitizer() { # every kernel, on little memory
     local tool status=0 sanitizer
@@ -65,16 +67,16 @@ stage_sanitizer() { # every kernel, on little memory
 }
 
 (nextest list --list-type binaries-only --message-format json --extract-to "$work") >"$work/binaries.json" || exit 2
-attacks=$(program vram-residency::attacks) bench=$(program vram-residency::bench/device) bdd=$(program vram-residency-bdd::bdd) tiny=
+device=$(program vram-residency::device) question=questions::what_is_the_device bench=$(program vram-residency::bench/device) bdd=$(program vram-residency-bdd::bdd) tiny=
 [ "$VRAM_TEST_DEVICE" != mock ] || tiny=--tiny
-"$attacks" --probe >"$out/logs/device.log" 2>&1 || { tail -n 1 "$out/logs/device.log" >&2; echo "error: there is no device $VRAM_TEST_DEVICE" >&2; exit 3; }
+"$device" "$question" --exact >"$out/logs/device.log" 2>&1 || { grep -m 1 'no device' "$out/logs/device.log" >&2; echo "error: there is no device $VRAM_TEST_DEVICE" >&2; exit 3; }
 # A driver that nobody has open starts anew for every process, which takes seconds: somebody has it open.
 if command -v nvidia-smi >/dev/null; then nvidia-smi --query-gpu=utilization.gpu --format=csv -l 10 >/dev/null 2>&1 & opener=$!; fi
 about=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -n 1)
 
-export here out attacks bench bdd tiny limit
+export here out device question bench bdd tiny limit
 mapfile -t functions < <(compgen -A function stage_)
-export -f nextest skip "${functions[@]}"
+export -f nextest topic skip "${functions[@]}"
 for name in "${chosen[@]}"; do
     began=$SECONDS limit=$((${BUDGET:-540} - SECONDS))
     [ "$limit" -lt "${most[$name]}" ] || limit=${most[$name]}

@@ -58,10 +58,6 @@ pub(crate) mod sync;
 pub(crate) mod text;
 pub(crate) mod types;
 
-#[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
-mod tests;
-
 pub use audit::{
     Ack, AuditEvent, AuditRequirement, AuditSink, EventKind, ExecuteOutcome, MemorySink, Operation, QuarantineCause,
     Severity, TracingSink, VerificationFailure,
@@ -95,3 +91,7 @@ pub use types::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+mod tests;

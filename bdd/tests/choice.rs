@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use cucumber::gherkin::{Feature, Rule, Scenario};
-use vram_residency_rig::{Kind, Machine};
+use vram_residency_harness::{Kind, Machine};
 
 use crate::shell;
 

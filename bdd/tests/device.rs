@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use vram_residency::{MockConfig, MockStats};
-use vram_residency_rig::{Kind, Machine};
+use vram_residency_harness::{Kind, Machine};
 
 use crate::setup::Setup;
 

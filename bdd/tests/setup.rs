@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use vram_residency::{
-    AuditRequirement, AuditSink, DeviceSelector, Digest, Expectation, OnIntegrityFailure, Policy, ShardId, ShardSpec,
-    TreeParams, VramError, VramManager, WorkerId, WorkerSecret,
+    AuditRequirement, AuditSink, DeviceSelector, OnIntegrityFailure, Policy, TreeParams, VramError, VramManager,
+    WorkerId, WorkerSecret,
 };
 
 /// Bytes of a shard for which a scenario chose no other number.
@@ -77,26 +77,8 @@ impl Setup {
     }
 }
 
-/// Bytes or a file of which someone vouched for this digest.
-pub(crate) fn vouched(manager: &VramManager, digest: Digest) -> Expectation {
-    Expectation::FsVerityWith { digest, params: manager.tree_params().clone() }
-}
-
-pub(crate) fn spec(name: &str) -> ShardSpec {
-    ShardSpec::new(ShardId::new(name).unwrap())
-}
-
 /// Bytes that look like weights; the same for the same name.
 pub(crate) fn noise(bytes: usize, name: &str) -> Vec<u8> {
-    let mut state = name
-        .bytes()
-        .fold(0x9e37_79b9_7f4a_7c15_u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 32) as u8
-    })
-    .take(bytes)
-    .collect()
+    let seed = name.bytes().fold(0_u64, |seed, byte| seed.wrapping_mul(257).wrapping_add(u64::from(byte)));
+    vram_residency_harness::noise(bytes, seed)
 }

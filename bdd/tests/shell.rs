@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use vram_residency_rig::Kind;
+use vram_residency_harness::Kind;
 
 /// The worker that somebody named.
 pub(crate) fn given() -> Option<OsString> {

@@ -9,7 +9,7 @@ use vram_residency::{
     AuditSink, Digest, ManagerState, MemorySink, OwnedExecution, Scratch, SealedShard, ShardSource, ShardSpec,
     ShutdownReport, VerifiedRegion, VramError, VramManager, WorkerSecret, digest_bytes,
 };
-use vram_residency_rig::Machine;
+use vram_residency_harness::Machine;
 
 use crate::device::{Device, first};
 use crate::engine::{Engine, address};

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
 
-use vram_residency_rig::Raw;
+use vram_residency_harness::Raw;
 
 /// Integer-pipe instructions of one compression of 64 bytes on sm_90, byte swaps included; counted by cuobjdump, in
 /// .specs/60-device-abi.md.

@@ -1,27 +1,13 @@
 //! The device, its memory, and managers on it.
 
-use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vram_residency::{
-    Ack, AuditError, AuditEvent, AuditSink, Policy, RawRegion, SealedShard, ShardId, ShardSpec, TreeParams,
-    VramManager, WorkerId, WorkerSecret,
-};
-use vram_residency_rig::{EngineKernels, Kind, Machine, Memory, Raw};
+use vram_residency::{Policy, SealedShard, TreeParams, VramManager, WorkerId, WorkerSecret};
+use vram_residency_harness::{EngineKernels, Kind, Machine, Memory, Raw, silent, spec};
 
 use crate::limit;
-
-/// Takes every event and does nothing with it.
-struct Silent;
-
-impl AuditSink for Silent {
-    fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
-        black_box(event);
-        Ok(Ack::Accepted)
-    }
-}
 
 pub struct Options {
     pub tiny: bool,
@@ -105,7 +91,7 @@ impl World {
             .policy(Policy::development())
             .headroom(0)
             .tree_params(TreeParams::new(block, b"").unwrap())
-            .audit(Arc::new(Silent))
+            .audit(silent())
             .build()
             .unwrap()
     }
@@ -127,11 +113,8 @@ impl World {
 
     /// Puts parts of memory under one seal, where they lie.
     pub fn adopt(&self, manager: &VramManager, name: &str, memory: &Arc<Memory>, parts: &[(u64, u64)]) -> SealedShard {
-        let regions: Vec<RawRegion> =
-            parts.iter().map(|(at, bytes)| RawRegion::new(memory.address(0) + at, *bytes)).collect();
-        let spec = ShardSpec::new(ShardId::new(name).unwrap());
-        // SAFETY: the memory is the device's, lives in the owner, and nobody writes it.
-        unsafe { manager.adopt(spec, Arc::clone(memory), &regions) }.unwrap().shard().clone()
+        let places: Vec<_> = parts.iter().map(|(at, bytes)| (*at as usize, *bytes as usize)).collect();
+        memory.adopt(manager, spec(name), &places).unwrap().shard().clone()
     }
 }
 

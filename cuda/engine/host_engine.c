@@ -25,9 +25,9 @@ static const vram_mock_kernel KERNELS[] = {
     KERNEL(engine_random, 1, {0, 1, 16, {1, NONE}, 16}),
 };
 
-void vram_rig_add_kernels(void);
+void vram_harness_add_kernels(void);
 
-void vram_rig_add_kernels(void)
+void vram_harness_add_kernels(void)
 {
     vram_mock_add_kernels(KERNELS, sizeof KERNELS / sizeof *KERNELS);
 }

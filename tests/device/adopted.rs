@@ -10,9 +10,7 @@ crate::cases! {
         a_bit_that_the_engine_flips_is_refused,
         given_back_exactly_as_it_was,
         wiped_where_the_owner_allows,
-        regions_that_are_no_regions,
-        memory_twice_under_seal;
-    everywhere:
+        memory_twice_under_seal,
         memory_that_is_not_the_devices
 }
 
@@ -85,31 +83,6 @@ fn wiped_where_the_owner_allows() {
     bench.close();
 }
 
-fn regions_that_are_no_regions() {
-    let bench = Bench::new();
-    let memory = memory(&bench.machine, &noise(BYTES, 4));
-    let region = |at, bytes| memory.region(at, bytes);
-    for (what, regions) in [
-        ("none", vec![]),
-        ("null", vec![RawRegion::new(0, 4096)]),
-        ("null among others", vec![region(0, 10), RawRegion::new(0, 1)]),
-        ("empty", vec![region(5, 0)]),
-        ("beyond the address space", vec![RawRegion::new(u64::MAX - 10, 100)]),
-        ("twice the same", vec![region(0, 10), region(0, 10)]),
-        ("overlapping", vec![region(100, 200), region(0, 50), region(299, 10)]),
-        ("one in the other", vec![region(0, 5000), region(100, 1)]),
-        ("misaligned", vec![region(1, 8).element_bytes(1 << 20)]),
-    ] {
-        let refused = refused_regions(&bench.manager, &regions);
-        assert_eq!(refused.code(), ErrorCode::InvalidParams, "{what}: {refused}");
-    }
-    // Regions that touch do not overlap.
-    let adopted = adopt(&bench.manager, spec("a"), &memory, &[(100, 200), (0, 100), (300, 1)]).unwrap();
-    bench.manager.execute(adopted.shard(), |_| ()).unwrap();
-    drop(adopted);
-    bench.close();
-}
-
 fn memory_twice_under_seal() {
     let bench = Bench::new();
     let memory = memory(&bench.machine, &noise(BYTES, 5));
@@ -137,7 +110,7 @@ fn memory_that_is_not_the_devices() {
     let raw = &bench.machine.raw;
     let memory = memory(&bench.machine, &noise(BYTES, 6));
     let pageable = noise(BYTES, 7);
-    let pinned = raw.page_locked(BYTES).unwrap();
+    let pinned = raw.pinned(BYTES).unwrap();
     let freed = raw.alloc(BYTES);
     raw.free(freed);
     let sealed = bench.seal("sealed", &noise(BYTES, 8));

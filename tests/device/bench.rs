@@ -1,14 +1,14 @@
 //! What the cases share: a manager on a machine of its own, and where cases cannot be asked.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use vram_residency::{
-    Adopted, ErrorCode, ExecuteOptions, MemorySink, OnIntegrityFailure, Policy, RawRegion, SealedShard, ShardId,
+    Adopted, Digest, ErrorCode, ExecuteOptions, MemorySink, OnIntegrityFailure, Policy, RawRegion, SealedShard,
     ShardSource, ShardSpec, StopReason, TreeParams, VramError, VramManager, VramManagerBuilder, WorkerId, WorkerSecret,
 };
-use vram_residency_rig::{Alias, EngineStream, Kind, Machine, Memory};
+use vram_residency_harness::{EngineStream, Kind, Machine, Mapping, Memory};
 
-pub(crate) use vram_residency_harness::{Dice, noise, safetensors, vouching};
+pub(crate) use vram_residency_harness::{Dice, image, noise, safetensors, spec, vouching};
 
 /// Memory of a mock. A GPU has what it has; no case takes more than this of it.
 const CAPACITY: u64 = 256 << 20;
@@ -20,13 +20,15 @@ pub(crate) fn everywhere(_kind: Kind) -> Option<&'static str> {
 
 /// A case that runs kernels of an engine's.
 pub(crate) fn kernels(kind: Kind) -> Option<&'static str> {
-    let built = Machine::new(kind, CAPACITY).raw.engine_kernels().is_some();
+    static BUILT: OnceLock<bool> = OnceLock::new();
+    let built = BUILT.get_or_init(|| Machine::new(kind, CAPACITY).raw.engine_kernels().is_some());
     (!built).then_some("no engine kernels were built for this device")
 }
 
 /// A case that only a GPU can answer.
 pub(crate) fn gpu(kind: Kind) -> Option<&'static str> {
-    (!matches!(kind, Kind::Cuda(_))).then_some("only CUDA devices of the system's driver are found by UUID")
+    (!matches!(kind, Kind::Cuda(_)))
+        .then_some("a mock has no UUID that the system knows, and no memory that other processes get")
 }
 
 /// A case that takes more memory and time than a device has for every run.
@@ -50,10 +52,6 @@ pub(crate) struct Bench {
 
 pub(crate) fn machine() -> Machine {
     Machine::from_env(CAPACITY)
-}
-
-pub(crate) fn spec(id: &str) -> ShardSpec {
-    ShardSpec::new(ShardId::new(id).unwrap())
 }
 
 pub(crate) fn builder(machine: &Machine) -> VramManagerBuilder {
@@ -94,6 +92,16 @@ impl Bench {
         self.manager.seal_model(spec(id), ShardSource::bytes(bytes)).unwrap()
     }
 
+    /// Seals what someone vouched for by this digest.
+    pub(crate) fn seal_vouched(
+        &self,
+        id: &str,
+        digest: Digest,
+        source: ShardSource<'_>,
+    ) -> Result<SealedShard, VramError> {
+        self.manager.seal_model(spec(id).expect(vouching::file(self.manager.tree_params(), digest)), source)
+    }
+
     /// Where the first byte of a shard lies.
     pub(crate) fn address(&self, shard: &SealedShard) -> u64 {
         // SAFETY: cases use the address behind the library's back on purpose, on memory that is live then.
@@ -113,7 +121,7 @@ impl Bench {
     }
 
     /// An attacker's second mapping of what lies at an address.
-    pub(crate) fn alias(&self, address: u64) -> Alias {
+    pub(crate) fn alias(&self, address: u64) -> Mapping {
         self.machine.raw.alias(address).unwrap()
     }
 
@@ -161,17 +169,14 @@ pub(crate) fn memory(machine: &Machine, bytes: &[u8]) -> Arc<Memory> {
     Arc::new(memory)
 }
 
-/// Adopts places of an engine's memory, which is the owner's as long as the shard lives.
+/// Adopts places of an engine's memory, or gives the error.
 pub(crate) fn adopt(
     manager: &VramManager,
     spec: ShardSpec,
     memory: &Arc<Memory>,
     places: &[(usize, usize)],
 ) -> Result<Adopted<Arc<Memory>>, VramError> {
-    let regions: Vec<RawRegion> = places.iter().map(|(at, bytes)| memory.region(*at, *bytes)).collect();
-    // SAFETY: the regions lie in `memory`, which the owner keeps allocated and which does not move; cases change it only
-    // between calls, when no check runs.
-    unsafe { manager.adopt(spec, Arc::clone(memory), &regions) }.map_err(|refused| refused.error)
+    memory.adopt(manager, spec, places).map_err(|refused| refused.error)
 }
 
 /// Tries to adopt regions that are nobody's memory, and gives the refusal.
@@ -188,14 +193,4 @@ pub(crate) fn refused_regions(manager: &VramManager, regions: &[RawRegion]) -> V
 pub(crate) fn on(stream: &EngineStream) -> ExecuteOptions {
     // SAFETY: the stream is of the manager's device, and every case keeps it until its executions have ended.
     unsafe { ExecuteOptions::default().on_stream(stream.raw()) }
-}
-
-/// The image that these places of `bytes` stand for: each but the last padded with zeros to a block.
-pub(crate) fn image(bytes: &[u8], places: &[(usize, usize)], block: usize) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (at, length) in places {
-        out.resize(out.len().next_multiple_of(block), 0);
-        out.extend_from_slice(&bytes[*at..at + length]);
-    }
-    out
 }

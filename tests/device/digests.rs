@@ -2,7 +2,7 @@
 // covers: DIG-1 DIG-3
 
 use vram_residency::{ErrorCode, ShardSource, TreeParams, digest_bytes, digest_reader};
-use vram_residency_rig::{Kind, Machine};
+use vram_residency_harness::{Kind, Machine, reads};
 
 use crate::bench::{Bench, Dice, adopt, everywhere, image, large, memory, noise, spec, vouching};
 
@@ -52,13 +52,7 @@ fn agree(bench: &Bench, params: &TreeParams, lengths: &[usize]) {
     for length in lengths {
         let bytes = &bytes[..*length];
         let digest = digest_bytes(params, bytes);
-        let sealed = bench
-            .manager
-            .seal_model(
-                spec("image").expect(vouching::file(bench.manager.tree_params(), digest)),
-                ShardSource::bytes(bytes),
-            )
-            .unwrap();
+        let sealed = bench.seal_vouched("image", digest, ShardSource::bytes(bytes)).unwrap();
         assert_eq!((sealed.digest(), sealed.byte_len()), (digest, *length as u64));
         assert_eq!(bench.manager.compute_vram_digest(&sealed).unwrap(), digest, "{length} bytes");
         bench.manager.execute(&sealed, |_| ()).unwrap();
@@ -67,10 +61,7 @@ fn agree(bench: &Bench, params: &TreeParams, lengths: &[usize]) {
         let mut other = bytes.to_vec();
         let last = other.len() - 1;
         other[last] ^= 0x80;
-        let refused = bench.manager.seal_model(
-            spec("image").expect(vouching::file(bench.manager.tree_params(), digest)),
-            ShardSource::bytes(&other),
-        );
+        let refused = bench.seal_vouched("image", digest, ShardSource::bytes(&other));
         assert_eq!(refused.unwrap_err().code(), ErrorCode::DigestMismatch, "{length} bytes");
     }
 }
@@ -82,33 +73,15 @@ fn blocks(block: usize) {
     bench.close();
 }
 
-fn blocks_of_1_kib() {
-    blocks(1 << 10);
+macro_rules! each_size {
+    ($($case:ident = $kib:literal),+) => {$(
+        fn $case() {
+            blocks($kib << 10);
+        }
+    )+};
 }
-
-fn blocks_of_2_kib() {
-    blocks(2 << 10);
-}
-
-fn blocks_of_4_kib() {
-    blocks(4 << 10);
-}
-
-fn blocks_of_8_kib() {
-    blocks(8 << 10);
-}
-
-fn blocks_of_16_kib() {
-    blocks(16 << 10);
-}
-
-fn blocks_of_32_kib() {
-    blocks(32 << 10);
-}
-
-fn blocks_of_64_kib() {
-    blocks(64 << 10);
-}
+each_size!(blocks_of_1_kib = 1, blocks_of_2_kib = 2, blocks_of_4_kib = 4, blocks_of_8_kib = 8);
+each_size!(blocks_of_16_kib = 16, blocks_of_32_kib = 32, blocks_of_64_kib = 64);
 
 fn salts_enter_every_block() {
     for block in [1 << 10, 4 << 10, 64 << 10] {
@@ -209,26 +182,23 @@ fn a_batch_of_shards() {
 /// The device hashes 1 GiB of leaves at a time.
 fn an_image_beyond_one_chunk() {
     const BYTES: u64 = (1 << 30) + 5 * 4096 + 17;
-    /// Noise again and again, in steps that are no multiple of a block.
-    struct Cycle(Vec<u8>, usize);
-    impl std::io::Read for Cycle {
-        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-            let most = out.len().min(self.0.len() - self.1);
-            out[..most].copy_from_slice(&self.0[self.1..self.1 + most]);
-            self.1 = (self.1 + most) % self.0.len();
+    // Noise again and again, in steps that are no multiple of a block.
+    let noise = noise(1_000_003, 11);
+    let cycle = || {
+        let next = |before: usize, out: &mut [u8]| {
+            let from = before % noise.len();
+            let most = out.len().min(noise.len() - from);
+            out[..most].copy_from_slice(&noise[from..from + most]);
             Ok(most)
-        }
-    }
-    let cycle = || std::io::Read::take(Cycle(noise(1_000_003, 11), 0), BYTES);
+        };
+        std::io::Read::take(reads(next), BYTES)
+    };
     let bench = Bench::on(Machine::from_env(2 << 30), |builder| builder);
     let threads = std::thread::available_parallelism().unwrap();
     let (digest, bytes) = digest_reader(bench.manager.tree_params(), threads, cycle()).unwrap();
     assert_eq!(bytes, BYTES);
     let source = || ShardSource::reader(BYTES, cycle());
-    let shard = bench
-        .manager
-        .seal_model(spec("large").expect(vouching::file(bench.manager.tree_params(), digest)), source())
-        .unwrap();
+    let shard = bench.seal_vouched("large", digest, source()).unwrap();
     let address = bench.address(&shard);
     // The last byte of the first chunk, and the last of all.
     for (place, bit) in [((1 << 30) - 1, 0), (BYTES - 1, 7)] {

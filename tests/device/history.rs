@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
 use vram_residency::{Adopted, ErrorCode, ManagerState, Purpose, Scratch, SealedShard, VramError};
-use vram_residency_rig::{Kind, Memory};
+use vram_residency_harness::{Kind, Memory};
 
 use crate::bench::{Bench, adopt, everywhere, memory, noise, spec, stopped};
 

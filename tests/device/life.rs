@@ -1,15 +1,12 @@
 //! From seal to release: sources, reads, the ledger against the device, working memory, several managers, several threads.
 
 use std::io::{Read as _, Write};
-use std::sync::Arc;
 use std::time::Duration;
 
-use vram_residency::{
-    ErrorCode, ManagerState, OnIntegrityFailure, Purpose, ShardSource, StopReason, VramError, digest_bytes,
-};
-use vram_residency_rig::{Kind, Machine};
+use vram_residency::{ErrorCode, ManagerState, Purpose, ShardSource, StopReason, VramError, digest_bytes};
+use vram_residency_harness::{Kind, Machine, fill, reads};
 
-use crate::bench::{Bench, builder, everywhere, machine, noise, spec, stopped, vouching};
+use crate::bench::{Bench, builder, everywhere, machine, noise, spec, stopped};
 
 crate::cases! {
     everywhere:
@@ -20,7 +17,6 @@ crate::cases! {
         working_memory_is_zeroed,
         many_rounds_leave_nothing_behind,
         two_managers_on_one_device,
-        threads_share_a_manager,
         shutdown_wipes_what_is_left,
         an_unreadable_source_leaves_nothing_behind
 }
@@ -63,10 +59,7 @@ fn every_source_gives_the_same_shard() {
         ]
     };
     for (id, source) in sources() {
-        let shard = bench
-            .manager
-            .seal_model(spec(id).expect(vouching::file(bench.manager.tree_params(), digest)), source)
-            .unwrap();
+        let shard = bench.seal_vouched(id, digest, source).unwrap();
         assert_eq!((shard.digest(), shard.byte_len()), (digest, bytes.len() as u64), "{id}");
         assert_eq!(bench.manager.verify_sealed(&shard).unwrap().digest, digest, "{id}");
         bench.assert_good(&shard, &bytes);
@@ -77,10 +70,7 @@ fn every_source_gives_the_same_shard() {
     }
     let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
     for (id, source) in sources() {
-        let refused = bench
-            .manager
-            .seal_model(spec(id).expect(vouching::file(bench.manager.tree_params(), wrong)), source)
-            .unwrap_err();
+        let refused = bench.seal_vouched(id, wrong, source).unwrap_err();
         assert_eq!(refused.code(), ErrorCode::DigestMismatch, "{id}");
     }
     assert_eq!((bench.manager.used_vram(), bench.manager.state()), (0, ManagerState::Ready));
@@ -229,35 +219,6 @@ fn two_managers_on_one_device() {
     bench.close();
 }
 
-fn threads_share_a_manager() {
-    // covers: CON-1
-    let bench = Bench::with(|builder| builder.on_integrity_failure(OnIntegrityFailure::QuarantineShard));
-    let shared = noise(400_000, 9);
-    let common = bench.seal("common", &shared);
-    std::thread::scope(|scope| {
-        for thread in 0..4_u64 {
-            let (bench, common, shared) = (&bench, &common, &shared);
-            scope.spawn(move || {
-                for round in 0..6 {
-                    let bytes = noise(50_000 + 1000 * thread as usize, thread * 100 + round);
-                    let shard = bench.seal(&format!("t{thread}"), &bytes);
-                    bench.assert_good(&shard, &bytes);
-                    bench.assert_good(common, shared);
-                    if round % 2 == 1 {
-                        let address = bench.address(&shard);
-                        bench.flip(address + round, 2);
-                        bench.assert_refused(&shard);
-                    }
-                    bench.manager.release(&shard).unwrap();
-                }
-            });
-        }
-    });
-    bench.manager.release(&common).unwrap();
-    assert_eq!((bench.manager.used_vram(), bench.manager.quarantined_vram()), (0, 0));
-    bench.close();
-}
-
 fn shutdown_wipes_what_is_left() {
     // covers: SCR-3
     let bench = Bench::new();
@@ -278,24 +239,16 @@ fn shutdown_wipes_what_is_left() {
 
 fn an_unreadable_source_leaves_nothing_behind() {
     // A source that ends early, and one that fails half-way.
-    struct Failing(u64);
-    impl std::io::Read for Failing {
-        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-            let most = out.len().min(usize::try_from(self.0).unwrap());
-            if most == 0 {
-                return Err(std::io::Error::other("the disk is gone"));
-            }
-            out[..most].fill(0x5B);
-            self.0 -= most as u64;
-            Ok(most)
-        }
-    }
+    let failing = reads(|before, room: &mut [u8]| match 5_000_000 - before {
+        0 => Err(std::io::Error::other("the disk is gone")),
+        left => Ok(fill(room, left, 0x5B)),
+    });
     let bench = Bench::new();
     let (before, _) = in_use(&bench.machine);
-    let bytes = Arc::new(noise(2_000_000, 8));
+    let bytes = noise(2_000_000, 8);
     let short = ShardSource::reader(3_000_000, &bytes[..]);
     assert_eq!(bench.manager.seal_model(spec("a"), short).unwrap_err().code(), ErrorCode::ModelLoadFailed);
-    let failing = ShardSource::reader(6_000_000, Failing(5_000_000));
+    let failing = ShardSource::reader(6_000_000, failing);
     assert_eq!(bench.manager.seal_model(spec("a"), failing).unwrap_err().code(), ErrorCode::ModelLoadFailed);
     assert_eq!(bench.manager.used_vram(), 0);
     assert_grown(&bench.machine, before, 0);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use vram_residency::{DeviceKind, DeviceSelector, DeviceUuid, ErrorCode, RawRegion, SealedShard, ShardSource};
-use vram_residency_rig::{Kind, Raw};
+use vram_residency_harness::{Kind, Memory, Raw, Refused};
 
 use crate::bench::{Bench, builder, everywhere, gpu, machine, mock, noise, refused_regions, safetensors, spec};
 
@@ -22,7 +22,7 @@ crate::cases! {
         the_tensors_of_a_shard_are_packed_and_no_granule_holds_two_shards
 }
 
-fn makes<T>(kind: Kind, make: impl FnOnce(&Arc<Raw>) -> Result<T, String>, why: &'static str) -> Option<&'static str> {
+fn makes<T>(kind: Kind, make: impl FnOnce(&Arc<Raw>) -> Result<T, Refused>, why: &'static str) -> Option<&'static str> {
     (kind != Kind::Mock && make(&machine().raw).is_err()).then_some(why)
 }
 
@@ -31,7 +31,7 @@ fn exportable(kind: Kind) -> Option<&'static str> {
 }
 
 fn managed(kind: Kind) -> Option<&'static str> {
-    makes(kind, |raw| raw.managed(4096), "the device makes no managed memory")
+    makes(kind, |raw| Memory::managed(raw, 4096), "the device makes no managed memory")
 }
 
 fn the_device_is_the_one_asked_for() {
@@ -75,12 +75,11 @@ fn a_device_by_its_uuid() {
 }
 
 /// Refuses such memory, whole and in part.
-fn refuse(address: impl FnOnce(&Arc<Raw>) -> vram_residency_rig::Foreign) {
+fn refuse<T>(make: impl FnOnce(&Arc<Raw>) -> (u64, T)) {
     const BYTES: u64 = 1 << 20;
     let bench = Bench::new();
-    let raw = &bench.machine.raw;
-    let foreign = address(raw);
-    for region in [RawRegion::new(foreign.address(), BYTES), RawRegion::new(foreign.address() + 4097, 1)] {
+    let (address, foreign) = make(&bench.machine.raw);
+    for region in [RawRegion::new(address, BYTES), RawRegion::new(address + 4097, 1)] {
         let refused = refused_regions(&bench.manager, &[region]);
         assert_eq!(refused.code(), ErrorCode::PolicyViolation, "{refused}");
     }
@@ -93,11 +92,11 @@ fn refuse(address: impl FnOnce(&Arc<Raw>) -> vram_residency_rig::Foreign) {
 }
 
 fn memory_made_for_export() {
-    refuse(|raw| raw.exportable(1 << 20).unwrap());
+    refuse(|raw| raw.exportable(1 << 20).map(|memory| (memory.address(), memory)).unwrap());
 }
 
 fn managed_memory() {
-    refuse(|raw| raw.managed(1 << 20).unwrap());
+    refuse(|raw| Memory::managed(raw, 1 << 20).map(|memory| (memory.address(0), memory)).unwrap());
 }
 
 fn the_tensors_of_a_shard_are_packed_and_no_granule_holds_two_shards() {

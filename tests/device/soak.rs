@@ -1,13 +1,13 @@
 //! Many threads and every operation for some seconds: no deadlock, an exact ledger, a trail without gaps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use vram_residency::{
     Adopted, ErrorCode, ExecuteOptions, ManagerState, Purpose, Scratch, SealedShard, ShardSource, VramError,
 };
-use vram_residency_rig::{EngineStream, Kind, Memory};
+use vram_residency_harness::{EngineStream, Kind, Memory, assert_contiguous, within};
 
 use crate::bench::{Bench, Dice, adopt, everywhere, memory, noise, on, spec};
 
@@ -195,30 +195,22 @@ fn many_threads_and_every_operation() {
     // Before the manager's share of the device is full.
     let engines: Vec<_> =
         (0..threads).map(|id| noise(3000, id)).map(|bytes| (memory(&bench.machine, &bytes), bytes)).collect();
-    let (done, all_done) = mpsc::channel::<()>();
-    std::thread::scope(|scope| {
-        // Ends the process, instead of hanging for ever, when the threads do not end.
-        let limit = length + Duration::from_secs(120);
-        scope.spawn(move || {
-            if all_done.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("deadlock: the threads did not end within {limit:?}");
-                std::process::abort();
+    within(length + Duration::from_secs(120), || {
+        std::thread::scope(|scope| {
+            for ((id, stream), (engine, before)) in (0..threads).zip(&streams).zip(engines) {
+                let (field, dice) = (&field, Dice::new(id + 1));
+                scope.spawn(move || {
+                    let (own, adopted, scratch) = (None, None, Vec::new());
+                    let mut worker =
+                        Worker { field, dice, id, round: 0, own, engine, before, adopted, scratch, stream };
+                    let until = Instant::now() + length;
+                    while Instant::now() < until {
+                        worker.step();
+                    }
+                    worker.leave();
+                });
             }
         });
-        for ((id, stream), (engine, before)) in (0..threads).zip(&streams).zip(engines) {
-            let (field, done, dice) = (&field, done.clone(), Dice::new(id + 1));
-            scope.spawn(move || {
-                let (own, adopted, scratch) = (None, None, Vec::new());
-                let mut worker = Worker { field, dice, id, round: 0, own, engine, before, adopted, scratch, stream };
-                let until = Instant::now() + length;
-                while Instant::now() < until {
-                    worker.step();
-                }
-                worker.leave();
-                drop(done);
-            });
-        }
-        drop(done);
     });
     drop(streams);
     let Field { common, steps, results, .. } = field;
@@ -235,9 +227,7 @@ fn many_threads_and_every_operation() {
     if let Some((clean, now)) = clean.zip(bench.machine.live_bytes()) {
         assert_eq!(now, clean, "bytes live, and at first");
     }
-    for (event, sequence) in bench.sink.events().iter().zip(1..) {
-        assert_eq!(event.sequence, sequence, "{}", event.kind.name());
-    }
+    assert_contiguous(&bench.sink.events());
     println!("{threads} threads, {steps} steps, {results} results");
     bench.close();
 }

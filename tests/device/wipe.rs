@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 use vram_residency::{ErrorCode, ExecuteOptions, ShardSource, digest_bytes};
-use vram_residency_rig::Alias;
+use vram_residency_harness::{Mapping, fill, reads};
 
-use crate::bench::{Bench, everywhere, mock, noise, spec, vouching};
+use crate::bench::{Bench, everywhere, mock, noise};
 
 crate::cases! {
     everywhere:
@@ -25,7 +25,7 @@ crate::cases! {
 const BYTES: usize = 3_000_001;
 
 /// A sealed shard, and the mapping that its attacker keeps.
-fn sealed(bench: &Bench, id: &str) -> (vram_residency::SealedShard, u64, Alias) {
+fn sealed(bench: &Bench, id: &str) -> (vram_residency::SealedShard, u64, Mapping) {
     let bytes = noise(BYTES, 1);
     let shard = bench.seal(id, &bytes);
     let address = bench.address(&shard);
@@ -35,7 +35,7 @@ fn sealed(bench: &Bench, id: &str) -> (vram_residency::SealedShard, u64, Alias) 
 }
 
 #[track_caller]
-fn assert_zero(alias: &Alias) {
+fn assert_zero(alias: &Mapping) {
     let left = alias.read().iter().filter(|byte| **byte != 0).count();
     assert_eq!(left, 0, "of {} bytes not wiped", alias.bytes());
 }
@@ -108,10 +108,7 @@ fn a_refused_seal_frees_nothing_unwiped() {
     let bench = Bench::new();
     let bytes = noise(BYTES, 3);
     let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
-    let refused = bench
-        .manager
-        .seal_model(spec("a").expect(vouching::file(bench.manager.tree_params(), wrong)), ShardSource::bytes(&bytes))
-        .unwrap_err();
+    let refused = bench.seal_vouched("a", wrong, ShardSource::bytes(&bytes)).unwrap_err();
     assert_eq!((refused.code(), bench.manager.used_vram()), (ErrorCode::DigestMismatch, 0));
     // Nor does an execution that was given up.
     let shard = bench.seal("a", &bytes);
@@ -121,33 +118,19 @@ fn a_refused_seal_frees_nothing_unwiped() {
 }
 
 fn after_a_refused_seal() {
-    struct Spy<'a> {
-        bench: &'a Bench,
-        left: usize,
-        aliases: &'a Mutex<Vec<Alias>>,
-    }
-    impl std::io::Read for Spy<'_> {
-        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-            let most = out.len().min(self.left);
-            out[..most].fill(0x77);
-            self.left -= most;
-            if self.left < BYTES / 2 && self.aliases.lock().unwrap().is_empty() {
-                let machine = &self.bench.machine;
-                let found = machine.mappings().into_iter().filter(|(_, bytes)| *bytes >= BYTES as u64);
-                self.aliases.lock().unwrap().extend(found.map(|(address, _)| machine.raw.alias(address).unwrap()));
-            }
-            Ok(most)
-        }
-    }
     let bench = Bench::new();
     let aliases = Mutex::new(Vec::new());
     let wrong = digest_bytes(bench.manager.tree_params(), b"another model");
-    let spy = Spy { bench: &bench, left: BYTES, aliases: &aliases };
+    let spy = reads(|before, room: &mut [u8]| {
+        let mut aliases = aliases.lock().unwrap();
+        if before > BYTES / 2 && aliases.is_empty() {
+            let found = bench.machine.mappings().into_iter().filter(|(_, bytes)| *bytes >= BYTES as u64);
+            aliases.extend(found.map(|(address, _)| bench.alias(address)));
+        }
+        Ok(fill(room, BYTES - before, 0x77))
+    });
     let source = ShardSource::reader(BYTES as u64, spy);
-    let refused = bench
-        .manager
-        .seal_model(spec("a").expect(vouching::file(bench.manager.tree_params(), wrong)), source)
-        .unwrap_err();
+    let refused = bench.seal_vouched("a", wrong, source).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::DigestMismatch);
     let aliases = aliases.into_inner().unwrap();
     assert_eq!(aliases.len(), 1, "the spy saw the memory that was being loaded");

@@ -1,7 +1,7 @@
 //! Engines' memory, engines' streams, batches and seals that are renewed, between threads.
 // covers: CON-1 CON-2 RES-9 VER-1
 
-use vram_residency::{Ack, AdoptError, EventKind, ExecuteOptions};
+use vram_residency::{Ack, AdoptError, EventKind, ExecuteOptions, Execution};
 use vram_residency_harness::{Arena, adopt, hook, on};
 
 use super::*;
@@ -224,6 +224,28 @@ fn an_execution_that_ends_after_the_stop_gives_no_result() {
                 Err(error) => assert!(matches!(error, VramError::ManagerStopped { .. }), "{error:?}"),
             }
         });
+        rig.close_clean();
+    });
+}
+
+#[test]
+fn a_check_behind_a_stream_is_not_shared_with_one_that_began_before_its_writes() {
+    explore(|| {
+        // An engine may write to sealed memory.
+        let rig = Rig::with(machine().read_only(false), |builder| builder.staging(4 << 10));
+        let shard = one(&rig, "a");
+        let (byte, other) = (rig.peek(&shard, 5), one(&rig, "b"));
+        let stream = rig.stream();
+        stream.enqueue_write(&shard, 5, 1, !byte).unwrap();
+        let (manager, checked) = (Arc::clone(&rig.manager), Arc::clone(&shard));
+        let checks = thread::spawn(move || drop(manager.verify_sealed(&checked)));
+        let (manager, options) = (Arc::clone(&rig.manager), on(&stream));
+        let runs = thread::spawn(move || drop(manager.begin(&other, options).map(Execution::finish)));
+        let begun = rig.manager.begin(&shard, on(&stream)).map(drop);
+        assert!(begun.is_err(), "work over bytes that its own stream had changed before");
+        checks.join().unwrap();
+        runs.join().unwrap();
+        drop(stream);
         rig.close_clean();
     });
 }

@@ -1,36 +1,37 @@
 //! An engine's memory under seal.
 
 use cucumber::{given, then, when};
-use vram_residency::{Expectation, Layout, RawRegion, digest_bytes};
+use vram_residency::{RawRegion, digest_bytes};
+use vram_residency_harness::{image, spec, vouching};
 
-use crate::engine::{Arena, Engine};
-use crate::setup::spec;
+use crate::engine::Engine;
 use crate::world::World;
 
 #[given(expr = "an engine {word} that holds {word} in regions of {} bytes")]
 fn an_engine(world: &mut World, name: String, weights: String, lengths: String) {
     let lengths: Vec<usize> = lengths.split(", ").map(|length| length.parse().unwrap()).collect();
     let bytes = &world.weights(&weights)[..lengths.iter().sum()];
-    let engine = Engine::new(Arena::new(&world.device().machine, bytes, &lengths));
+    let engine = Engine::new(&world.device().machine, bytes, &lengths);
     world.engines.insert(name, engine);
 }
 
 #[when(regex = r"^I adopt the memory of (\S+) as ([^\s,]+)(, to be wiped)?(?:, expecting the digest of (\S+))?$")]
 fn adopt_all(world: &mut World, engine: String, name: String, wiped: String, expected: String) {
-    let regions = world.engine(&engine).arena.regions();
+    let engine_side = world.engine(&engine);
+    let regions: Vec<_> =
+        engine_side.places.iter().map(|(at, length)| engine_side.memory.region(*at, *length)).collect();
     let mut spec = spec(&name).wipe_adopted(!wiped.is_empty());
     if !expected.is_empty() {
-        let lengths: Vec<u64> = regions.iter().map(RawRegion::byte_len).collect();
-        let layout = Layout::of_regions(world.manager().tree_params(), &lengths).unwrap().digest();
-        spec = spec.expect(Expectation::Image { digest: world.digest_of(&expected), layout });
+        let params = world.manager().tree_params();
+        spec = spec.expect(vouching::regions(params, &regions, world.digest_of(&expected)));
     }
     world.before_call();
     let manager = world.manager().clone();
     let adopted_before = manager.adopted_vram();
     let asked = world.engine(&engine);
-    asked.returned = None;
-    let handed_over = asked.hand_over(&manager, spec, &regions);
-    assert_eq!(asked.before, asked.arena.bytes(), "sealing writes nothing");
+    (asked.returned, asked.before) = (None, asked.bytes());
+    let handed_over = asked.memory.adopt(&manager, spec, &asked.places);
+    assert_eq!(asked.before, asked.bytes(), "sealing writes nothing");
     let outcome = match handed_over {
         Ok(adopted) => {
             let seal = adopted.shard().clone();
@@ -53,16 +54,16 @@ fn adopt_all(world: &mut World, engine: String, name: String, wiped: String, exp
 
 #[when(expr = "{word} changes byte {int} of its memory")]
 fn changes(world: &mut World, engine: String, byte: usize) {
-    let arena = &world.engine(&engine).arena;
-    arena.flip(arena.place(byte));
+    let engine = world.engine(&engine);
+    engine.memory.flip(engine.place(byte), 2);
 }
 
 #[when(expr = "{word} changes the bytes beside its regions")]
 fn changes_beside(world: &mut World, engine: String) {
-    let arena = &world.engine(&engine).arena;
-    for (at, length) in &arena.places {
-        arena.flip(at - 1);
-        arena.flip(at + length);
+    let engine = world.engine(&engine);
+    for (at, length) in &engine.places {
+        engine.memory.flip(at - 1, 2);
+        engine.memory.flip(at + length, 2);
     }
 }
 
@@ -72,21 +73,22 @@ fn lets_go(world: &mut World, engine: String) {
 }
 
 /// The image of an engine's memory.
-fn image(world: &mut World, engine: &str) -> Vec<u8> {
-    let block = world.manager().tree_params().block_size();
-    world.engine(engine).arena.image(block)
+fn image_of(world: &mut World, engine: &str) -> Vec<u8> {
+    let block = world.manager().tree_params().block_size() as usize;
+    let engine = world.engine(engine);
+    image(&engine.bytes(), &engine.places, block)
 }
 
 #[then(expr = "the seal of {word} speaks of the memory of {word}")]
 fn seal_of_memory(world: &mut World, name: String, engine: String) {
-    let image = image(world, &engine);
+    let image = image_of(world, &engine);
     let (seal, digest) = (world.seal_of(&name), digest_bytes(world.manager().tree_params(), &image));
     assert_eq!((seal.id().as_str(), seal.digest(), seal.byte_len()), (name.as_str(), digest, image.len() as u64));
 }
 
 #[then(expr = "the work read the memory of {word}")]
 fn read_memory(world: &mut World, engine: String) {
-    let image = image(world, &engine);
+    let image = image_of(world, &engine);
     assert!(world.ran && world.read == image);
 }
 
@@ -123,11 +125,11 @@ fn can_take(world: &mut World, engine: String) {
 #[then(expr = "the memory of {word} is untouched")]
 fn untouched(world: &mut World, engine: String) {
     let engine = world.engine(&engine);
-    assert!(engine.arena.bytes() == engine.before);
+    assert!(engine.bytes() == engine.before);
 }
 
 #[then(expr = "exactly the regions of {word} are zero")]
 fn wiped(world: &mut World, engine: String) {
     let engine = world.engine(&engine);
-    assert!(engine.arena.bytes() == engine.arena.wiped(&engine.before), "nothing else changed");
+    assert!(engine.bytes() == engine.wiped(), "nothing else changed");
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use cucumber::{given, when};
 use vram_residency::{OnIntegrityFailure, Policy, WorkerSecret};
+use vram_residency_harness::spec;
 
 use crate::device::first;
 use crate::faults;
-use crate::setup::{Setup, noise, spec};
+use crate::setup::{Setup, noise};
 use crate::world::{Second, World};
 
 #[given("a manager")]

@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use cucumber::{given, then, when};
 use vram_residency::{ModelRef, SealedSet, SealedShard, SetId, ShardSource, VramError, VramManager, digest_bytes};
 
-use crate::setup::{Setup, noise, spec, vouched};
+use vram_residency_harness::{spec, vouching};
+
+use crate::setup::{Setup, noise};
 use crate::world::World;
 
 #[when(regex = r"^I seal (\S+)(?: expecting the digest of (\S+))?$")]
 fn seal(world: &mut World, name: String, expected: String) {
     let mut spec = spec(&name);
     if !expected.is_empty() {
-        spec = spec.expect(vouched(world.manager(), world.digest_of(&expected)));
+        spec = spec.expect(vouching::file(world.manager().tree_params(), world.digest_of(&expected)));
     }
     world.seal(&name, spec, "");
 }
@@ -43,7 +45,7 @@ fn overwrite(world: &mut World, weights: String) {
 
 #[when(expr = "I seal {word} from the file, expecting its digest")]
 fn seal_file(world: &mut World, name: String) {
-    let expected = vouched(world.manager(), world.digest.expect("its digest is known"));
+    let expected = vouching::file(world.manager().tree_params(), world.digest.expect("its digest is known"));
     let source = ShardSource::safetensors(path(world)).unwrap();
     world.seal_from(spec(&name).expect(expected), source, &name, "");
 }

@@ -126,12 +126,12 @@ pub fn regions(arena: &Arena, places: &[(usize, usize)]) -> Vec<RawRegion> {
     places.iter().map(|(at, bytes)| arena.region(*at, *bytes)).collect()
 }
 
-/// The image that these places stand for: each but the last padded with zeros to a block.
-pub fn image(arena: &Arena, places: &[(usize, usize)], block: usize) -> Vec<u8> {
+/// The image that these places of `bytes` stand for: each but the last padded with zeros to a block.
+pub fn image(bytes: &[u8], places: &[(usize, usize)], block: usize) -> Vec<u8> {
     let mut out = Vec::new();
-    for (at, bytes) in places {
+    for (at, length) in places {
         out.resize(out.len().next_multiple_of(block), 0);
-        out.extend((*at..at + bytes).map(|at| arena.get(at)));
+        out.extend_from_slice(&bytes[*at..at + length]);
     }
     out
 }

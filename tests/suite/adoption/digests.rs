@@ -14,7 +14,7 @@ fn hundreds_of_regions_of_any_alignment_have_the_digest_of_their_image_and_of_th
         let block = params.block_size() as usize;
         let lengths = lengths(&mut dice, 700, block);
         let (arena, places) = scatter(&mut dice, &lengths);
-        let image = image(&arena, &places, block);
+        let image = image(&arena.bytes(), &places, block);
         let (adopted, drops) = adopt(&rig.manager, spec("engine"), &arena, &regions(&arena, &places));
         let adopted = adopted.unwrap();
         let shard = adopted.shard();
@@ -55,7 +55,7 @@ fn reads_cross_virtual_padding_and_see_zeros_there() {
     let mut dice = Dice::new(8);
     let lengths = lengths(&mut dice, 60, 1024);
     let (arena, places) = scatter(&mut dice, &lengths);
-    let image = image(&arena, &places, 1024);
+    let image = image(&arena.bytes(), &places, 1024);
     let (adopted, _drops) = adopt(&rig.manager, spec("engine"), &arena, &regions(&arena, &places));
     let adopted = adopted.unwrap();
     let run = rig.begin(adopted.shard());

@@ -76,7 +76,7 @@ fn an_adoption_that_must_not_be_is_refused_whole() {
     refuse(spec("engine").part(SetId::random().unwrap(), 2, 2), ErrorCode::InvalidParams, "part");
     assert_eq!(rig.manager.state(), ManagerState::Ready);
     // The twin: the right digest.
-    let (adopted, _) = adopt(&rig.manager, vouched(&image(&arena, &places, 1024)), &arena, &all);
+    let (adopted, _) = adopt(&rig.manager, vouched(&image(&arena.bytes(), &places, 1024)), &arena, &all);
     let adopted = adopted.unwrap();
     assert_eq!(adopted.shard().origin(), Origin::Expected);
     // Memory of a live shard, the manager's own too, is adopted no second time: not by another manager on the device either.

@@ -30,7 +30,8 @@ fn a_batch_begins_all_in_order_with_one_launch_each() {
 #[test]
 fn when_one_check_of_a_batch_is_not_proven_none_begins() {
     // covers: VER-7 VER-11
-    for (fault, nth) in [Fault::call(MockCall::Digest), Fault::DigestSkipped].into_iter().zip(1..=3) {
+    let faults = [Fault::call(MockCall::Digest), Fault::DigestSkipped];
+    for (fault, nth) in faults.into_iter().flat_map(|fault| (1..=3).map(move |nth| (fault, nth))) {
         let rig = Rig::new();
         let shards = several(&rig, 3);
         rig.order(fault.nth(nth));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use vram_residency::{DeviceSelector, MockConfig, VramManager};
 
 use crate::raw::Driver;
-use crate::{EngineStream, Memory, Raw};
+use crate::{EngineStream, Memory, Raw, Refused};
 
 /// What `VRAM_TEST_DEVICE` names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,8 @@ impl Machine {
     }
 
     fn open(driver: Result<Driver, String>, mock: Option<MockConfig>, ordinal: u32) -> Self {
-        let raw = driver.and_then(|driver| Raw::open(driver, i32::try_from(ordinal).unwrap()));
+        let open = |driver| Raw::open(driver, i32::try_from(ordinal).unwrap()).map_err(|refused| refused.to_string());
+        let raw = driver.and_then(open);
         let raw = raw.unwrap_or_else(|problem| panic!("no device {ordinal}: {problem}"));
         Self { raw, mock, ordinal }
     }
@@ -109,15 +110,12 @@ impl Machine {
 
     /// Another device of this machine, as an engine there sees it.
     pub fn beside(&self, ordinal: u32) -> Self {
-        Self::open(Ok(self.raw.driver().clone()), self.mock.clone(), ordinal)
+        Self::open(Ok(self.raw.driver.clone()), self.mock.clone(), ordinal)
     }
 
     /// The primary context once more, as another part of an engine would retain it.
-    ///
-    /// # Errors
-    /// Why not, in words.
-    pub fn open_again(&self) -> Result<Arc<Raw>, String> {
-        Raw::open(self.raw.driver().clone(), i32::try_from(self.ordinal).unwrap())
+    pub fn open_again(&self) -> Result<Arc<Raw>, Refused> {
+        Raw::open(self.raw.driver.clone(), i32::try_from(self.ordinal).unwrap())
     }
 
     /// Memory that an engine allocated itself.
@@ -199,9 +197,7 @@ impl Machine {
     pub fn assert_clean(&self) {
         let Some(config) = &self.mock else { return };
         let stats = config.stats();
-        assert_eq!((stats.live_allocations, stats.live_bytes, stats.live_foreign), (0, 0, 0), "device memory");
-        assert_eq!((stats.live_streams, stats.live_events, stats.pending_operations), (0, 0, 0), "streams");
-        assert_eq!((stats.live_host_buffers, stats.unwiped_host_bytes_freed), (0, 0), "host buffers");
-        assert_eq!((stats.unwiped_bytes_freed, stats.violations), (0, 0), "bytes freed unwiped, misuse of the driver");
+        crate::assert_clean(&stats);
+        assert_eq!(stats.violations, 0, "misuse of the driver");
     }
 }

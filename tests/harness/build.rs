@@ -75,7 +75,7 @@ fn main() {
             }
         }
     }
-    cc::Build::new().file(root.join(HOST_ENGINE)).std("c11").opt_level(2).compile("vram_rig_engine");
+    cc::Build::new().file(root.join(HOST_ENGINE)).std("c11").opt_level(2).compile("vram_harness_engine");
     println!("cargo::rustc-link-lib=m");
     engine(&root, &out);
 }

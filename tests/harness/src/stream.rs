@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use vram_residency::{DriverError, DriverErrorKind, RawStream, VramError};
+use vram_residency::RawStream;
 
-use crate::Raw;
+use crate::{Raw, Refused};
 
 /// A stream that an engine works on. What is enqueued on the mock runs when something orders it, and not before. Ended when dropped.
 #[derive(Debug)]
@@ -29,14 +29,8 @@ impl EngineStream {
     }
 
     /// Enqueues a fill, which the device may refuse: the mock does where memory is read-only. On a GPU that costs the context.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn try_fill(&self, address: u64, bytes: usize, value: u8) -> Result<(), VramError> {
-        self.raw.fill(self.stream, address, value, bytes).map_err(|code| {
-            let (operation, kind) = ("cuMemsetD8Async", DriverErrorKind::Other);
-            VramError::Device(DriverError { operation, code, name: "unknown", kind })
-        })
+    pub fn try_fill(&self, address: u64, bytes: usize, value: u8) -> Result<(), Refused> {
+        self.raw.fill(self.stream, address, value, bytes)
     }
 
     /// Enqueues a fill.
@@ -50,11 +44,8 @@ impl EngineStream {
     }
 
     /// Blocks until everything that was enqueued has run.
-    ///
-    /// # Errors
-    /// In words, when the device reports one.
-    pub fn synchronize(&self) -> Result<(), String> {
-        self.raw.synchronize(self.stream).map_err(|code| format!("cuStreamSynchronize: driver error {code}"))
+    pub fn synchronize(&self) -> Result<(), Refused> {
+        self.raw.synchronize(self.stream)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use vram_residency::RawRegion;
+use vram_residency::{AdoptError, Adopted, RawRegion, ShardSpec, VramManager};
 
-use crate::Raw;
+use crate::{Raw, Refused};
 
 /// An engine's own device memory. Given back when dropped.
 #[derive(Debug)]
@@ -19,12 +19,16 @@ impl Memory {
         Self { raw: Arc::clone(raw), ptr: raw.alloc(bytes), bytes }
     }
 
-    pub fn len(&self) -> usize {
-        self.bytes
+    /// Managed memory, which migrates between host and device.
+    pub fn managed(raw: &Arc<Raw>, bytes: usize) -> Result<Self, Refused> {
+        let mut ptr = 0;
+        // 1 attaches the memory to all streams.
+        raw.cuMemAllocManaged(&mut ptr, bytes, 1)?;
+        Ok(Self { raw: Arc::clone(raw), ptr, bytes })
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+    pub fn len(&self) -> usize {
+        self.bytes
     }
 
     /// The device address of a byte.
@@ -46,6 +50,19 @@ impl Memory {
     pub fn read(&self, at: usize, bytes: usize) -> Vec<u8> {
         assert!(at + bytes <= self.bytes);
         self.raw.read(self.address(at), bytes)
+    }
+
+    /// Has a manager adopt places of it, which it keeps allocated as their owner.
+    pub fn adopt(
+        self: &Arc<Self>,
+        manager: &VramManager,
+        spec: ShardSpec,
+        places: &[(usize, usize)],
+    ) -> Result<Adopted<Arc<Self>>, AdoptError<Arc<Self>>> {
+        let regions: Vec<RawRegion> = places.iter().map(|(at, bytes)| self.region(*at, *bytes)).collect();
+        // SAFETY: the regions lie in this memory, which the owner keeps allocated and which does not move; suites change it only
+        // between calls, when no check runs.
+        unsafe { manager.adopt(spec, Arc::clone(self), &regions) }
     }
 
     pub fn flip(&self, at: usize, bit: u8) {
