@@ -164,6 +164,8 @@ fn four_times_the_regions_take_no_sixteen_times_the_time() {
         adopted.into_iter().for_each(|adopted| drop(rig.manager.release(adopted.unwrap().shard()).unwrap()));
         started.elapsed()
     }
-    // Once more where something else took the machine's time.
-    assert!((0..3).any(|_| run(20_000) < 9 * run(5000)));
+    // The best of three, for something else may take the machine's time.
+    let least = |count| (0..3).map(|_| run(count)).min().unwrap();
+    let (few, many) = (least(5000), least(20_000));
+    assert!(many < 9 * few, "{few:?}, {many:?}");
 }
