@@ -43,7 +43,7 @@ enum {
     VRAM_MOCK_OPERATIONS
 };
 
-/* Faults: what goes wrong. */
+/* Faults: what goes wrong. The last two are ordered by the driver's own tests alone: add before them, and in src/ffi/mock.rs. */
 enum {
     VRAM_MOCK_FAIL = 1,          /* the call returns `code` and does nothing */
     VRAM_MOCK_STICKY,            /* the same, and so does every later call on the device: the context is dead */
@@ -157,7 +157,7 @@ typedef void (*vram_mock_hasher)(const uint32_t start[8], uint32_t salted, const
                                  uint32_t block_size, uint8_t *out);
 
 _Static_assert(sizeof(void *) == 8, "the mock needs 64-bit addresses");
-_Static_assert(VRAM_MOCK_OPERATIONS == 16 && VRAM_MOCK_SETTINGS == 16 && VRAM_MOCK_CRASH == 15, "numbers have moved");
+_Static_assert(VRAM_MOCK_OPERATIONS == 16 && VRAM_MOCK_SETTINGS == 16 && VRAM_MOCK_CRASH == 15, "numbers have moved: src/ffi/mock.rs has them too");
 _Static_assert(sizeof(vram_mock_fault) == 40 && offsetof(vram_mock_fault, value) == 16, "vram_mock_fault");
 _Static_assert(sizeof(vram_mock_stats) == 256 && offsetof(vram_mock_stats, runs) == 128, "vram_mock_stats");
 

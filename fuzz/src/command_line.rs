@@ -1,7 +1,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
 use vram_residency::{DeviceUuid, Digest, ErrorCode, TreeParams};
 
 use crate::cli::{self, Cli, Command, Device};
@@ -49,7 +49,11 @@ fn spell(command: &Command) -> Vec<String> {
                 run.expect_sha256.as_ref().inspect(|digest| option("expect-sha256", digest));
                 run.expect_file.as_ref().inspect(|file| option("expect-file", &path(file)));
                 run.expect_block_size.inspect(|bytes| option("expect-block-size", bytes));
-                run.secret_file.as_ref().inspect(|file| option("secret-file", &path(file)));
+                if let Some(file) = &run.secret_file {
+                    option("secret-file", &path(file));
+                    option("secret-file-mode", &run.secret_file_mode.to_possible_value().unwrap().get_name());
+                }
+                run.driver_library.as_ref().inspect(|file| option("driver-library", &path(file)));
                 run.device.inspect(|device| option("device", &spell_device(*device)));
                 operands.extend(run.model.as_deref().map(path));
                 if run.json {

@@ -25,9 +25,9 @@ fn a_reader_that_goes_away_is_status_1_without_a_word() {
     let files = Files::tiny();
     for line in LINES {
         let mut command = files.command(line.split(' '));
-        let mut child = command.env("RUST_LOG", "vram_residency::audit=info").spawn().unwrap();
-        drop(child.stdout.take());
-        let ended = end(child);
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ended = end(command.env("RUST_LOG", "vram_residency::audit=info").stdout(writer).spawn().unwrap());
         assert_eq!(ended.code, Some(1), "{line}: {}", ended.stderr);
         assert!(!ended.stderr.contains("error") && !ended.stderr.contains("panic"), "{}", ended.stderr);
         assert_eq!(ended.stderr.contains("vram_deallocated"), line.starts_with("run"), "all was released first");
