@@ -101,7 +101,10 @@ pub(crate) struct RawStats {
 const _: () = assert!(size_of::<RawFault>() == 40 && core::mem::offset_of!(RawFault, value) == 16);
 const _: () = assert!(size_of::<RawStats>() == 256 && core::mem::offset_of!(RawStats, runs) == 128);
 #[allow(clippy::as_conversions, reason = "the discriminants of enums that cross to C")]
-const _: () = assert!(Kind::Crash as u32 == 15 && Setting::Traced as u32 == 15, "numbers have moved: cuda/include/vram_mock.h has them too");
+const _: () = assert!(
+    Kind::Crash as u32 == 15 && Setting::Traced as u32 == 15,
+    "numbers have moved: cuda/include/vram_mock.h has them too"
+);
 
 /// A machine; only ever behind a pointer, and written by the C side under its own lock.
 #[repr(C)]

@@ -94,11 +94,21 @@ impl Wishes<'_> {
         }
     }
 
+    #[cfg(all(feature = "mock", feature = "cuda"))]
+    const fn names_a_library(&self) -> bool {
+        self.options.driver_library.is_some()
+    }
+
+    #[cfg(all(feature = "mock", not(feature = "cuda")))]
+    const fn names_a_library(&self) -> bool {
+        false
+    }
+
     #[cfg(feature = "mock")]
     fn build_on_any(&self) -> Result<VramManager, VramError> {
         match self.build(Device::Auto) {
             // Who names a library does not mean the mock.
-            Err(error @ VramError::DeviceUnavailable { .. }) if self.options.driver_library.is_none() => {
+            Err(error @ VramError::DeviceUnavailable { .. }) if !self.names_a_library() => {
                 let _nobody_listens = writeln!(io::stderr(), "warning: {error}; going on with the mock");
                 self.build(Device::Mock)
             }
