@@ -27,7 +27,7 @@ const LONG_BYTES: usize = 64 << 20;
 const ROUNDS: usize = 61;
 /// Ratios must not be below these; the first leaves room for noise.
 const SHORT_LEAST: f64 = 0.97;
-const LONG_LEAST: f64 = 1.6; // covers: PERF-2
+const LONG_LEAST: f64 = 1.6;
 
 fn seconds(times: usize, work: impl Fn()) -> f64 {
     let start = Instant::now();
