@@ -266,3 +266,19 @@ fn a_device_that_answers_known_questions_wrongly_gets_no_manager() {
         assert_eq!(config.stats().live_host_buffers, 0, "{fault:?}");
     }
 }
+
+#[test]
+fn what_others_left_behind_an_image_is_gone() {
+    // covers: SCR-1
+    let rig = Rig::new();
+    let shard = rig.seal("a", &noise(1000, 1)); // of 1024 bytes that the mock handed out full of garbage
+    let run = rig.begin(&shard);
+    // SAFETY: the address is only looked up by the mock.
+    let at = unsafe { run.regions()[0].device_ptr() }.as_u64();
+    let mut tail = [1; 24];
+    rig.controls().peek_address(at + 1000, &mut tail).unwrap();
+    assert_eq!(tail, [0; 24]);
+    run.finish().unwrap();
+    rig.manager.release(&shard).unwrap();
+    rig.close_clean();
+}
