@@ -42,7 +42,7 @@ impl Context {
     /// Tells the mock of memory that an engine allocated. The NVIDIA driver knows its own.
     ///
     /// # Safety
-    /// As [`Driver::register`](crate::driver::Driver::register).
+    /// As `Driver::register`.
     #[cfg(feature = "mock")]
     pub(crate) unsafe fn register(&self, span: Span, access: Access) -> Result<(), DriverError> {
         let Some(machine) = self.api().machine() else { return Ok(()) };
