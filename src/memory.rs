@@ -16,6 +16,7 @@ use crate::types::{Access, DeviceInfo, DriverError, DriverErrorKind, MemoryInfo,
 
 mod check;
 mod image;
+mod part;
 mod reader;
 mod region;
 mod scratch;
@@ -28,6 +29,7 @@ pub(crate) use crate::driver::Event;
 
 pub(crate) use check::{CheckSizes, DigestFailure};
 pub(crate) use image::ImageMap;
+pub(crate) use part::Part;
 pub(crate) use region::{Protection, Unallocated};
 pub(crate) use scratch::ScratchMemory;
 pub(crate) use shard::{Owners, Retired, ShardMemory, Unretired};

@@ -9,6 +9,7 @@ use std::time::Duration;
 use metrics::{SharedString, Unit};
 
 use crate::panics::aside;
+use crate::spec::Check;
 use crate::types::Identity;
 
 pub(crate) const TOTAL_BYTES: &str = "vram_total_bytes";
@@ -80,12 +81,14 @@ impl Metrics {
         });
     }
 
-    /// Counts a check: how it ended, how long it took, how many bytes it hashed.
-    pub(crate) fn verified(&self, outcome: Outcome, took: Duration, bytes: u64) {
+    /// Counts a check: how strong it was, if it came to one, how it ended, how long it took, how many bytes it hashed.
+    pub(crate) fn verified(&self, check: Option<Check>, outcome: Outcome, took: Duration, bytes: u64) {
         let device = || self.device.clone();
+        let (check, outcome) = (check.map_or("none", Check::as_str), outcome.as_str());
         aside!(|| {
-            metrics::counter!(VERIFY_OPERATIONS, DEVICE_LABEL => device(), "result" => outcome.as_str()).increment(1);
-            metrics::histogram!(VERIFY_SECONDS, DEVICE_LABEL => device()).record(took);
+            metrics::counter!(VERIFY_OPERATIONS, DEVICE_LABEL => device(), "check" => check, "result" => outcome)
+                .increment(1);
+            metrics::histogram!(VERIFY_SECONDS, DEVICE_LABEL => device(), "check" => check).record(took);
             metrics::counter!(VERIFIED_BYTES, DEVICE_LABEL => device()).increment(bytes);
         });
     }
@@ -120,7 +123,7 @@ fn describe() {
     metrics::describe_gauge!(QUARANTINED_BYTES, Bytes, "Device memory kept out of the pool");
     metrics::describe_gauge!(SHARDS, Count, "Resident shards");
     metrics::describe_counter!(SEAL_OPERATIONS, Count, "Attempts to seal, by result");
-    metrics::describe_counter!(VERIFY_OPERATIONS, Count, "Checks of sealed bytes, by result");
+    metrics::describe_counter!(VERIFY_OPERATIONS, Count, "Checks of sealed bytes, by strength and result");
     metrics::describe_histogram!(VERIFY_SECONDS, Seconds, "Time of one check");
     metrics::describe_counter!(VERIFIED_BYTES, Bytes, "Bytes hashed by checks");
     metrics::describe_counter!(WIPED_BYTES, Bytes, "Bytes wiped and proven zero");

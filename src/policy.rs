@@ -3,11 +3,14 @@
 //! Owns [`Policy`]: two tables, `production()` and `development()`, whose rows can be overridden one by one. It judges what it
 //! is shown: devices, files and environment are read by those who own them.
 
+use std::time::Duration;
+
 use crate::audit::AuditRequirement;
 use crate::environment;
 use crate::error::VramError;
 use crate::keys::SecretOrigin;
 use crate::panics::aside;
+use crate::spec::Check;
 use crate::types::{DeviceKind, Origin};
 
 /// What a manager demands of its surroundings.
@@ -28,6 +31,8 @@ pub struct Policy {
     audit: AuditRequirement,
     clean_environment: bool,
     verify_after: bool,
+    weakest_check: Check,
+    full_check_within: Option<Duration>,
 }
 
 impl Policy {
@@ -42,6 +47,8 @@ impl Policy {
             audit: AuditRequirement::Durable,
             clean_environment: true,
             verify_after: true,
+            weakest_check: Check::Digest,
+            full_check_within: Some(Duration::from_secs(60)),
         }
     }
 
@@ -55,6 +62,8 @@ impl Policy {
             audit: AuditRequirement::BestEffort,
             clean_environment: false,
             verify_after: false,
+            weakest_check: Check::Sample(1),
+            full_check_within: None,
         }
     }
 
@@ -72,6 +81,11 @@ impl Policy {
         fn require_clean_environment(required: bool) => clean_environment = required;
         /// Whether each result is held back until a check after the work has passed.
         fn require_verify_after(required: bool) => verify_after = required;
+        /// The weakest check that an execute may ask for.
+        fn weakest_check(check: Check) => weakest_check = check;
+        /// How long the last check of all bytes may be ago, if that is bounded: a weaker one that is asked for later than that becomes one of
+        /// all bytes.
+        fn full_check_within(most: Option<Duration>) => full_check_within = most;
     }
 
     /// `production` or `development`: the table that this policy started from.
@@ -97,6 +111,8 @@ impl Policy {
                 "preloads, injection variables and libraries that others than root may change are allowed",
             ),
             (self.verify_after, "results may leave without a check after the work"),
+            (self.weakest_check.is_full(), "checks may look at parts only"),
+            (self.full_check_within.is_some(), "the last check of all bytes may be any time ago"),
         ]
         .into_iter()
         .filter_map(|(required, words)| (!required).then_some(words))
@@ -143,6 +159,24 @@ impl Policy {
             )),
             asked => Ok(asked.unwrap_or(self.verify_after)),
         }
+    }
+
+    /// # Errors
+    /// `INVALID_PARAMS` for a check of nothing, `POLICY_VIOLATION` for one that is weaker than allowed.
+    pub(crate) fn admit_check(&self, check: Check) -> Result<Check, VramError> {
+        if check.admit()?.is_weaker_than(self.weakest_check) {
+            let weakest = self.weakest_check;
+            let problem = format!(
+                "{check} is asked for, and {weakest} is the weakest check allowed; ask for that, or leave it out"
+            );
+            return Err(VramError::PolicyViolation { rule: "weakest_check", problem });
+        }
+        Ok(check)
+    }
+
+    /// Whether the next check has to look at all bytes, where the last that did is so long ago.
+    pub(crate) fn full_check_is_due(&self, age: Duration) -> bool {
+        self.full_check_within.is_some_and(|most| age > most)
     }
 
     /// Judges what puts foreign code into this process, if this policy demands a clean environment. A worker calls it before it
@@ -236,7 +270,7 @@ mod tests {
     #[test]
     fn every_relaxed_row_is_named() {
         assert!(Policy::production().relaxed().is_empty());
-        assert_eq!(Policy::development().relaxed().len(), 6);
+        assert_eq!(Policy::development().relaxed().len(), 8);
         assert_eq!(Policy::production().require_real_device(false).relaxed(), ["the mock device is allowed"]);
         assert_eq!(Policy::default(), Policy::production());
     }

@@ -16,7 +16,7 @@ use crate::types::Span;
 mod record;
 mod spans;
 
-pub(crate) use record::{Record, Resident};
+pub(crate) use record::{Record, Resident, is_signed};
 use spans::Spans;
 
 #[derive(Debug, Default)]

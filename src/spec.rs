@@ -9,12 +9,14 @@ use crate::id::{ModelRef, SetId, ShardId};
 use crate::seal::SetPart;
 use crate::types::Origin;
 
+mod check;
 mod expectation;
 mod options;
 
+pub use check::Check;
 pub use expectation::Expectation;
 pub(crate) use expectation::{Mismatch, Wanted, judge_layout};
-pub use options::{Check, ExecuteOptions};
+pub use options::ExecuteOptions;
 
 /// A shard to be: its name, and what is known and wanted of it.
 ///

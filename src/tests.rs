@@ -64,7 +64,7 @@ fn trees_and_their_check_space() {
             assert_eq!(wide(params.table_entries(params.blocks(bytes))), entries);
             assert_eq!(params.padded(bytes), narrow(blocks * block));
             for regions in [0_usize, 1, 2, 3, 4, 100_000] {
-                let list = (wide(u64::try_from(regions).unwrap()) * 24).next_multiple_of(32);
+                let list = (wide(u64::try_from(regions + 1).unwrap()) * 24).next_multiple_of(32);
                 let room = (entries + 1) * 32 + blocks.min((1 << 30) / block) * 32 + list;
                 let found = CheckSizes::new(&params, bytes, regions).and_then(CheckSizes::bytes);
                 assert_eq!(found, narrow(room), "{bytes}, {regions} regions");

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFailure, text};
 use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason};
 use crate::id::{ShardId, WorkerId};
+use crate::spec::Check;
 use crate::types::{DeviceKind, DeviceUuid, Digest, Origin};
 
 /// One step of one manager.
@@ -178,10 +179,15 @@ events! {
     SealVerified = "seal_verified": Info, of shard, took duration {
         /// The digest of the image.
         digest: Digest,
-        /// Bytes that were read.
+        /// Bytes of the image that were looked at.
         bytes: u64,
-        /// How much of the image was read.
-        check: String,
+        /// How strong it was.
+        #[serde(serialize_with = "text::display")]
+        check: Check,
+        /// How many subtrees it looked at …
+        subtrees: u64,
+        /// … of how many.
+        of: u64,
     }
     /// A shard's image was digested, without a verdict.
     DigestComputed = "digest_computed": Info, of shard, took duration {
@@ -304,9 +310,7 @@ impl EventKind {
             Self::SealVerificationFailed { first_bad: Some(BadRange { tensor: Some(tensor), .. }), .. } => {
                 text::bound(tensor);
             }
-            Self::SealVerified { check: foreign, .. } | Self::PolicyViolation { problem: foreign, .. } => {
-                text::bound(foreign);
-            }
+            Self::PolicyViolation { problem, .. } => text::bound(problem),
             _ => {}
         }
         self

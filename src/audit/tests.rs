@@ -12,6 +12,7 @@ use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason, VramError};
 use crate::id::{ShardId, WorkerId};
 use crate::metrics::Metrics;
 use crate::metrics::tests::Remembered;
+use crate::spec::Check;
 use crate::types::{DeviceKind, DeviceUuid, Digest, Identity, Origin};
 
 fn shard() -> ShardId {
@@ -73,7 +74,15 @@ fn samples() -> Vec<EventKind> {
             write_protected: true,
             duration,
         },
-        EventKind::SealVerified { shard: shard(), digest, bytes, check: "digest".to_owned(), duration },
+        EventKind::SealVerified {
+            shard: shard(),
+            digest,
+            bytes,
+            check: Check::Sample(2),
+            subtrees: 2,
+            of: 9,
+            duration,
+        },
         EventKind::SealRefused { shard: Some(shard()), reason: RefusalReason::Forged, suppressed: 3 },
         EventKind::SealVerificationFailed {
             shard: shard(),
@@ -470,13 +479,6 @@ fn foreign_text_is_bounded_wherever_it_occurs() {
             total_bytes: 0,
             policy: long(),
             relaxed: vec![long(); 1000],
-        },
-        EventKind::SealVerified {
-            shard: shard(),
-            digest: Digest::from_bytes([5; 32]),
-            bytes: 1,
-            check: long(),
-            duration: Duration::ZERO,
         },
     ] {
         assert!(traced(kind).len() < 128 << 10);

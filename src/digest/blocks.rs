@@ -72,7 +72,7 @@ impl BlockHasher {
     }
 
     /// Hashes one block, zero-padded if it is short.
-    pub(super) fn hash(&self, block: &[u8]) -> Hash {
+    pub(crate) fn hash(&self, block: &[u8]) -> Hash {
         let mut hash = [0; 32];
         self.hash_run(block, std::slice::from_mut(&mut hash));
         hash

@@ -19,6 +19,7 @@ use crate::manager::inner::{Inner, Kept, OnIntegrityFailure, ScratchTable, State
 use crate::memory::{DEFAULT_STAGING_BYTES, Device};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
+use crate::spec::Check;
 use crate::types::{DeviceKind, DeviceUuid, Identity};
 
 const LEAST_STAGING_BYTES: usize = 4 << 10;
@@ -111,6 +112,7 @@ pub struct VramManagerBuilder {
     staging_bytes: usize,
     threads: Option<usize>,
     on_failure: OnIntegrityFailure,
+    check: Check,
     quarantine_limit: Option<u64>,
     #[cfg(feature = "cuda")]
     driver_library: Option<std::path::PathBuf>,
@@ -131,6 +133,7 @@ impl VramManagerBuilder {
             staging_bytes: DEFAULT_STAGING_BYTES,
             threads: None,
             on_failure: OnIntegrityFailure::default(),
+            check: Check::default(),
             quarantine_limit: None,
             #[cfg(feature = "cuda")]
             driver_library: None,
@@ -170,6 +173,8 @@ impl VramManagerBuilder {
         fn digest_threads(threads: usize) => threads = Some(threads);
         /// What an integrity failure does besides quarantining the shard; [`OnIntegrityFailure::Stop`] when not set.
         fn on_integrity_failure(choice: OnIntegrityFailure) => on_failure = choice;
+        /// How executes are checked that do not choose; [`Check::Digest`] when not set.
+        fn check(check: Check) => check = check;
         /// How many bytes may stay in quarantine because they could not be proven wiped; a quarter of the device when not set. A
         /// manager that has to keep more stops: its device cannot be trusted.
         fn quarantine_limit(bytes: u64) => quarantine_limit = Some(bytes);
@@ -246,6 +251,7 @@ impl VramManagerBuilder {
             key,
             policy: self.policy,
             on_failure: self.on_failure,
+            check: self.check,
             device,
             ledger,
             trail,

@@ -19,6 +19,7 @@ use crate::memory::{Device, DeviceFailure, Owners, Retired, ScratchMemory, Shard
 use crate::metrics::{Gauges, Metrics};
 use crate::policy::Policy;
 use crate::shards::{Record, Resident, ShardTable};
+use crate::spec::Check;
 use crate::sync::{Mutex, lock};
 use crate::types::{Digest, DriverError, Identity};
 
@@ -63,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) key: SealKey,
     pub(crate) policy: Policy,
     pub(crate) on_failure: OnIntegrityFailure,
+    /// How executes are checked that do not ask for more or less.
+    pub(crate) check: Check,
     pub(crate) device: Arc<Device>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) shards: Arc<ShardTable>,

@@ -151,7 +151,7 @@ impl Inner {
             layout,
             image,
             room: reservation.bytes(),
-            resident: Mutex::new(Some(Resident { memory, reservation, good_since: 0 })),
+            resident: Mutex::new(Some(Resident { memory, reservation, good_since: 0, full_at: started, cursor: 0 })),
             ticks: 0.into(),
             sealed_at: Instant::now(),
             max_age: spec.max_age,

@@ -11,6 +11,7 @@ use crate::id::{ShardId, WorkerId};
 use crate::keys::WorkerSecret;
 use crate::policy::Policy;
 use crate::seal::SealMessage;
+use crate::shards::is_signed;
 
 fn manager(config: &MockConfig, sink: &Arc<MemorySink>) -> VramManager {
     VramManager::builder(WorkerId::new("worker-1").unwrap(), WorkerSecret::random().unwrap())
@@ -81,4 +82,23 @@ fn an_authentic_seal_that_its_record_does_not_know_stops_the_manager() {
     assert_eq!(sink.names().iter().filter(|name| **name == "shard_quarantined").count(), 1);
     manager.release(&shard).unwrap();
     assert_eq!((manager.used_vram(), manager.quarantined_vram()), (0, 0));
+}
+
+#[test]
+fn a_table_counts_as_far_as_it_is_the_one_that_was_signed() {
+    // covers: VER-8
+    let manager = manager(&MockConfig::new().capacity_bytes(64 << 20), &Arc::default());
+    let spec = ShardSpec::new(ShardId::new("a").unwrap());
+    let shard = manager.seal_model(spec, ShardSource::bytes(&[7; 3 << 20])).unwrap();
+    let record = manager.inner.admit(&shard).unwrap();
+    let (params, message) = (manager.tree_params(), &record.message);
+    assert!(is_signed(params, message, &record.sealed) && !is_signed(params, &message[1..], &record.sealed));
+    for (entry, byte) in [(0, 0), (5, 31)] {
+        let mut other = record.sealed.clone();
+        other.table[entry][byte] ^= 1;
+        assert!(!is_signed(params, message, &other));
+        // Nor does another digest beside it help.
+        other.digest = crate::digest::digest_from_table(params, other.image_bytes, &other.table).unwrap();
+        assert!(!is_signed(params, message, &other));
+    }
 }

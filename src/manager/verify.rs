@@ -7,14 +7,14 @@
 use std::time::{Duration, Instant};
 
 use crate::audit::{EventKind, VerificationFailure};
-use crate::digest::{TreeDigest, first_difference};
+use crate::digest::{Hash, TreeDigest, first_difference};
 use crate::error::{BadRange, RefusalReason, VramError};
 use crate::id::ShardId;
 use crate::manager::inner::Inner;
-use crate::memory::{DeviceFailure, DigestFailure, Event};
+use crate::memory::{DeviceFailure, DigestFailure, Event, Part};
 use crate::metrics::Outcome;
 use crate::seal::SealedShard;
-use crate::shards::{Absent, Pinned, Record, Resident};
+use crate::shards::{Absent, Pinned, Record, Resident, is_signed};
 use crate::spec::Check;
 use crate::sync::MutexGuard;
 use crate::types::Digest;
@@ -29,13 +29,17 @@ pub struct VerifyReport {
     pub digest: Digest,
     /// Bytes of the image.
     pub bytes: u64,
-    /// How it was checked.
+    /// How it was checked; behind a check after the work, the weaker of what opened and closed the execute.
     pub check: Check,
+    /// How many subtrees of the image that looked at …
+    pub subtrees: u64,
+    /// … of how many.
+    pub of: u64,
     /// How long the caller waited for the check, from the seal to the verdict.
     pub duration: Duration,
 }
 
-/// The digest of one pinned shard under way. The shard's memory is locked until it is collected.
+/// The check of one pinned shard under way. The shard's memory is locked until it is collected.
 struct Digesting<'a> {
     record: &'a Pinned,
     resident: MutexGuard<'a, Option<Resident>>,
@@ -45,8 +49,10 @@ struct Digesting<'a> {
 enum Launch {
     /// Nothing: a check that began after the call had found everything as sealed.
     Shared,
-    /// This call's own launch, begun at this tick.
-    Begun(u64),
+    /// This call's own launch, begun at this tick and time.
+    Begun(u64, Instant),
+    /// This call's own launch over a part.
+    Part(Check, Part),
     /// The launch failed.
     Failed(DigestFailure),
 }
@@ -55,44 +61,76 @@ enum Digested {
     /// A check that began after the call had found everything as sealed.
     Shared,
     /// This call's own launch.
-    Found(Result<TreeDigest, DigestFailure>),
+    Found(Result<Found, DigestFailure>),
+}
+
+/// What device memory holds.
+enum Found {
+    All(TreeDigest),
+    /// The entries of the level-1 table over a part.
+    Part(Check, Part, Vec<Hash>),
 }
 
 impl<'a> Digesting<'a> {
-    /// Launches a digest of the image, behind `after` if that is given, or finds that a check which began after tick `call` has just
-    /// made one.
+    /// Launches a digest of the image, or of the part that `check` looks at, behind `after` if that is given; or finds that a check
+    /// which began after tick `call` has just made one of all bytes.
     ///
     /// A check is shared by whoever called before it began: what a caller's own stream held has to have run by then, and an
     /// execute that is closed has waited for its work before it calls. It is counted by ticks, which are drawn after both.
-    fn launch(record: &'a Pinned, call: u64, after: Option<&Event>) -> Result<Self, VramError> {
+    fn launch(
+        inner: &Inner,
+        record: &'a Pinned,
+        call: u64,
+        check: Check,
+        after: Option<&Event>,
+    ) -> Result<Self, VramError> {
         let mut resident = record.lock();
         let Some(found) = resident.as_mut() else {
             return Err(VramError::StaleHandle { shard: record.id.clone() });
         };
-        let launch = if after.is_none() && found.good_since > call {
-            Launch::Shared
+        if after.is_none() && found.good_since > call {
+            return Ok(Self { record, resident, launch: Launch::Shared });
+        }
+        let due = inner.policy.full_check_is_due(found.full_at.elapsed());
+        let part = if due { None } else { part(check, found, record.subtrees())? };
+        let launched = if let Some(part) = part {
+            found.memory.launch_part(&part, after).map(|()| Launch::Part(check, part))
         } else {
-            let began = record.tick();
-            found.memory.launch_digest(after).map_or_else(Launch::Failed, |()| Launch::Begun(began))
+            let (tick, now) = (record.tick(), Instant::now());
+            found.memory.launch_digest(after).map(|()| Launch::Begun(tick, now))
         };
-        Ok(Self { record, resident, launch })
+        Ok(Self { record, resident, launch: launched.unwrap_or_else(Launch::Failed) })
     }
 
     /// Waits for the digest, remembers when it began if it found everything as sealed, and lets go of the memory.
     fn collect(mut self) -> Digested {
-        let began = match self.launch {
-            Launch::Shared => return Digested::Shared,
-            Launch::Failed(failure) => return Digested::Found(Err(failure)),
-            Launch::Begun(began) => began,
-        };
         let Some(resident) = self.resident.as_mut() else {
             return Digested::Found(Err(DeviceFailure::Unproven("digest").into()));
         };
-        let found = resident.memory.collect_digest();
-        if let Ok(found) = &found {
-            resident.good_since = if *found == self.record.sealed { began } else { 0 };
-        }
-        Digested::Found(found)
+        Digested::Found(match self.launch {
+            Launch::Shared => return Digested::Shared,
+            Launch::Failed(failure) => Err(failure),
+            Launch::Part(check, part) => {
+                resident.memory.collect_part(&part).map(|entries| Found::Part(check, part, entries))
+            }
+            Launch::Begun(tick, at) => resident.memory.collect_digest().map(|found| {
+                if found == self.record.sealed {
+                    (resident.good_since, resident.full_at) = (tick, at);
+                } else {
+                    resident.good_since = 0;
+                }
+                Found::All(found)
+            }),
+        })
+    }
+}
+
+/// The part that a check looks at; `None` for all.
+fn part(check: Check, resident: &mut Resident, of: u64) -> Result<Option<Part>, VramError> {
+    match check {
+        Check::Sample(count) => Part::sample(count.into(), of),
+        Check::Rotating(n) => Ok(Part::rotate(&mut resident.cursor, n.into(), of)),
+        Check::Digest => Ok(None),
     }
 }
 
@@ -150,7 +188,7 @@ impl Inner {
     pub(crate) fn refuse(&self, sealed: Option<&SealedShard>, reason: RefusalReason) -> VramError {
         let shard = sealed.map(|sealed| sealed.id().clone());
         self.trail.refused(EventKind::SealRefused { shard, reason, suppressed: 0 });
-        self.metrics.verified(Outcome::Refused, Duration::ZERO, 0);
+        self.metrics.verified(None, Outcome::Refused, Duration::ZERO, 0);
         VramError::SealRefused { reason }
     }
 
@@ -167,8 +205,8 @@ impl Inner {
         let started = Instant::now();
         self.refuse_failed(record, started)?;
         let after = still_ahead(after);
-        let digested = Digesting::launch(record, record.tick(), after)?.collect();
-        self.judge(record, digested, check, started)
+        let digested = Digesting::launch(self, record, record.tick(), check, after)?.collect();
+        self.judge(record, digested, started)
     }
 
     /// [`check`](Self::check) of several records, all launches before the first wait. Records that come in twice are the caller's
@@ -189,7 +227,8 @@ impl Inner {
         let mut order: Vec<(usize, &Pinned, u64)> =
             records.iter().enumerate().map(|(at, record)| (at, *record, record.tick())).collect();
         order.sort_unstable_by_key(|(_, record, _)| record.slot());
-        let launched = order.into_iter().map(|(at, record, call)| Ok((at, Digesting::launch(record, call, after)?)));
+        let launched =
+            order.into_iter().map(|(at, record, call)| Ok((at, Digesting::launch(self, record, call, check, after)?)));
         let launched: Vec<(usize, Digesting<'_>)> = launched.collect::<Result<_, VramError>>()?;
         // No lock is held any more when the verdicts are told.
         let mut digested: Vec<(usize, &Pinned, Digested)> =
@@ -197,7 +236,7 @@ impl Inner {
         digested.sort_unstable_by_key(|(at, ..)| *at);
         let mut outcome = Ok(Vec::with_capacity(records.len()));
         for (_, record, digested) in digested {
-            match (self.judge(record, digested, check, started), &mut outcome) {
+            match (self.judge(record, digested, started), &mut outcome) {
                 (Ok(report), Ok(reports)) => reports.push(report),
                 (Err(error), Ok(_)) => outcome = Err(error),
                 (_, Err(_)) => {} // the first error stays; every failure is acted on
@@ -209,50 +248,67 @@ impl Inner {
     /// Refuses a shard that failed a check before: nothing is launched for it.
     fn refuse_failed(&self, record: &Pinned, started: Instant) -> Result<(), VramError> {
         let Some(first_bad) = record.failure.get() else { return Ok(()) };
-        self.metrics.verified(Outcome::Mismatch, started.elapsed(), 0);
+        self.metrics.verified(None, Outcome::Mismatch, started.elapsed(), 0);
         Err(self.fail_integrity(record, VerificationFailure::Quarantined, None, first_bad.clone()))
     }
 
-    fn judge(
-        &self,
-        record: &Record,
-        digested: Digested,
-        check: Check,
-        started: Instant,
-    ) -> Result<VerifyReport, VramError> {
-        let bytes = record.image.bytes();
-        match digested {
+    fn judge(&self, record: &Record, digested: Digested, started: Instant) -> Result<VerifyReport, VramError> {
+        let (bytes, of) = (record.image.bytes(), record.subtrees());
+        let all = (Check::Digest, of, bytes);
+        let (looked, hashed) = match digested {
+            Digested::Shared => (all, 0),
             Digested::Found(Err(failure)) => {
                 let error = VramError::from(failure);
-                self.metrics.verified(Outcome::Error, started.elapsed(), 0);
+                self.metrics.verified(None, Outcome::Error, started.elapsed(), 0);
                 self.report_unproven(record, &error);
                 self.note_device_failure(&error);
                 return Err(error);
             }
-            Digested::Found(Ok(found)) if found != record.sealed => {
-                self.metrics.verified(Outcome::Mismatch, started.elapsed(), bytes);
-                let first_bad = self.locate(record, &found);
-                let reason = VerificationFailure::DigestMismatch;
-                return Err(self.fail_integrity(record, reason, Some(found.digest), first_bad));
+            Digested::Found(Ok(found)) => {
+                let looked = match &found {
+                    Found::All(_) => all,
+                    Found::Part(check, part, _) => (*check, part.count(), part.bytes(self.device.params(), bytes)),
+                };
+                if let Err((reason, actual, first_bad)) = self.compare(record, &found) {
+                    self.metrics.verified(Some(looked.0), Outcome::Mismatch, started.elapsed(), looked.2);
+                    return Err(self.fail_integrity(record, reason, actual, first_bad));
+                }
+                (looked, looked.2)
             }
-            Digested::Found(Ok(_)) => self.metrics.verified(Outcome::Ok, started.elapsed(), bytes),
-            Digested::Shared => self.metrics.verified(Outcome::Ok, started.elapsed(), 0),
-        }
-        let report = VerifyReport {
-            shard: record.id.clone(),
-            digest: record.sealed.digest,
-            bytes,
-            check,
-            duration: started.elapsed(),
         };
-        self.trail.emit(EventKind::SealVerified {
-            shard: report.shard.clone(),
-            digest: report.digest,
-            bytes: report.bytes,
-            check: check.as_str().to_owned(),
-            duration: report.duration,
-        });
+        let (check, subtrees, read) = looked;
+        self.metrics.verified(Some(check), Outcome::Ok, started.elapsed(), hashed);
+        let (shard, digest, duration) = (record.id.clone(), record.sealed.digest, started.elapsed());
+        let report = VerifyReport { shard: shard.clone(), digest, bytes, check, subtrees, of, duration };
+        self.trail.emit(EventKind::SealVerified { shard, digest, bytes: read, check, subtrees, of, duration });
         Ok(report)
+    }
+
+    /// Holds what a check found against what was sealed: a failure with its digest and place, where they are known.
+    fn compare(
+        &self,
+        record: &Record,
+        found: &Found,
+    ) -> Result<(), (VerificationFailure, Option<Digest>, Option<BadRange>)> {
+        const CHANGED: VerificationFailure = VerificationFailure::DigestMismatch;
+        match found {
+            Found::All(found) if *found == record.sealed => Ok(()),
+            Found::All(found) => {
+                let params = self.device.params();
+                let range = first_difference(params, record.image.bytes(), &record.sealed.table, &found.table);
+                Err((CHANGED, Some(found.digest), range.map(|range| record.bad_range(range))))
+            }
+            Found::Part(_, part, entries) => {
+                // The table lies in this process's memory: it counts as far as it is the one under the signed digest.
+                if !is_signed(self.device.params(), &record.message, &record.sealed) {
+                    return Err((VerificationFailure::RecordMismatch, None, None));
+                }
+                match part.first_difference(self.device.params(), &record.sealed, entries) {
+                    Some(range) => Err((CHANGED, None, Some(record.bad_range(range)))),
+                    None => Ok(()),
+                }
+            }
+        }
     }
 
     /// Digests a live shard's image in VRAM and gives no verdict. A device that cannot show that it did stops the manager.
@@ -264,13 +320,6 @@ impl Inner {
         let digested = resident.memory.digest();
         drop(held);
         digested.map_err(VramError::from).inspect_err(|error| self.note_device_failure(error))
-    }
-
-    fn locate(&self, record: &Record, found: &TreeDigest) -> Option<BadRange> {
-        let params = self.device.params();
-        let (offset, bytes) = first_difference(params, record.image.bytes(), &record.sealed.table, &found.table)?;
-        let tensor = record.layout.tensor_in(offset, bytes).map(|tensor| tensor.name.clone());
-        Some(BadRange { offset, bytes, tensor })
     }
 }
 

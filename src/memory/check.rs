@@ -4,12 +4,14 @@
 //! ever fails for want of room. Before each launch all of it is poisoned; the result must carry the launch's nonce and cover
 //! every block; the host finishes the tree from the level-1 table.
 
+use super::image::ImageMap;
+use super::part::{self, Part};
 use super::region::Region;
 use super::{Device, DeviceFailure, Stream};
-use crate::digest::{TreeDigest, TreeParams, digest_from_table};
+use crate::digest::{HASH_BYTES as HASH_LEN, Hash, TreeDigest, TreeParams, digest_from_table};
 use crate::driver::HostBuffer;
 use crate::error::VramError;
-use crate::types::{DevicePtr, DigestJob, LaunchResult, Span};
+use crate::types::{DigestJob, LaunchResult, Span};
 
 /// Written over results, tables and scratch before each launch.
 pub(super) const POISON: u8 = 0xEE;
@@ -17,16 +19,16 @@ pub(super) const POISON: u8 = 0xEE;
 /// Image bytes whose leaf hashes are in scratch at one time.
 const CHUNK_BYTES: u64 = 1 << 30;
 
-const HASH_BYTES: u64 = 32;
+pub(super) const HASH_BYTES: u64 = 32;
 
 /// Where the parts of a check space begin. Result and table lie together, so that one copy brings both back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CheckSizes {
-    entries: u64,
-    blocks: u64,
+    pub(super) entries: u64,
+    pub(super) blocks: u64,
     /// Of the list of regions.
-    list: u64,
-    scratch: u64,
+    pub(super) list: u64,
+    pub(super) scratch: u64,
 }
 
 impl CheckSizes {
@@ -35,14 +37,20 @@ impl CheckSizes {
         let blocks = params.blocks(image_bytes);
         let chunk = CHUNK_BYTES.checked_div(u64::from(params.block_size()))?;
         let scratch = blocks.min(chunk).checked_mul(HASH_BYTES)?;
+        // One more: parts of an image may be cut into as many regions as they take off the table, and one.
         // Whole hashes, so that what lies behind the list is aligned as hashes are.
-        let list = u64::try_from(regions).ok()?.checked_mul(DigestJob::REGION_BYTES)?;
+        let list = u64::try_from(regions).ok()?.checked_add(1)?.checked_mul(DigestJob::REGION_BYTES)?;
         let list = list.checked_next_multiple_of(HASH_BYTES)?;
         Some(Self { entries: params.table_entries(blocks), blocks, list, scratch })
     }
 
     fn readback(self) -> Option<u64> {
         self.entries.checked_add(1)?.checked_mul(HASH_BYTES)
+    }
+
+    /// In host memory: what is read back, and behind it the list of regions on its way to the device.
+    pub(super) fn host_bytes(self) -> Option<u64> {
+        self.readback()?.checked_add(self.list)
     }
 
     pub(crate) fn bytes(self) -> Option<u64> {
@@ -52,40 +60,61 @@ impl CheckSizes {
 
 #[derive(Debug)]
 pub(super) struct CheckSpace {
+    /// Of the whole image.
     sizes: CheckSizes,
-    result: DevicePtr,
-    table: Span,
-    list: Span,
-    scratch: Span,
     all: Span,
     /// Result and table on their way back; behind them, the list of regions on its way there.
     readback: HostBuffer,
-    readback_bytes: usize,
-    /// Of the launch under way; 0 when there is none.
-    nonce: u64,
+    /// The nonce of the launch under way, and its sizes.
+    underway: Option<(u64, CheckSizes)>,
 }
 
+const TOO_SMALL: VramError = VramError::Internal { what: "the check space does not fit its region" };
+
 impl CheckSpace {
-    /// Lays the parts out in `region`, which holds at least `sizes.bytes()`.
+    /// Takes `region`, which holds at least `sizes.bytes()`, for digests of the whole image or of parts.
     pub(super) fn new(device: &Device, region: &Region, sizes: CheckSizes) -> Result<Self, VramError> {
-        const TOO_SMALL: VramError = VramError::Internal { what: "the check space does not fit its region" };
         let all = region.span();
-        let readback_bytes = sizes.readback().ok_or(TOO_SMALL)?;
-        let table_bytes = readback_bytes.checked_sub(HASH_BYTES).ok_or(TOO_SMALL)?;
-        let table = Span { ptr: all.ptr.checked_add(HASH_BYTES).ok_or(TOO_SMALL)?, bytes: table_bytes };
-        let list = Span { ptr: all.ptr.checked_add(readback_bytes).ok_or(TOO_SMALL)?, bytes: sizes.list };
-        let scratch = Span { ptr: list.ptr.checked_add(sizes.list).ok_or(TOO_SMALL)?, bytes: sizes.scratch };
         if sizes.bytes().is_none_or(|bytes| bytes > all.bytes) {
             return Err(TOO_SMALL);
         }
-        let host_bytes = readback_bytes.checked_add(sizes.list).ok_or(TOO_SMALL)?;
-        let readback = device.driver.host_buffer(usize::try_from(host_bytes).map_err(|_| TOO_SMALL)?)?;
-        let readback_bytes = usize::try_from(readback_bytes).map_err(|_| TOO_SMALL)?;
-        Ok(Self { sizes, result: all.ptr, table, list, scratch, all, readback, readback_bytes, nonce: 0 })
+        let host_bytes = sizes.host_bytes().and_then(|bytes| usize::try_from(bytes).ok()).ok_or(TOO_SMALL)?;
+        Ok(Self { sizes, all, readback: device.driver.host_buffer(host_bytes)?, underway: None })
     }
 
-    /// Enqueues a digest of `regions`, poison first, read-back last.
+    /// Enqueues a digest of the whole image, poison first, read-back last.
     pub(super) fn launch(&mut self, device: &Device, stream: &Stream, regions: &[Span]) -> Result<(), DigestFailure> {
+        self.launch_sized(device, stream, regions, self.sizes)
+    }
+
+    /// Enqueues a digest of a part, which is an image of its own to the device.
+    pub(super) fn launch_part(
+        &mut self,
+        device: &Device,
+        stream: &Stream,
+        image: &ImageMap,
+        part: &Part,
+    ) -> Result<(), DigestFailure> {
+        let (spans, blocks) = part.spans(&device.params, image);
+        let room = self.sizes.bytes().unwrap_or(0);
+        let sizes = part::sizes(&device.params, part, spans.len(), blocks, room);
+        self.launch_sized(device, stream, &spans, sizes.ok_or(DigestFailure::Host(TOO_SMALL))?)
+    }
+
+    fn launch_sized(
+        &mut self,
+        device: &Device,
+        stream: &Stream,
+        regions: &[Span],
+        sizes: CheckSizes,
+    ) -> Result<(), DigestFailure> {
+        self.underway = None;
+        let at = |offset: u64| self.all.ptr.checked_add(offset).ok_or(DigestFailure::Host(TOO_SMALL));
+        let table = Span { ptr: at(HASH_BYTES)?, bytes: sizes.entries.saturating_mul(HASH_BYTES) };
+        let behind = HASH_BYTES.saturating_add(table.bytes);
+        let region_list = Span { ptr: at(behind)?, bytes: sizes.list };
+        let scratch = Span { ptr: at(behind.saturating_add(sizes.list))?, bytes: sizes.scratch };
+        let read = usize::try_from(behind).map_err(|_| DigestFailure::Host(TOO_SMALL))?;
         let nonce = device.nonce();
         self.readback.bytes_mut()?.fill(POISON);
         device.driver.fill(stream.id, self.all, POISON)?;
@@ -95,42 +124,44 @@ impl CheckSpace {
                 regions,
                 block_size: device.params.block_size(),
                 salt: device.params.salt(),
-                scratch: self.scratch,
-                table: self.table,
-                region_list: self.list,
-                result: self.result,
+                scratch,
+                table,
+                region_list,
+                result: self.all.ptr,
                 nonce,
             },
             &mut self.readback,
-            self.readback_bytes,
+            read,
         )?;
-        device.driver.copy_to_host(stream.id, &mut self.readback, 0, self.result, self.readback_bytes)?;
-        self.nonce = nonce;
+        device.driver.copy_to_host(stream.id, &mut self.readback, 0, self.all.ptr, read)?;
+        self.underway = Some((nonce, sizes));
         Ok(())
     }
 
-    /// Waits for the digest that was enqueued last, and takes it if that very launch produced it. Blocks.
+    /// Waits for the digest that was enqueued last, and takes its table if that very launch produced it. Blocks.
+    pub(super) fn collect_table(&mut self, stream: &Stream) -> Result<Vec<Hash>, DigestFailure> {
+        const UNPROVEN: DeviceFailure = DeviceFailure::Unproven("digest");
+        let underway = self.underway.take();
+        stream.synchronize()?;
+        let (nonce, CheckSizes { entries, blocks, .. }) = underway.ok_or(UNPROVEN)?;
+        let (result, table) =
+            self.readback.bytes_mut()?.split_first_chunk::<{ LaunchResult::BYTES }>().ok_or(UNPROVEN)?;
+        let expected = LaunchResult { nonce, covered: blocks, found: entries, reserved: 0 };
+        if LaunchResult::from_bytes(result) != expected {
+            return Err(UNPROVEN.into());
+        }
+        let (table, _) = table.as_chunks::<HASH_LEN>();
+        Ok(usize::try_from(entries).ok().and_then(|entries| table.get(..entries)).ok_or(UNPROVEN)?.to_vec())
+    }
+
+    /// [`collect_table`](Self::collect_table) of the whole image, up to its digest.
     pub(super) fn collect(
         &mut self,
         device: &Device,
         stream: &Stream,
         image_bytes: u64,
     ) -> Result<TreeDigest, DigestFailure> {
-        let nonce = std::mem::take(&mut self.nonce);
-        stream.synchronize()?;
-        let bytes = self.readback.bytes_mut()?;
-        let bytes = bytes.get_mut(..self.readback_bytes).unwrap_or_default();
-        let (result, table) =
-            bytes.split_first_chunk::<{ LaunchResult::BYTES }>().ok_or(DeviceFailure::Unproven("digest"))?;
-        let expected = LaunchResult { nonce, covered: self.sizes.blocks, found: self.sizes.entries, reserved: 0 };
-        if nonce == 0 || LaunchResult::from_bytes(result) != expected {
-            return Err(DeviceFailure::Unproven("digest").into());
-        }
-        let (table, rest) = table.as_chunks::<32>();
-        if !rest.is_empty() {
-            return Err(DeviceFailure::Unproven("digest").into());
-        }
-        let table = table.to_vec();
+        let table = self.collect_table(stream)?;
         let digest = digest_from_table(&device.params, image_bytes, &table).map_err(DigestFailure::Host)?;
         Ok(TreeDigest { digest, table, image_bytes })
     }
@@ -170,14 +201,14 @@ mod tests {
     #[test]
     fn sizes_follow_the_tree_and_scratch_is_bounded() {
         // covers: DIG-3 RES-7
-        assert_eq!(sizes(4096, 1), CheckSizes { entries: 1, blocks: 1, list: 32, scratch: 32 });
-        assert_eq!(sizes(4096, 4097), CheckSizes { entries: 1, blocks: 2, list: 32, scratch: 64 });
-        assert_eq!(sizes(4096, 512 << 10), CheckSizes { entries: 1, blocks: 128, list: 32, scratch: 4096 });
-        assert_eq!(sizes(4096, (512 << 10) + 1), CheckSizes { entries: 2, blocks: 129, list: 32, scratch: 129 * 32 });
+        assert_eq!(sizes(4096, 1), CheckSizes { entries: 1, blocks: 1, list: 64, scratch: 32 });
+        assert_eq!(sizes(4096, 4097), CheckSizes { entries: 1, blocks: 2, list: 64, scratch: 64 });
+        assert_eq!(sizes(4096, 512 << 10), CheckSizes { entries: 1, blocks: 128, list: 64, scratch: 4096 });
+        assert_eq!(sizes(4096, (512 << 10) + 1), CheckSizes { entries: 2, blocks: 129, list: 64, scratch: 129 * 32 });
         let large = sizes(4096, 130 << 30);
         assert_eq!((large.entries, large.scratch), (130 * 2048, 8 << 20));
-        assert_eq!(large.bytes(), Some((130 * 2048 + 2) * 32 + (8 << 20)));
-        let lists = [(1, 32), (4, 96), (5, 128), (3000, 72_000)];
+        assert_eq!(large.bytes(), Some((130 * 2048 + 3) * 32 + (8 << 20)));
+        let lists = [(1, 64), (3, 96), (4, 128), (2999, 72_000)];
         for (regions, bytes) in lists {
             assert_eq!(
                 CheckSizes::new(&TreeParams::default(), 1 << 20, regions).unwrap().list,

@@ -9,9 +9,11 @@ use std::sync::Arc;
 
 use super::check::{CheckSizes, CheckSpace, DigestFailure};
 use super::image::ImageMap;
+use super::part::Part;
 use super::region::{Protection, Region, Unallocated};
 use super::{Device, DeviceFailure, Event, Stream};
-use crate::digest::TreeDigest;
+use crate::digest::blocks::BlockHasher;
+use crate::digest::{Hash, TreeDigest};
 use crate::driver::HostBuffer;
 use crate::error::VramError;
 use crate::panics::{aside, dispose};
@@ -238,6 +240,25 @@ impl ShardMemory {
     /// Waits for the digest that was launched last. Blocks; O(bytes) on the device.
     pub(crate) fn collect_digest(&mut self) -> Result<TreeDigest, DigestFailure> {
         self.space.collect(&self.device, &self.stream, self.image.bytes())
+    }
+
+    /// Enqueues a digest of a part of the image, behind `after` if that is given.
+    pub(crate) fn launch_part(&mut self, part: &Part, after: Option<&Event>) -> Result<(), DigestFailure> {
+        if let Some(event) = after {
+            self.device.driver.wait_event(self.stream.id, event)?;
+        }
+        self.space.launch_part(&self.device, &self.stream, &self.image, part)
+    }
+
+    /// Waits for the part that was launched last: its entries of the level-1 table. Blocks; O(bytes of the part) on the device.
+    pub(crate) fn collect_part(&mut self, part: &Part) -> Result<Vec<Hash>, DigestFailure> {
+        let mut entries = self.space.collect_table(&self.stream)?;
+        // To the device the part is an image of its own, and the table over a single block is that block's hash.
+        if part.is_one_block_of_many(&self.device.params, self.image.bytes()) {
+            let blocks = BlockHasher::new(&self.device.params);
+            entries.iter_mut().for_each(|entry| *entry = blocks.hash(entry.as_slice()));
+        }
+        Ok(entries)
     }
 
     /// Digests the image where it lies. Blocks; O(bytes) on the device.

@@ -92,7 +92,7 @@ fn every_series_carries_the_device() {
         let metrics = Metrics::new(&identity);
         metrics.gauges(Gauges { total: 5, used: 4, available: 3, quarantined: 2, shards: 1 });
         metrics.sealed(Outcome::Ok);
-        metrics.verified(Outcome::Mismatch, Duration::from_millis(250), 4096);
+        metrics.verified(Some(Check::Sample(3)), Outcome::Mismatch, Duration::from_millis(250), 4096);
         metrics.wiped(7);
         metrics.allocation_failed("capacity");
         metrics.audit_failed();
@@ -105,8 +105,8 @@ fn every_series_carries_the_device() {
         ("vram_quarantined_bytes{gpu_device=mock:3}", 2.0),
         ("vram_shards{gpu_device=mock:3}", 1.0),
         ("vram_seal_operations_total{gpu_device=mock:3,result=ok}", 1.0),
-        ("vram_verify_operations_total{gpu_device=mock:3,result=mismatch}", 1.0),
-        ("vram_verify_duration_seconds{gpu_device=mock:3}", 0.25),
+        ("vram_verify_operations_total{gpu_device=mock:3,check=sample,result=mismatch}", 1.0),
+        ("vram_verify_duration_seconds{gpu_device=mock:3,check=sample}", 0.25),
         ("vram_verified_bytes_total{gpu_device=mock:3}", 4096.0),
         ("vram_wiped_bytes_total{gpu_device=mock:3}", 7.0),
         ("vram_allocation_failures_total{gpu_device=mock:3,reason=capacity}", 1.0),

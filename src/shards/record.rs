@@ -4,11 +4,12 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::capacity::Reservation;
-use crate::digest::TreeDigest;
 use crate::digest::layout::Layout;
+use crate::digest::{TreeDigest, TreeParams, digest_from_table};
 use crate::error::{BadRange, VramError};
 use crate::id::ShardId;
 use crate::memory::{ImageMap, ShardMemory};
+use crate::seal::SealMessage;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, lock};
 
@@ -40,8 +41,18 @@ pub(crate) struct Record {
 pub(crate) struct Resident {
     pub(crate) memory: ShardMemory,
     pub(crate) reservation: Reservation,
-    /// The tick at which the last check began that found everything as sealed; 0 when none has.
+    /// The tick at which the last check of all bytes began that found everything as sealed; 0 when none has.
     pub(crate) good_since: u64,
+    /// When that was, or when its sealing began.
+    pub(crate) full_at: Instant,
+    /// The subtree at which the next check of a part begins that goes around.
+    pub(crate) cursor: u64,
+}
+
+/// Whether a level-1 table is the one under the digest in the signed message. O(entries).
+pub(crate) fn is_signed(params: &TreeParams, message: &[u8], sealed: &TreeDigest) -> bool {
+    let signed = SealMessage::decode(message).ok().map(|message| message.digest);
+    signed.is_some() && digest_from_table(params, sealed.image_bytes, &sealed.table).ok() == signed
 }
 
 impl Record {
@@ -57,6 +68,16 @@ impl Record {
             }
             None => Ok(()),
         }
+    }
+
+    /// Subtrees of the image: entries of its level-1 table.
+    pub(crate) fn subtrees(&self) -> u64 {
+        u64::try_from(self.sealed.table.len()).unwrap_or(u64::MAX)
+    }
+
+    pub(crate) fn bad_range(&self, (offset, bytes): (u64, u64)) -> BadRange {
+        let tensor = self.layout.tensor_in(offset, bytes).map(|tensor| tensor.name.clone());
+        BadRange { offset, bytes, tensor }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Option<Resident>> {

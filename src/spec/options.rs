@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Check;
 use crate::types::{RawStream, StreamId};
 
 /// How an execution is checked.
@@ -16,7 +17,8 @@ pub struct ExecuteOptions {
 
 impl ExecuteOptions {
     setters! {
-        /// What one check looks at, and how strongly; the manager's own choice when not set.
+        /// What one check looks at, and how strongly; the manager's own choice when not set. A check that closes an execute looks at
+        /// all bytes whatever is asked for.
         fn check(check: Check) => check = Some(check);
         /// Whether `finish` verifies once more, after the work, before the result counts; a mismatch discards it. As the policy
         /// demands when not set; asking for less than it demands is a policy violation. `renew` always verifies.
@@ -37,16 +39,5 @@ impl ExecuteOptions {
     pub const unsafe fn on_stream(mut self, stream: RawStream) -> Self {
         self.stream = Some(stream.id());
         self
-    }
-}
-
-words! {
-    /// What one check looks at, and how strongly.
-    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-    #[non_exhaustive]
-    pub enum Check {
-        /// All bytes, by the SHA-256 tree.
-        #[default]
-        Digest = "digest",
     }
 }

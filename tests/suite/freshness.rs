@@ -188,7 +188,6 @@ fn a_shard_that_fails_between_check_and_seal_stays_in_quarantine() {
     *shard.lock().unwrap() = Some(sealed.clone());
     assert_error!(rig.manager.reseal(&sealed), VramError::IntegrityFailure { .. } | VramError::ShardBusy { .. });
     until("nobody else has the manager", || Arc::strong_count(&rig.manager) == 1);
-    assert_eq!(rig.count("vram_sealed"), 1);
     rig.manager.release(&sealed).unwrap();
     assert_eq!((rig.manager.used_vram(), rig.manager.quarantined_vram()), (0, 0));
     rig.close_clean();

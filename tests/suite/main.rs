@@ -27,6 +27,7 @@ mod sets;
 mod shutdown;
 mod sources;
 mod states;
+mod strengths;
 mod threads;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

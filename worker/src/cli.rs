@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vram_residency::{DeviceUuid, LayoutKind, SecretFileMode, VramError};
+use vram_residency::{Check, DeviceUuid, LayoutKind, SecretFileMode, VramError};
 
 const ABOUT: &str = "Seals model weights in GPU memory and verifies them before every execute.";
 
@@ -63,6 +63,11 @@ pub(crate) struct RunOptions {
     /// How many times to verify and execute
     #[arg(long, value_name = "N", default_value = "3", value_parser = executes, allow_negative_numbers = true)]
     pub(crate) executes: NonZeroU64,
+    /// How each check looks at the image: `digest` at all bytes, before and after each execute; `rotating:N` at a different part each
+    /// time, all of them within N; `sample:K` at K random subtrees. Those two find random faults only, and there is no check after
+    /// the execute
+    #[arg(long, value_name = "CHECK", default_value = "digest")]
+    pub(crate) verify: Check,
     /// Bytes per block of the digest: a power of two from 1024 to 65536
     #[arg(long, value_name = "BYTES", default_value_t = 4096, value_parser = block, allow_negative_numbers = true)]
     pub(crate) block_size: u32,

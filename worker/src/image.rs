@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use vram_residency::{ExecuteOptions, Execution, Layout, SealedShard, TensorInfo, VramError, VramManager};
+use vram_residency::{Check, ExecuteOptions, Execution, Layout, SealedShard, TensorInfo, VramError, VramManager};
 
 use crate::split::Split;
 
@@ -27,9 +27,11 @@ impl Sealed {
     }
 
     /// Verifies every part, then opens the image.
-    pub(crate) fn begin<'a>(&'a self, manager: &'a VramManager) -> Result<Image<'a>, VramError> {
+    pub(crate) fn begin<'a>(&'a self, manager: &'a VramManager, check: Check) -> Result<Image<'a>, VramError> {
         let shards: Vec<_> = self.shards.iter().collect();
-        let parts = manager.begin_all(&shards, ExecuteOptions::default().verify_after(true))?;
+        // A check after the work looks at all bytes: who asks for less has none.
+        let options = ExecuteOptions::default().check(check).verify_after(check.is_full());
+        let parts = manager.begin_all(&shards, options)?;
         let ends = shards.iter().scan(0u64, |end, shard| {
             *end = end.saturating_add(shard.byte_len());
             Some(*end)
@@ -111,12 +113,19 @@ impl Image<'_> {
         self.parts.iter().map(|part| part.verification().duration).max().unwrap_or_default()
     }
 
+    /// What the last check looked at: how many subtrees, and of how many.
+    pub(crate) fn coverage(&self) -> (u64, u64) {
+        let reports = self.parts.iter().map(Execution::verification);
+        reports
+            .fold((0, 0), |(looked, of), report| (looked.saturating_add(report.subtrees), of.saturating_add(report.of)))
+    }
+
     /// Verifies every part again: what was read counts, and the next execute is open.
     pub(crate) fn renew(self) -> Result<Self, VramError> {
         Ok(Self { parts: Execution::renew_all(self.parts)?, ..self })
     }
 
-    /// Verifies every part again: what was read counts. Returns how long the check took.
+    /// Verifies every part again, where that was asked for: what was read counts. Returns how long a check took.
     pub(crate) fn finish(self) -> Result<Duration, VramError> {
         let parts = Execution::finish_all(self.parts)?;
         Ok(parts.iter().map(|part| part.duration).max().unwrap_or_default())
@@ -143,7 +152,7 @@ mod tests {
         let shards = split.seal(&manager, "m", source(), true, &signals).unwrap();
         let sealed = Sealed { name: "m".to_owned(), shards, split: Some(split), files: Vec::new() };
 
-        let image = sealed.begin(&manager).unwrap();
+        let image = sealed.begin(&manager, Check::Digest).unwrap();
         let mut found = vec![0; 10_000];
         image.read_at(0, &mut found).unwrap();
         assert!(found == bytes && image.checked_in() > Duration::ZERO);
@@ -154,7 +163,7 @@ mod tests {
 
         // A bit of the last part is enough that nothing of the first is read.
         let last = &sealed.shards[2];
-        let image = sealed.begin(&manager).unwrap();
+        let image = sealed.begin(&manager, Check::Digest).unwrap();
         manager.mock_controls().unwrap().flip_bit(last, 7, 0).unwrap();
         let error = image.renew().unwrap_err();
         assert!(matches!(&error, VramError::IntegrityFailure { shard, .. } if shard == last.id()), "{error}");

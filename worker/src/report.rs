@@ -7,7 +7,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use vram_residency::{DeviceKind, SealedShard, VramManager};
+use vram_residency::{Check, DeviceKind, SealedShard, VramManager};
 
 use crate::cli::Layout;
 use crate::exit::{ErrorJson, Failure};
@@ -227,13 +227,16 @@ pub(crate) struct Timing {
     fastest: Duration,
     slowest: Duration,
     kept: Vec<Duration>,
-    /// What each check reads.
     image_bytes: u64,
+    /// How the image is checked.
+    check: Check,
+    /// Subtrees that a check looked at, at least, and of how many.
+    coverage: Option<(u64, u64)>,
 }
 
 /// Seconds of the checks, over all executes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-struct Check {
+struct Took {
     min: f64,
     /// Of the first 2^20 executes.
     median: f64,
@@ -241,12 +244,14 @@ struct Check {
 }
 
 impl Timing {
-    pub(crate) const fn of_seal(seal: Duration, image_bytes: u64) -> Self {
-        Self { seal, fastest: Duration::MAX, slowest: Duration::ZERO, kept: Vec::new(), image_bytes }
+    pub(crate) const fn of_seal(seal: Duration, image_bytes: u64, check: Check) -> Self {
+        let (fastest, slowest) = (Duration::MAX, Duration::ZERO);
+        Self { seal, fastest, slowest, kept: Vec::new(), image_bytes, check, coverage: None }
     }
 
-    /// Takes the time of one check.
-    pub(crate) fn checked(&mut self, took: Duration) {
+    /// Takes the time of one check, and what it looked at.
+    pub(crate) fn checked(&mut self, took: Duration, coverage: (u64, u64)) {
+        self.coverage = Some(self.coverage.map_or(coverage, |least| least.min(coverage)));
         self.fastest = self.fastest.min(took);
         self.slowest = self.slowest.max(took);
         if self.kept.len() < KEPT_DURATIONS {
@@ -254,28 +259,38 @@ impl Timing {
         }
     }
 
+    /// What the checks of parts looked at, at least: how, how many subtrees, and of how many.
+    fn part(&self) -> Option<(Check, u64, u64)> {
+        self.coverage.filter(|_| !self.check.is_full()).map(|(looked, of)| (self.check, looked, of))
+    }
+
     /// `None` before the first execute.
-    fn check(&self) -> Option<Check> {
+    fn check(&self) -> Option<Took> {
         let mut sorted = self.kept.clone();
         sorted.sort_unstable();
         let median = sorted.get(sorted.len() / 2)?.as_secs_f64();
-        Some(Check { min: self.fastest.as_secs_f64(), median, max: self.slowest.as_secs_f64() })
+        Some(Took { min: self.fastest.as_secs_f64(), median, max: self.slowest.as_secs_f64() })
     }
 }
 
 impl Serialize for Timing {
-    /// Seconds, and bytes of the image for each second of a median check.
+    /// Seconds, bytes of the image for each second of a median check, and what that looked at.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Seconds {
             seal_seconds: f64,
-            check_seconds: Option<Check>,
+            check_seconds: Option<Took>,
             bytes_per_second: Option<f64>,
+            check: String,
+            subtrees: Option<u64>,
+            of: Option<u64>,
         }
         let check_seconds = self.check();
-        let speed = |check: Check| (check.median > 0.0).then(|| to_f64(self.image_bytes) / check.median);
+        let speed = |check: Took| (check.median > 0.0).then(|| to_f64(self.image_bytes) / check.median);
         let bytes_per_second = check_seconds.and_then(speed);
-        Seconds { seal_seconds: self.seal.as_secs_f64(), check_seconds, bytes_per_second }.serialize(serializer)
+        let (subtrees, of) = self.coverage.unzip();
+        let (seal_seconds, check) = (self.seal.as_secs_f64(), self.check.to_string());
+        Seconds { seal_seconds, check_seconds, bytes_per_second, check, subtrees, of }.serialize(serializer)
     }
 }
 
@@ -285,14 +300,15 @@ mod tests {
 
     #[test]
     fn the_median_is_between_the_extremes() {
-        let mut timing = Timing::of_seal(Duration::from_secs(2), 1000);
+        let mut timing = Timing::of_seal(Duration::from_secs(2), 1000, Check::Sample(3));
         assert_eq!(timing.check(), None);
         for seconds in [3, 1, 10] {
-            timing.checked(Duration::from_secs(seconds));
+            timing.checked(Duration::from_secs(seconds), (3, 9));
         }
-        assert_eq!(timing.check(), Some(Check { min: 1.0, median: 3.0, max: 10.0 }));
+        assert_eq!(timing.check(), Some(Took { min: 1.0, median: 3.0, max: 10.0 }));
         let json = serde_json::to_value(&timing).unwrap();
         assert_eq!(json["seal_seconds"], 2.0);
+        assert_eq!((&json["check"], &json["subtrees"], &json["of"]), (&"sample:3".into(), &3.into(), &9.into()));
         assert_eq!(json["bytes_per_second"], 1000.0 / 3.0);
     }
 

@@ -73,9 +73,9 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
     let mut worked = Ok(());
     let used_sealed = sealed.as_ref().ok().map(|_| session.manager.used_vram());
     if let Ok(sealed) = &sealed {
-        report.timing = Some(Timing::of_seal(started.elapsed(), sealed.byte_len()));
+        report.timing = Some(Timing::of_seal(started.elapsed(), sealed.byte_len(), options.verify));
         report.sealed(sealed, options.layout);
-        worked = executes(&session, sealed, signals, report, options.json);
+        worked = executes(&session, sealed, signals, report, options);
     }
     let (used_after, released) = session.end(sealed.as_ref().map_or(&[], |sealed| sealed.shards.as_slice()));
     let (total, used_before) = (session.manager.total_vram(), session.used_before);
@@ -209,20 +209,22 @@ fn shard_name(file: &str) -> String {
     if name.is_empty() { "model".to_owned() } else { name }
 }
 
-/// Executes as often as asked, in a chain: one check before, and one behind each execute that also opens the next. The numbers of the first execute are the report's; the others must agree with them.
+/// Executes as often as asked. With checks of all bytes in a chain: one check before, and one behind each execute that also opens the
+/// next. The numbers of the first execute are the report's; the others must agree with them.
 fn executes(
     session: &Session,
     sealed: &Sealed,
     signals: &Signals,
     report: &mut Report,
-    json: bool,
+    options: &RunOptions,
 ) -> Result<(), Failure> {
-    let progress = progress(report.executes, json);
+    let begin = || sealed.begin(&session.manager, options.verify);
+    let progress = progress(report.executes, options.json);
     let mut first: Option<Vec<Summary>> = None;
-    let mut next = Some(sealed.begin(&session.manager)?);
+    let mut next = Some(begin()?);
     while let Some(image) = next.take() {
         if let Some(timing) = &mut report.timing {
-            timing.checked(image.checked_in());
+            timing.checked(image.checked_in(), image.coverage());
         }
         signals.check()?;
         let layouts = image.layouts()?;
@@ -231,13 +233,17 @@ fn executes(
         let tensors = if first.is_none() { Tensor::all(&regions, &numbers) } else { Vec::new() };
         // Numbers of bytes that were not good on both sides are not even compared.
         let executed = report.executed.saturating_add(1);
-        if executed < report.executes {
+        if executed < report.executes && options.verify.is_full() {
             next = Some(image.renew()?);
         } else {
+            let coverage = image.coverage();
             let check = image.finish()?;
-            if let Some(timing) = &mut report.timing {
-                timing.checked(check);
+            if options.verify.is_full()
+                && let Some(timing) = &mut report.timing
+            {
+                timing.checked(check, coverage);
             }
+            next = if executed < report.executes { Some(begin()?) } else { None };
         }
         // From here on the execute counts.
         match (&first, tensors) {

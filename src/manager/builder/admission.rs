@@ -16,6 +16,7 @@ impl VramManagerBuilder {
             .policy
             .admit_device(kind)
             .and_then(|()| self.policy.admit_secret(self.secret.origin()))
+            .and_then(|()| self.policy.admit_check(self.check).map(drop))
             .and_then(|()| self.policy.check_environment());
         admitted.inspect_err(|error| self.report_violation(error))?;
         self.policy.warn_of_environment();

@@ -25,14 +25,20 @@ pub(super) struct Scope {
     started: Instant,
     /// An execute is under way: its end is still to be told.
     open: bool,
-    check: Check,
-    /// `finish` checks once more before the result counts.
-    verify_after: bool,
+    permitted: Permitted,
     stream: Option<StreamId>,
     /// What the engine enqueued has run.
     waited: bool,
     max_hold: Option<Duration>,
     held: Option<WatchId>,
+}
+
+/// How an execute is checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Permitted {
+    check: Check,
+    /// `finish` checks once more before the result counts.
+    verify_after: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +56,14 @@ impl Scope {
         inner.reap();
         // Nothing is said of a seal, nor of the manager's state, before it is known whose seal it is.
         inner.authenticate(shard)?;
-        let verify_after = Self::permit(inner, options)?;
+        let permitted = Self::permit(inner, options)?;
         let record = inner.admit_fresh(shard)?;
         let after = Self::behind(inner, options)?;
-        let report = inner.check(&record, options.check.unwrap_or_default(), after.as_ref())?;
+        let report = inner.check(&record, permitted.check, after.as_ref())?;
         // Another check may have failed meanwhile: of another shard, or, where that stops nobody, of this one.
         inner.permit()?;
         record.intact()?;
-        Self::open(inner, record, report, options, verify_after)
+        Self::open(inner, record, report, options, permitted)
     }
 
     /// [`begin`](Self::begin) for several shards: all of them checked in one batch, or none has a scope.
@@ -68,7 +74,7 @@ impl Scope {
     ) -> Result<Vec<Self>, VramError> {
         inner.reap();
         shards.iter().try_for_each(|shard| inner.authenticate(shard))?;
-        let verify_after = Self::permit(inner, options)?;
+        let permitted = Self::permit(inner, options)?;
         let mut records: Vec<Pinned> = Vec::with_capacity(shards.len());
         let mut slots = HashSet::with_capacity(shards.len());
         for shard in shards {
@@ -83,18 +89,20 @@ impl Scope {
         }
         let after = Self::behind(inner, options)?;
         let pinned: Vec<&Pinned> = records.iter().collect();
-        let reports = inner.check_all(&pinned, options.check.unwrap_or_default(), after.as_ref())?;
+        let reports = inner.check_all(&pinned, permitted.check, after.as_ref())?;
         inner.permit()?;
         records.iter().try_for_each(|record| record.intact())?;
         let opened = records.into_iter().zip(reports);
-        opened.map(|(record, report)| Self::open(inner, record, report, options, verify_after)).collect()
+        opened.map(|(record, report)| Self::open(inner, record, report, options, permitted)).collect()
     }
 
-    /// Whether work may begin, and whether it is checked once more when it ends.
-    fn permit(inner: &Inner, options: &ExecuteOptions) -> Result<bool, VramError> {
+    /// Whether work may begin, and how it is checked.
+    fn permit(inner: &Inner, options: &ExecuteOptions) -> Result<Permitted, VramError> {
         inner.permit()?;
-        let verify_after = inner.policy.admit_verify_after(options.verify_after);
-        verify_after.inspect_err(|error| inner.report_violation(error))
+        let check = inner.policy.admit_check(options.check.unwrap_or(inner.check));
+        let verify_after = || inner.policy.admit_verify_after(options.verify_after);
+        let permitted = check.and_then(|check| Ok(Permitted { check, verify_after: verify_after()? }));
+        permitted.inspect_err(|error| inner.report_violation(error))
     }
 
     /// The check must see what the engine's stream has still to write.
@@ -109,7 +117,7 @@ impl Scope {
         record: Pinned,
         report: VerifyReport,
         options: &ExecuteOptions,
-        verify_after: bool,
+        permitted: Permitted,
     ) -> Result<Self, VramError> {
         inner.announce_execute(&record.id)?;
         Ok(Self {
@@ -119,8 +127,7 @@ impl Scope {
             report,
             started: Instant::now(),
             open: true,
-            check: options.check.unwrap_or_default(),
-            verify_after,
+            permitted,
             stream: options.stream,
             waited: false,
             max_hold: options.max_hold,
@@ -171,7 +178,8 @@ impl Scope {
             self.counts()?; // what is lost already needs no check
         }
         if self.is_checked(closing) {
-            self.report = self.inner.check(&self.record, self.check, None)?;
+            let report = self.inner.check(&self.record, self.permitted.check.closing(), None)?;
+            self.take_report(report, closing);
         }
         self.counts()
     }
@@ -197,7 +205,7 @@ impl Scope {
     fn check_after(inner: &Arc<Inner>, scopes: &mut [Self], closing: Closing) -> Result<(), VramError> {
         let wanted = |scope: &&mut Self| Arc::ptr_eq(&scope.inner, inner) && scope.is_checked(closing);
         let mut wanted: Vec<&mut Self> = scopes.iter_mut().filter(wanted).collect();
-        let Some(check) = wanted.first().map(|scope| scope.check) else { return Ok(()) };
+        let Some(check) = wanted.first().map(|scope| scope.permitted.check.closing()) else { return Ok(()) };
         // Guards of one shard, taken by several calls, can be closed together: its bytes are read once.
         let mut slots = HashSet::with_capacity(wanted.len());
         let records = wanted.iter().map(|scope| &scope.record);
@@ -206,14 +214,22 @@ impl Scope {
         let reports: HashMap<u32, VerifyReport> = records.iter().map(|record| record.slot()).zip(reports).collect();
         for scope in &mut wanted {
             if let Some(report) = reports.get(&scope.record.slot()) {
-                scope.report = report.clone();
+                scope.take_report(report.clone(), closing);
             }
         }
         Ok(())
     }
 
     fn is_checked(&self, closing: Closing) -> bool {
-        closing == Closing::Renew || self.verify_after
+        closing == Closing::Renew || self.permitted.verify_after
+    }
+
+    /// What closes the last execute says how strong the weaker of its two checks was; what opens the next stands for itself.
+    fn take_report(&mut self, mut closed: VerifyReport, closing: Closing) {
+        if closing == Closing::Finish && self.report.check.is_weaker_than(closed.check) {
+            (closed.check, closed.subtrees) = (self.report.check, self.report.subtrees);
+        }
+        self.report = closed;
     }
 
     /// Waits for the engine's work. A chain does not go on under a seal that is too old.

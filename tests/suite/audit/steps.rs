@@ -79,7 +79,7 @@ fn events_carry_their_fields() {
     run.finish().unwrap();
     let verified = said!(rig, EventKind::SealVerified { digest, bytes, check, duration, .. } =>
         ((digest, bytes, check), duration));
-    assert_eq!(verified[0].0, (digest, 70_000, "digest".to_owned()));
+    assert_eq!(verified[0].0, (digest, 70_000, Check::Digest));
     assert!(sealed[0].1 > Duration::ZERO && verified[0].1 > Duration::ZERO);
     let took = said!(rig, EventKind::ExecuteFinished { duration, .. } => duration);
     assert!(took[0] >= held, "{took:?} for an execution of at least {held:?}");

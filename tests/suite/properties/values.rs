@@ -50,9 +50,9 @@ proptest! {
     }
 
     #[test]
-    fn a_policy_names_exactly_what_is_laxer_than_production(rows in any::<[bool; 5]>(), audit in 0..3_usize, first in any::<bool>()) {
+    fn a_policy_names_exactly_what_is_laxer_than_production(rows in any::<[bool; 7]>(), audit in 0..3_usize, first in any::<bool>()) {
         let requirement = [AuditRequirement::BestEffort, AuditRequirement::Accepted, AuditRequirement::Durable][audit];
-        let [device, digest, secret, environment, after] = rows;
+        let [device, digest, secret, environment, after, whole, often] = rows;
         let base = if first { Policy::production() } else { Policy::development() };
         let policy = base
             .require_real_device(device)
@@ -60,7 +60,9 @@ proptest! {
             .require_stored_secret(secret)
             .require_audit(requirement)
             .require_clean_environment(environment)
-            .require_verify_after(after);
+            .require_verify_after(after)
+            .weakest_check(if whole { Check::Digest } else { Check::Rotating(2) })
+            .full_check_within(often.then_some(Duration::MAX));
         let words = [
             (device, "mock"),
             (digest, "measured"),
@@ -68,6 +70,8 @@ proptest! {
             (requirement == AuditRequirement::Durable, "durably"),
             (environment, "preload"),
             (after, "after the work"),
+            (whole, "parts only"),
+            (often, "any time ago"),
         ];
         let relaxed = policy.relaxed();
         let wanted: Vec<&str> = words.iter().filter(|(kept, _)| !kept).map(|(_, word)| *word).collect();

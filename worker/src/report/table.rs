@@ -8,7 +8,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table, Width};
 use vram_residency::DeviceKind;
 
-use super::{Device, Part, Report, Shard, Tensor};
+use super::{Device, Part, Report, Shard, Tensor, Timing};
 use crate::output;
 use crate::session::MOCK_WARNING;
 use crate::stats::{Value, signed_to_f64, to_f64};
@@ -119,6 +119,9 @@ fn facts(report: &Report, device: &Device, shard: &Shard, columns: Option<u16>) 
             let speed = speed(shard.bytes, check.median);
             table.add_row(["check, each execute", &format!("{min} / {median} / {max} (min/median/max), {speed}")]);
         }
+        if let Some((check, looked, of)) = timing.part() {
+            table.add_row(["looked at", &format!("{check}, {looked} of {of} subtrees")]);
+        }
     }
     table.add_row(["executes done", &format!("{} of {}", report.executed, report.executes)]);
     if let Some(vram) = &report.vram {
@@ -221,7 +224,14 @@ fn closing(report: &Report, device: &Device, complete: bool) -> String {
     let mut text = String::new();
     let plural = if report.executed == 1 { "execute" } else { "executes" };
     // Writing to a string cannot fail.
-    let _ = if complete {
+    let part = report.timing.as_ref().and_then(Timing::part);
+    let _ = if let Some((check, looked, of)) = part.filter(|_| complete) {
+        write!(
+            text,
+            "{looked} of {of} subtrees, or more, were verified ({check}) before each of {} {plural}.",
+            report.executed
+        )
+    } else if complete {
         write!(text, "Every byte was verified before and after each of {} {plural}.", report.executed)
     } else {
         write!(text, "Not everything was done: {} of {} executes count.", report.executed, report.executes)

@@ -15,7 +15,7 @@ fn the_json_has_every_documented_field() {
     let numbers = "/device/ordinal /shard/bytes /executes /executed /tensors/0/min /tensors/0/max /tensors/0/mean \
                    /tensors/0/nan /tensors/0/inf /vram/total /vram/used_before /vram/used_sealed /vram/used_after \
                    /timing/seal_seconds /timing/check_seconds/min /timing/check_seconds/median /timing/check_seconds/max \
-                   /timing/bytes_per_second";
+                   /timing/bytes_per_second /timing/subtrees /timing/of";
     let at = |path: &str| json.pointer(path).unwrap_or_else(|| panic!("{path} is missing in {json}"));
     assert!(strings.split_whitespace().all(|path| at(path).is_string()), "{json}");
     assert!(numbers.split_whitespace().all(|path| at(path).is_number()), "{json}");
@@ -23,6 +23,28 @@ fn the_json_has_every_documented_field() {
     assert_eq!((&json["executes"], &json["executed"], &json["device"]["kind"]), (&3.into(), &3.into(), &"mock".into()));
     assert!(json["vram"]["used_sealed"].as_u64() >= json["shard"]["bytes"].as_u64());
     assert!(json["tensors"].as_array().unwrap().len() > 20);
+}
+
+#[test]
+fn a_check_of_parts_says_what_it_looked_at() {
+    // covers: VER-8
+    let files = Files::new();
+    files.with("noise.bin", &vec![7; 2 << 20]);
+    // 64 subtrees of 32 KiB.
+    for (check, looked) in [("digest", 64), ("rotating:5", 13), ("sample:9", 9), ("sample:100000", 64)] {
+        let run = format!("run noise.bin --layout file --block-size 1024 --executes 2 --verify {check}");
+        let timing = &files.json(&run)["timing"];
+        assert_eq!((&timing["check"], &timing["subtrees"], &timing["of"]), (&check.into(), &looked.into(), &64.into()));
+        let ended = files.call(&run).assert_ok();
+        let words = match check {
+            "digest" => "Every byte was verified before and after each of 2 executes.".to_owned(),
+            _ => format!("{looked} of 64 subtrees, or more, were verified ({check}) before each of 2 executes."),
+        };
+        assert!(ended.text().contains(&words), "{}", ended.text());
+    }
+    for wrong in ["sample:0", "rotating", "keyed", "sample:-1"] {
+        files.refused(&format!("run --verify {wrong}"), 2, "INVALID_PARAMS", &["--verify", "; give "]);
+    }
 }
 
 #[test]
