@@ -20,6 +20,7 @@ use crate::types::{DeviceKind, DeviceUuid, Digest, MemoryInfo, RawRegion};
 
 pub(crate) mod adopt;
 mod builder;
+mod cross_check;
 pub(crate) mod execution;
 pub(crate) mod inner;
 #[cfg(feature = "mock")]

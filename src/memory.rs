@@ -15,6 +15,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::types::{Access, DeviceInfo, DriverError, DriverErrorKind, MemoryInfo, Span, StreamId};
 
 mod check;
+mod cross_check;
 mod image;
 mod part;
 mod reader;

@@ -188,6 +188,8 @@ events! {
         subtrees: u64,
         /// … of how many.
         of: u64,
+        /// How many subtrees were also read back and hashed on the CPU.
+        cross_checked: u64,
     }
     /// A shard's image was digested, without a verdict.
     DigestComputed = "digest_computed": Info, of shard, took duration {

@@ -81,6 +81,7 @@ fn samples() -> Vec<EventKind> {
             check: Check::Sample(2),
             subtrees: 2,
             of: 9,
+            cross_checked: 1,
             duration,
         },
         EventKind::SealRefused { shard: Some(shard()), reason: RefusalReason::Forged, suppressed: 3 },

@@ -113,6 +113,7 @@ pub struct VramManagerBuilder {
     threads: Option<usize>,
     on_failure: OnIntegrityFailure,
     check: Check,
+    cross_check: u32,
     quarantine_limit: Option<u64>,
     #[cfg(feature = "cuda")]
     driver_library: Option<std::path::PathBuf>,
@@ -134,6 +135,7 @@ impl VramManagerBuilder {
             threads: None,
             on_failure: OnIntegrityFailure::default(),
             check: Check::default(),
+            cross_check: 0,
             quarantine_limit: None,
             #[cfg(feature = "cuda")]
             driver_library: None,
@@ -175,6 +177,10 @@ impl VramManagerBuilder {
         fn on_integrity_failure(choice: OnIntegrityFailure) => on_failure = choice;
         /// How executes are checked that do not choose; [`Check::Digest`] when not set.
         fn check(check: Check) => check = check;
+        /// How many random subtrees each check reads back through the copy engine and hashes on the CPU, against the sealed table; none when
+        /// not set. A kernel that hides f of N subtrees is caught with probability 1 − C(N − f, k) / C(N, k), k / N for one, and the manager
+        /// stops with `DEVICE_UNTRUSTED`; a kernel that hides nothing because nothing has changed is not.
+        fn cross_check(subtrees: u32) => cross_check = subtrees;
         /// How many bytes may stay in quarantine because they could not be proven wiped; a quarter of the device when not set. A
         /// manager that has to keep more stops: its device cannot be trusted.
         fn quarantine_limit(bytes: u64) => quarantine_limit = Some(bytes);
@@ -252,6 +258,7 @@ impl VramManagerBuilder {
             policy: self.policy,
             on_failure: self.on_failure,
             check: self.check,
+            cross_check: self.cross_check,
             device,
             ledger,
             trail,

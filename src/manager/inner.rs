@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) on_failure: OnIntegrityFailure,
     /// How executes are checked that do not ask for more or less.
     pub(crate) check: Check,
+    /// Subtrees that each check has read back and hashed on the CPU.
+    pub(crate) cross_check: u32,
     pub(crate) device: Arc<Device>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) shards: Arc<ShardTable>,

@@ -35,6 +35,8 @@ pub struct VerifyReport {
     pub subtrees: u64,
     /// … of how many.
     pub of: u64,
+    /// How many subtrees were also read back and hashed on the CPU.
+    pub cross_checked: u64,
     /// How long the caller waited for the check, from the seal to the verdict.
     pub duration: Duration,
 }
@@ -255,12 +257,12 @@ impl Inner {
     fn judge(&self, record: &Record, digested: Digested, started: Instant) -> Result<VerifyReport, VramError> {
         let (bytes, of) = (record.image.bytes(), record.subtrees());
         let all = (Check::Digest, of, bytes);
-        let (looked, hashed) = match digested {
-            Digested::Shared => (all, 0),
+        let (looked, hashed, cross_checked) = match digested {
+            Digested::Shared => (all, 0, 0),
             Digested::Found(Err(failure)) => {
                 let error = VramError::from(failure);
                 self.metrics.verified(None, Outcome::Error, started.elapsed(), 0);
-                self.report_unproven(record, &error);
+                self.report_unproven(record, &error, None);
                 self.note_device_failure(&error);
                 return Err(error);
             }
@@ -273,14 +275,26 @@ impl Inner {
                     self.metrics.verified(Some(looked.0), Outcome::Mismatch, started.elapsed(), looked.2);
                     return Err(self.fail_integrity(record, reason, actual, first_bad));
                 }
-                (looked, looked.2)
+                let cross_checked = self.cross_check(record).inspect_err(|_| {
+                    self.metrics.verified(Some(looked.0), Outcome::Error, started.elapsed(), looked.2);
+                })?;
+                (looked, looked.2, cross_checked)
             }
         };
         let (check, subtrees, read) = looked;
         self.metrics.verified(Some(check), Outcome::Ok, started.elapsed(), hashed);
         let (shard, digest, duration) = (record.id.clone(), record.sealed.digest, started.elapsed());
-        let report = VerifyReport { shard: shard.clone(), digest, bytes, check, subtrees, of, duration };
-        self.trail.emit(EventKind::SealVerified { shard, digest, bytes: read, check, subtrees, of, duration });
+        let report = VerifyReport { shard: shard.clone(), digest, bytes, check, subtrees, of, cross_checked, duration };
+        self.trail.emit(EventKind::SealVerified {
+            shard,
+            digest,
+            bytes: read,
+            check,
+            subtrees,
+            of,
+            cross_checked,
+            duration,
+        });
         Ok(report)
     }
 

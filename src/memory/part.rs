@@ -51,6 +51,10 @@ impl Part {
         Some(Self(chosen.into_iter().collect()))
     }
 
+    pub(crate) fn subtrees(&self) -> &[u64] {
+        &self.0
+    }
+
     pub(crate) fn count(&self) -> u64 {
         u64::try_from(self.0.len()).unwrap_or(u64::MAX)
     }

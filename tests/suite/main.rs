@@ -11,6 +11,7 @@
 
 mod adoption;
 mod audit;
+mod cross_check;
 mod errors;
 mod executions;
 mod expectations;

@@ -100,7 +100,7 @@ impl Inner {
 
     /// A check whose kernel did not prove that it looked is a failed check: it says as little for the bytes as a mismatch. Once
     /// the manager has stopped for that, further ones are limited.
-    pub(crate) fn report_unproven(&self, record: &Record, error: &VramError) {
+    pub(crate) fn report_unproven(&self, record: &Record, error: &VramError, first_bad: Option<BadRange>) {
         if !matches!(error, VramError::DeviceUntrusted { .. }) {
             return;
         }
@@ -109,7 +109,7 @@ impl Inner {
             reason: VerificationFailure::DeviceUntrusted,
             expected: record.sealed.digest,
             actual: None,
-            first_bad: None,
+            first_bad,
             suppressed: 0,
         };
         match self.state.get() {
