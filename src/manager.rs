@@ -25,6 +25,7 @@ pub(crate) mod execution;
 pub(crate) mod inner;
 #[cfg(feature = "mock")]
 mod mock;
+mod patrol;
 mod posture;
 mod reseal;
 pub(crate) mod scratch;
@@ -67,6 +68,7 @@ pub use shutdown::ShutdownReport;
 /// ```
 pub struct VramManager {
     inner: Arc<Inner>,
+    patrol: Option<patrol::Patrol>,
     #[cfg(feature = "mock")]
     mock: Option<crate::driver::mock::MockDevice>,
 }

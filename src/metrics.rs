@@ -21,6 +21,7 @@ pub(crate) const SEAL_OPERATIONS: &str = "vram_seal_operations_total";
 pub(crate) const VERIFY_OPERATIONS: &str = "vram_verify_operations_total";
 pub(crate) const VERIFY_SECONDS: &str = "vram_verify_duration_seconds";
 pub(crate) const VERIFIED_BYTES: &str = "vram_verified_bytes_total";
+pub(crate) const OLDEST_CHECK: &str = "vram_oldest_check_seconds";
 pub(crate) const WIPED_BYTES: &str = "vram_wiped_bytes_total";
 pub(crate) const ALLOCATION_FAILURES: &str = "vram_allocation_failures_total";
 pub(crate) const AUDIT_FAILURES: &str = "vram_audit_failures_total";
@@ -93,6 +94,11 @@ impl Metrics {
         });
     }
 
+    /// How long ago all bytes of every shard had been looked at, at most.
+    pub(crate) fn oldest_check(&self, age: Duration) {
+        aside!(|| metrics::gauge!(OLDEST_CHECK, DEVICE_LABEL => self.device.clone()).set(age.as_secs_f64()));
+    }
+
     pub(crate) fn wiped(&self, bytes: u64) {
         aside!(|| metrics::counter!(WIPED_BYTES, DEVICE_LABEL => self.device.clone()).increment(bytes));
     }
@@ -126,6 +132,7 @@ fn describe() {
     metrics::describe_counter!(VERIFY_OPERATIONS, Count, "Checks of sealed bytes, by strength and result");
     metrics::describe_histogram!(VERIFY_SECONDS, Seconds, "Time of one check");
     metrics::describe_counter!(VERIFIED_BYTES, Bytes, "Bytes hashed by checks");
+    metrics::describe_gauge!(OLDEST_CHECK, Seconds, "Since when every byte of every shard has been looked at");
     metrics::describe_counter!(WIPED_BYTES, Bytes, "Bytes wiped and proven zero");
     metrics::describe_counter!(ALLOCATION_FAILURES, Count, "Refused allocations, by reason");
     metrics::describe_counter!(AUDIT_FAILURES, Count, "Events that an audit sink did not take");

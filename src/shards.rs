@@ -16,7 +16,7 @@ use crate::types::Span;
 mod record;
 mod spans;
 
-pub(crate) use record::{Record, Resident, is_signed};
+pub(crate) use record::{Patrolled, Record, Resident, is_signed};
 use spans::Spans;
 
 #[derive(Debug, Default)]
@@ -171,6 +171,13 @@ impl ShardTable {
     /// Looks at a live shard without pinning it: its memory may go at any time.
     pub(crate) fn peek(&self, slot: u32, generation: u64) -> Result<Arc<Record>, Absent> {
         self.lock().slot(slot).ok_or(Absent::Unknown)?.live(generation).cloned()
+    }
+
+    /// Every live shard with its slot and generation, not pinned.
+    pub(crate) fn live(&self) -> Vec<(u32, u64, Arc<Record>)> {
+        let table = self.lock();
+        let slots = (0u32..).zip(table.slots.iter());
+        slots.filter_map(|(slot, entry)| Some((slot, entry.generation, Arc::clone(entry.record.as_ref()?)))).collect()
     }
 
     pub(crate) fn pin_all(self: &Arc<Self>) -> Vec<Pinned> {

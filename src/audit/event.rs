@@ -234,6 +234,17 @@ events! {
         #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
         duration: Duration,
     }
+    /// The patrol has been around a shard: every byte was looked at, and was as sealed.
+    PatrolCompleted = "patrol_completed": Info, of shard, took duration {}
+    /// A shard has not been looked at as often as it should be; said once, until it is again.
+    PatrolLate = "patrol_late": Warning, of shard {
+        /// How long ago the last look at every byte may be.
+        #[serde(rename = "limit_ns", serialize_with = "text::nanos")]
+        limit: Duration,
+        /// How long ago it is.
+        #[serde(rename = "duration_ns", serialize_with = "text::nanos")]
+        duration: Duration,
+    }
     /// Work did not begin. One event a call: of a batch it names the shard at fault, or the first.
     ExecuteRefused = "execute_refused": Warning, of shard, with code, limited suppressed {}
     /// Memory is kept out of the pool.

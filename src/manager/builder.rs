@@ -4,8 +4,10 @@ mod admission;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::VramManager;
+use super::patrol::Patrol;
 use crate::audit::{AuditSink, AuditTrail, EventKind, TracingSink};
 use crate::capacity::{Ledger, default_headroom};
 use crate::clock::Clock;
@@ -23,6 +25,7 @@ use crate::spec::Check;
 use crate::types::{DeviceKind, DeviceUuid, Identity};
 
 const LEAST_STAGING_BYTES: usize = 4 << 10;
+const LEAST_PATROL: Duration = Duration::from_millis(1);
 const MOST_STAGING_BYTES: usize = 1 << 30;
 
 /// Which device a manager runs on.
@@ -114,6 +117,7 @@ pub struct VramManagerBuilder {
     on_failure: OnIntegrityFailure,
     check: Check,
     cross_check: u32,
+    patrol: Option<Duration>,
     quarantine_limit: Option<u64>,
     #[cfg(feature = "cuda")]
     driver_library: Option<std::path::PathBuf>,
@@ -136,6 +140,7 @@ impl VramManagerBuilder {
             on_failure: OnIntegrityFailure::default(),
             check: Check::default(),
             cross_check: 0,
+            patrol: None,
             quarantine_limit: None,
             #[cfg(feature = "cuda")]
             driver_library: None,
@@ -181,6 +186,10 @@ impl VramManagerBuilder {
         /// not set. A kernel that hides f of N subtrees is caught with probability 1 − C(N − f, k) / C(N, k), k / N for one, and the manager
         /// stops with `DEVICE_UNTRUSTED`; a kernel that hides nothing because nothing has changed is not.
         fn cross_check(subtrees: u32) => cross_check = subtrees;
+        /// Has every byte of every resident shard looked at in the background within `bound`, whether it executes or not; nobody does when not
+        /// set. Shards that executes check in full are left alone; the others are read in 16 parts a round, three rounds a bound, and an
+        /// execute waits for one part at most. A change is acted on as in any check.
+        fn patrol(bound: Duration) => patrol = Some(bound);
         /// How many bytes may stay in quarantine because they could not be proven wiped; a quarter of the device when not set. A
         /// manager that has to keep more stops: its device cannot be trusted.
         fn quarantine_limit(bytes: u64) => quarantine_limit = Some(bytes);
@@ -201,6 +210,7 @@ impl VramManagerBuilder {
     pub fn build(mut self) -> Result<VramManager, VramError> {
         let threads = self.threads()?;
         self.admit_staging()?;
+        self.admit_patrol()?;
         self.admit_start()?;
         let library = self.library()?;
         let opened = self.device.clone().open(&library).inspect_err(|error| self.report_violation(error))?;
@@ -271,8 +281,10 @@ impl VramManagerBuilder {
             kept: Kept::default(),
         };
         inner.report_memory();
+        let inner = Arc::new(inner);
         Ok(VramManager {
-            inner: Arc::new(inner),
+            patrol: self.patrol.map(|bound| Patrol::start(&inner, bound)).transpose()?,
+            inner,
             #[cfg(feature = "mock")]
             mock: opened.mock,
         })
@@ -302,6 +314,14 @@ impl VramManagerBuilder {
             setting: "staging",
             problem: format!("of {} bytes is not between 4 KiB and 1 GiB; give a size that is", self.staging_bytes),
         })
+    }
+
+    fn admit_patrol(&self) -> Result<(), VramError> {
+        if self.patrol.is_none_or(|bound| bound >= LEAST_PATROL) {
+            return Ok(());
+        }
+        let problem = "is less than a millisecond; give the time within which every byte is to be looked at".to_owned();
+        Err(VramError::Config { setting: "patrol", problem })
     }
 
     fn threads(&self) -> Result<NonZeroUsize, VramError> {

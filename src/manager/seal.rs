@@ -14,7 +14,7 @@ use crate::memory::{CheckSizes, Owners, Protection, ShardMemory, Unallocated, Up
 use crate::metrics::Outcome;
 use crate::panics::aside;
 use crate::seal::{SealMessage, SealedShard};
-use crate::shards::{Claim, Record, Resident};
+use crate::shards::{Claim, Patrolled, Record, Resident};
 use crate::source::{Measure, Opened, ShardSource};
 use crate::spec::{Mismatch, ShardSpec, Wanted};
 use crate::sync::Mutex;
@@ -151,7 +151,14 @@ impl Inner {
             layout,
             image,
             room: reservation.bytes(),
-            resident: Mutex::new(Some(Resident { memory, reservation, good_since: 0, full_at: started, cursor: 0 })),
+            resident: Mutex::new(Some(Resident {
+                memory,
+                reservation,
+                good_since: 0,
+                full_at: started,
+                cursor: 0,
+                patrol: Patrolled::at(started),
+            })),
             ticks: 0.into(),
             sealed_at: Instant::now(),
             max_age: spec.max_age,

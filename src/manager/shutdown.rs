@@ -125,6 +125,7 @@ impl VramManager {
 
 impl Drop for VramManager {
     fn drop(&mut self) {
+        drop(self.patrol.take());
         self.inner.stop(StopReason::Shutdown);
         self.inner.reap_all();
         self.inner.retire_everything();

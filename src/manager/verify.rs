@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::audit::{EventKind, VerificationFailure};
-use crate::digest::{Hash, TreeDigest, first_difference};
+use crate::digest::{Hash, TreeDigest, TreeParams, first_difference};
 use crate::error::{BadRange, RefusalReason, VramError};
 use crate::id::ShardId;
 use crate::manager::inner::Inner;
@@ -67,10 +67,21 @@ enum Digested {
 }
 
 /// What device memory holds.
-enum Found {
+pub(super) enum Found {
     All(TreeDigest),
     /// The entries of the level-1 table over a part.
     Part(Check, Part, Vec<Hash>),
+}
+
+impl Found {
+    /// What the check was, how many subtrees it looked at, and how many bytes of the image those are.
+    pub(super) fn looked(&self, params: &TreeParams, record: &Record) -> (Check, u64, u64) {
+        let bytes = record.image.bytes();
+        match self {
+            Self::All(_) => (Check::Digest, record.subtrees(), bytes),
+            Self::Part(check, part, _) => (*check, part.count(), part.bytes(params, bytes)),
+        }
+    }
 }
 
 impl<'a> Digesting<'a> {
@@ -256,9 +267,8 @@ impl Inner {
 
     fn judge(&self, record: &Record, digested: Digested, started: Instant) -> Result<VerifyReport, VramError> {
         let (bytes, of) = (record.image.bytes(), record.subtrees());
-        let all = (Check::Digest, of, bytes);
         let (looked, hashed, cross_checked) = match digested {
-            Digested::Shared => (all, 0, 0),
+            Digested::Shared => ((Check::Digest, of, bytes), 0, 0),
             Digested::Found(Err(failure)) => {
                 let error = VramError::from(failure);
                 self.metrics.verified(None, Outcome::Error, started.elapsed(), 0);
@@ -267,10 +277,7 @@ impl Inner {
                 return Err(error);
             }
             Digested::Found(Ok(found)) => {
-                let looked = match &found {
-                    Found::All(_) => all,
-                    Found::Part(check, part, _) => (*check, part.count(), part.bytes(self.device.params(), bytes)),
-                };
+                let looked = found.looked(self.device.params(), record);
                 if let Err((reason, actual, first_bad)) = self.compare(record, &found) {
                     self.metrics.verified(Some(looked.0), Outcome::Mismatch, started.elapsed(), looked.2);
                     return Err(self.fail_integrity(record, reason, actual, first_bad));
@@ -299,7 +306,7 @@ impl Inner {
     }
 
     /// Holds what a check found against what was sealed: a failure with its digest and place, where they are known.
-    fn compare(
+    pub(super) fn compare(
         &self,
         record: &Record,
         found: &Found,

@@ -93,6 +93,7 @@ fn every_series_carries_the_device() {
         metrics.gauges(Gauges { total: 5, used: 4, available: 3, quarantined: 2, shards: 1 });
         metrics.sealed(Outcome::Ok);
         metrics.verified(Some(Check::Sample(3)), Outcome::Mismatch, Duration::from_millis(250), 4096);
+        metrics.oldest_check(Duration::from_millis(1500));
         metrics.wiped(7);
         metrics.allocation_failed("capacity");
         metrics.audit_failed();
@@ -107,6 +108,7 @@ fn every_series_carries_the_device() {
         ("vram_seal_operations_total{gpu_device=mock:3,result=ok}", 1.0),
         ("vram_verify_operations_total{gpu_device=mock:3,check=sample,result=mismatch}", 1.0),
         ("vram_verify_duration_seconds{gpu_device=mock:3,check=sample}", 0.25),
+        ("vram_oldest_check_seconds{gpu_device=mock:3}", 1.5),
         ("vram_verified_bytes_total{gpu_device=mock:3}", 4096.0),
         ("vram_wiped_bytes_total{gpu_device=mock:3}", 7.0),
         ("vram_allocation_failures_total{gpu_device=mock:3,reason=capacity}", 1.0),

@@ -47,12 +47,32 @@ pub(crate) struct Resident {
     pub(crate) full_at: Instant,
     /// The subtree at which the next check of a part begins that goes around.
     pub(crate) cursor: u64,
+    pub(crate) patrol: Patrolled,
 }
 
 /// Whether a level-1 table is the one under the digest in the signed message. O(entries).
 pub(crate) fn is_signed(params: &TreeParams, message: &[u8], sealed: &TreeDigest) -> bool {
     let signed = SealMessage::decode(message).ok().map(|message| message.digest);
     signed.is_some() && digest_from_table(params, sealed.image_bytes, &sealed.table).ok() == signed
+}
+
+/// How far the patrol has come around a shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patrolled {
+    /// Every byte has been looked at since then.
+    pub(crate) seen: Instant,
+    /// When this round began, and how many of its parts are done.
+    pub(crate) began: Instant,
+    pub(crate) done: u32,
+    pub(crate) cursor: u64,
+    /// That `seen` is too long ago has been said.
+    pub(crate) late: bool,
+}
+
+impl Patrolled {
+    pub(crate) const fn at(now: Instant) -> Self {
+        Self { seen: now, began: now, done: 0, cursor: 0, late: false }
+    }
 }
 
 impl Record {

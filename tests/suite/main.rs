@@ -21,6 +21,7 @@ mod foreign;
 mod freshness;
 mod limits;
 mod lying_device;
+mod patrol;
 mod properties;
 mod read_only;
 mod scratch;

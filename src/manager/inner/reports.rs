@@ -80,7 +80,7 @@ impl Inner {
 
     /// Says what did not verify. What is found first is always said; who presents the seal of a shard that failed before is told
     /// of like everybody who is refused.
-    pub(super) fn report_unverified(
+    pub(crate) fn report_unverified(
         &self,
         record: &Record,
         first: bool,

@@ -161,7 +161,7 @@ proptest! {
                 0 | 1 => {
                     // Image and check space, each in allocator units.
                     let blocks = (length as u64).div_ceil(1024);
-                    let check = (1 + blocks.div_ceil(32)) * 32 + blocks * 32 + 32; // the last for the list of one region
+                    let check = (1 + blocks.div_ceil(32)) * 32 + blocks * 32 + 64; // the last for a list of two regions
                     let room = (length as u64).next_multiple_of(granularity) + check.next_multiple_of(granularity);
                     match rig.try_seal(&format!("shard-{name}"), &noise(length, 1)) {
                         Ok(shard) => {
