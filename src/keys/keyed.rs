@@ -16,7 +16,7 @@ const KEY_DOMAIN: &[u8; 23] = b"vram-residency/keyed/1\0";
 const TAG_DOMAIN: &[u8; 27] = b"vram-residency/keyed-tag/1\0";
 
 /// What a key is for: one shard, enrolled once.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Enrolment {
     pub(crate) device_kind: DeviceKind,
     pub(crate) device_uuid: DeviceUuid,
