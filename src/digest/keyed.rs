@@ -70,7 +70,7 @@ impl LevelKeys {
 /// Hashes consecutive blocks of one level, of which the last is zero-padded if it is short, into as many outputs, on up to `threads`
 /// threads. It is what a device's kernel computes. The outputs are the caller's to erase.
 pub(crate) fn hash_level(threads: NonZeroUsize, key: &LevelKey, data: &[u8], out: &mut [Output]) {
-    hash_with(Lanes::all(), threads, key, data, out);
+    hash_with(Lanes::detected(), threads, key, data, out);
 }
 
 fn hash_with(lanes: Lanes, threads: NonZeroUsize, key: &LevelKey, data: &[u8], out: &mut [Output]) {
@@ -110,7 +110,7 @@ struct Level {
 impl<'a> KeyedStream<'a> {
     /// An empty image, to be hashed on up to `threads` threads where an update is large.
     pub(crate) fn new(keys: &'a LevelKeys, threads: NonZeroUsize) -> Self {
-        Self { keys, threads, lanes: Lanes::all(), levels: vec![Level::default()] }
+        Self { keys, threads, lanes: Lanes::detected(), levels: vec![Level::default()] }
     }
 
     #[cfg(test)]

@@ -12,6 +12,7 @@
 )]
 
 use super::Output;
+use crate::digest::lanes::has_halved_vectors;
 
 /// Four little-endian words: two pairs, the first with the third and the second with the fourth. The two passes are as far apart.
 pub(super) type Quad = [[u8; 4]; 4];
@@ -33,16 +34,21 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// What is fastest on this processor, also in a build without optimisation.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn all() -> Self {
+    fn all() -> Self {
         use std::arch::is_x86_feature_detected as has;
         Self { avx512: has!("avx512f"), avx2: has!("avx2") }
     }
 
     #[cfg(not(target_arch = "x86_64"))]
-    pub(super) fn all() -> Self {
+    fn all() -> Self {
         Self::default()
+    }
+
+    /// What is fastest on this processor. In a build without optimisation that is what takes the fewest steps.
+    pub(super) fn detected() -> Self {
+        let all = Self::all();
+        Self { avx512: all.avx512 && (cfg!(debug_assertions) || !has_halved_vectors()), ..all }
     }
 
     /// Hashes as many blocks as there are outputs, or fewer if there are fewer.
