@@ -68,6 +68,8 @@ part_bench() { # the speeds that the requirements name
     cargo bench --locked --bench fixed_cost -- --check
     cargo bench --locked --bench batch --no-run
     taskset -c 0 cargo bench --locked --bench batch -- --check
+    tests --release --lib --no-run
+    taskset -c 0 cargo nextest run --locked --release -p vram-residency --lib --no-capture --run-ignored all -E 'test(/^digest::keyed::tests::speed/)'
 }
 part_candle() { # a real engine on adopted weights, whose digest is that of the file
     bash ci/fetch-minilm.sh || skip candle "the model could not be fetched"

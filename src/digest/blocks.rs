@@ -11,18 +11,12 @@
 //! For an image of several regions it is called once for each, since each of them begins a block.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
 use super::lanes::{Chunk, Lanes, Shape, chunks, compress, to_bytes};
-use super::pool::{PARALLEL_BYTES, together};
+use super::pool::in_shares;
 use super::{Hash, TreeParams};
-
-/// What a thread takes at a time, in bytes; small, so that a thread on a slow or shared core holds the others up little …
-const SHARE_BYTES: usize = 256 << 10;
-/// … but not fewer blocks than there are lanes.
-const SHARE_BLOCKS: usize = 16;
 
 /// The state that SHA-256 begins with: FIPS 180-4, 5.3.3.
 const START: [u32; 8] =
@@ -80,21 +74,7 @@ impl BlockHasher {
 
     /// Hashes consecutive blocks, of which the last may be short, into as many hashes, on up to `threads` threads.
     pub(crate) fn hash_all(&self, threads: NonZeroUsize, data: &[u8], out: &mut [Hash]) {
-        // Block sizes divide the share.
-        let share_hashes = SHARE_BYTES.checked_div(self.block_len).unwrap_or(1).max(SHARE_BLOCKS);
-        let share_bytes = share_hashes.saturating_mul(self.block_len);
-        let threads = NonZeroUsize::new(data.len().div_ceil(share_bytes)).map_or(threads, |shares| shares.min(threads));
-        if threads.get() == 1 || data.len() < PARALLEL_BYTES {
-            return self.hash_run(data, out);
-        }
-        let shares = Mutex::new(data.chunks(share_bytes).zip(out.chunks_mut(share_hashes)));
-        together(threads, || {
-            loop {
-                let share = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((data, out)) = share else { break };
-                self.hash_run(data, out);
-            }
-        });
+        in_shares(threads, self.block_len, data, out, |data, out| self.hash_run(data, out));
     }
 
     pub(super) fn hash_run(&self, data: &[u8], out: &mut [Hash]) {

@@ -105,9 +105,9 @@ impl Lanes {
     }
 }
 
-/// Whether 512-bit instructions run in two halves, so that the SHA extensions are faster: Zen 4, which is told from its successor and
-/// from Intel's processors by what it has and what it lacks.
-fn has_halved_vectors() -> bool {
+/// Whether 512-bit instructions run in two halves, so that the SHA extensions, or vectors half as long, are faster: Zen 4, which is told
+/// from its successor and from Intel's processors by what it has and what it lacks.
+pub(super) fn has_halved_vectors() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx512bf16") && !std::arch::is_x86_feature_detected!("avxvnni");
     #[cfg(not(target_arch = "x86_64"))]

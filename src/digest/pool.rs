@@ -7,13 +7,18 @@
 //! hashes alone, as does everyone where the pool cannot be made.
 
 use std::num::NonZeroUsize;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread::available_parallelism;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Fewer bytes than this are hashed on the calling thread: waking others would cost more than they save.
 pub(crate) const PARALLEL_BYTES: usize = 1 << 20;
+
+/// What a thread takes at a time, in bytes; small, so that a thread on a slow or shared core holds the others up little …
+const SHARE_BYTES: usize = 256 << 10;
+/// … but not fewer blocks than there are lanes.
+const SHARE_BLOCKS: usize = 16;
 
 /// The threads that hashing uses unless told otherwise: the cores that this process may use. Asked for once, because the answer is
 /// read from files, which takes longer than to hash a block.
@@ -38,8 +43,34 @@ fn pool(threads: NonZeroUsize) -> Option<&'static ThreadPool> {
     (!elsewhere && *process == std::process::id()).then_some(pool)
 }
 
+/// Has `work` make a result of each of consecutive blocks, of which the last may be short, on up to `threads` threads: it is given
+/// some of the blocks at a time, and room for as many results.
+pub(super) fn in_shares<T: Send>(
+    threads: NonZeroUsize,
+    block_len: usize,
+    data: &[u8],
+    out: &mut [T],
+    work: impl Fn(&[u8], &mut [T]) + Sync,
+) {
+    // Block sizes divide the share.
+    let share_blocks = SHARE_BYTES.checked_div(block_len).unwrap_or(1).max(SHARE_BLOCKS);
+    let share_bytes = share_blocks.saturating_mul(block_len);
+    let threads = NonZeroUsize::new(data.len().div_ceil(share_bytes)).map_or(threads, |shares| shares.min(threads));
+    if threads.get() == 1 || data.len() < PARALLEL_BYTES {
+        return work(data, out);
+    }
+    let shares = Mutex::new(data.chunks(share_bytes).zip(out.chunks_mut(share_blocks)));
+    together(threads, || {
+        loop {
+            let share = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((data, out)) = share else { break };
+            work(data, out);
+        }
+    });
+}
+
 /// Runs `work` on this thread and at the same time on the pool's, on up to `threads` in all.
-pub(super) fn together(threads: NonZeroUsize, work: impl Fn() + Sync) {
+fn together(threads: NonZeroUsize, work: impl Fn() + Sync) {
     let Some(pool) = pool(threads) else { return work() };
     pool.in_place_scope(|scope| {
         for _ in 1..threads.get() {

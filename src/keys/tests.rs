@@ -74,7 +74,7 @@ fn tags_and_keys_have_no_equality() {
     }
     // An associated constant of the type itself hides the trait's, if its condition holds.
     const { assert!(Ask::<[u8; 32]>::EQUATABLE, "the question can be answered with yes") };
-    const { assert!(!Ask::<Tag>::EQUATABLE, "only SealKey::verify compares tags") };
+    const { assert!(!Ask::<Tag>::EQUATABLE, "only Tag::is compares tags") };
     const { assert!(!Ask::<SealKey>::EQUATABLE && !Ask::<WorkerSecret>::EQUATABLE) };
 }
 

@@ -75,7 +75,7 @@ impl SealMessage {
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(DOMAIN);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.push(kind_to_byte(self.device_kind));
+        bytes.push(self.device_kind.to_byte());
         bytes.extend_from_slice(self.device_uuid.as_bytes());
         bytes.extend_from_slice(&self.ordinal.to_le_bytes());
         bytes.extend_from_slice(&self.epoch);
@@ -172,13 +172,6 @@ fn put(bytes: &mut Vec<u8>, field: &'static str, value: &[u8]) -> Result<(), Mal
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(value);
     Ok(())
-}
-
-const fn kind_to_byte(kind: DeviceKind) -> u8 {
-    match kind {
-        DeviceKind::Cuda => 1,
-        DeviceKind::Mock => 2,
-    }
 }
 
 const fn kind_from_byte(byte: u8) -> Result<DeviceKind, Malformed> {

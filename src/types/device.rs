@@ -17,6 +17,16 @@ words! {
     }
 }
 
+impl DeviceKind {
+    /// As it is signed, and as keys are derived for it.
+    pub(crate) const fn to_byte(self) -> u8 {
+        match self {
+            Self::Cuda => 1,
+            Self::Mock => 2,
+        }
+    }
+}
+
 /// What a driver says of its device once, when it is opened.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceInfo {
