@@ -15,7 +15,7 @@ use crate::digest::blocks::BlockHasher;
 use crate::digest::pool::default_threads;
 use crate::types::{Access, DevicePtr, DriverError, Span};
 
-pub(crate) const OPERATIONS: usize = 16;
+pub(crate) const OPERATIONS: usize = 17;
 
 /// What can go wrong to order: `VRAM_MOCK_FAIL` and so on.
 #[repr(u32)]
@@ -99,7 +99,7 @@ pub(crate) struct RawStats {
 }
 
 const _: () = assert!(size_of::<RawFault>() == 40 && core::mem::offset_of!(RawFault, value) == 16);
-const _: () = assert!(size_of::<RawStats>() == 256 && core::mem::offset_of!(RawStats, runs) == 128);
+const _: () = assert!(size_of::<RawStats>() == 264 && core::mem::offset_of!(RawStats, runs) == 128);
 #[allow(clippy::as_conversions, reason = "the discriminants of enums that cross to C")]
 const _: () = assert!(
     Kind::Crash as u32 == 15 && Setting::Traced as u32 == 15,
@@ -114,9 +114,15 @@ struct RawMachine {
 }
 
 type Hasher = extern "C" fn(&[u32; 8], u32, *const u8, u64, u32, *mut u8);
+type KeyedHasher = extern "C" fn(*const u8, *const u8, u64, *mut u64);
 
 unsafe extern "C" {
-    fn vram_mock_machine_new(devices: u32, seed: &[u8; 16], hasher: Hasher) -> *mut RawMachine;
+    fn vram_mock_machine_new(
+        devices: u32,
+        seed: &[u8; 16],
+        hasher: Hasher,
+        keyed: Option<KeyedHasher>,
+    ) -> *mut RawMachine;
     fn vram_mock_machine_drop(machine: *mut RawMachine);
     fn vram_mock_enter(machine: *const RawMachine);
     fn vram_mock_function(name: *const c_char) -> *mut c_void;
@@ -153,8 +159,9 @@ unsafe impl Sync for Machine {}
 impl Machine {
     /// Makes one; `seed` makes its devices' UUIDs its own.
     pub(crate) fn new(devices: u32, seed: [u8; 16]) -> Result<Arc<Self>, DriverError> {
-        // SAFETY: the seed is a local that is copied during the call; `hash` is a function of the declared type.
-        let raw = unsafe { vram_mock_machine_new(devices, &seed, hash) };
+        // SAFETY: the seed is a local that is copied during the call; `hash` is a function of the declared type, and no keyed
+        // hasher is allowed.
+        let raw = unsafe { vram_mock_machine_new(devices, &seed, hash, KEYED) };
         let raw = NonNull::new(raw).ok_or_else(|| failure("vram_mock_machine_new", UNKNOWN))?;
         Ok(Arc::new(Self { raw }))
     }
@@ -242,6 +249,9 @@ impl Drop for Machine {
         unsafe { vram_mock_machine_drop(self.raw.as_ptr()) }
     }
 }
+
+/// `vram_mock_keyed_hasher`: while the host has no keyed hash, the kernel's body runs.
+const KEYED: Option<KeyedHasher> = None;
 
 /// `vram_mock_hasher`: the host digest's hash of whole blocks.
 extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, block_size: u32, out: *mut u8) {
