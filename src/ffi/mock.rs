@@ -159,8 +159,8 @@ unsafe impl Sync for Machine {}
 impl Machine {
     /// Makes one; `seed` makes its devices' UUIDs its own.
     pub(crate) fn new(devices: u32, seed: [u8; 16]) -> Result<Arc<Self>, DriverError> {
-        // SAFETY: the seed is a local that is copied during the call; `hash` is a function of the declared type, and no keyed
-        // hasher is allowed.
+        // SAFETY: the seed is a local that is copied during the call; `hash` and `KEYED`, if there is one, are functions of the
+        // declared types.
         let raw = unsafe { vram_mock_machine_new(devices, &seed, hash, KEYED) };
         let raw = NonNull::new(raw).ok_or_else(|| failure("vram_mock_machine_new", UNKNOWN))?;
         Ok(Arc::new(Self { raw }))
@@ -251,7 +251,10 @@ impl Drop for Machine {
 }
 
 /// `vram_mock_keyed_hasher`: while the host has no keyed hash, the kernel's body runs.
+#[cfg(not(test))]
 const KEYED: Option<KeyedHasher> = None;
+#[cfg(test)]
+const KEYED: Option<KeyedHasher> = Some(tests::keyed);
 
 /// `vram_mock_hasher`: the host digest's hash of whole blocks.
 extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, block_size: u32, out: *mut u8) {
@@ -265,6 +268,7 @@ extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, 
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 pub(crate) mod tests {
     use super::*;
 
@@ -274,6 +278,27 @@ pub(crate) mod tests {
         safe fn vram_mock_mapping(machine: &RawMachine, n: u64, bytes: &mut u64, access: &mut u32) -> u64;
         safe fn vram_mock_calls(machine: &RawMachine, function: u32) -> u64;
         safe fn vram_mock_contexts(top: &mut u64) -> u64;
+    }
+
+    /// The sums of whole blocks, as `.specs/keyed.py` has them.
+    pub(super) extern "C" fn keyed(key: *const u8, data: *const u8, blocks: u64, sums: *mut u64) {
+        let blocks = usize::try_from(blocks).unwrap();
+        // SAFETY: the C side passes `blocks` blocks that it has looked up in live memory, which nobody writes during the call.
+        let data = unsafe { std::slice::from_raw_parts(data, 4096 * blocks) };
+        // SAFETY: as above, a level's key.
+        let key = unsafe { std::slice::from_raw_parts(key, 4112) };
+        // SAFETY: as above, two sums for each block, aligned as the C side has asked for, which overlap none of what is read
+        // (driver/keyed.rs checks the job).
+        let sums = unsafe { std::slice::from_raw_parts_mut(sums, 2 * blocks) };
+        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[4 * at..4 * at + 4].try_into().unwrap());
+        for (block, sums) in data.chunks(4096).zip(sums.chunks_mut(2)) {
+            for at in (0..1024).filter(|at| at % 4 < 2) {
+                for (sum, shift) in sums.iter_mut().zip([0, 4]) {
+                    let with_key = |at: usize| u64::from(word(block, at).wrapping_add(word(key, at + shift)));
+                    *sum = sum.wrapping_add(with_key(at).wrapping_mul(with_key(at + 2)));
+                }
+            }
+        }
     }
 
     /// The number of a function; 0 when there is none.

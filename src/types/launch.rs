@@ -119,8 +119,29 @@ impl LaunchResult {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keyed_sizes_follow_the_levels_and_scratch_is_bounded() {
+        // covers: RES-7
+        for (bytes, blocks, nodes) in [
+            (1, vec![1], 0),
+            (4096, vec![1], 0),
+            (4097, vec![2, 1], 32),
+            (1 << 20, vec![256, 1], 4096),
+            ((1 << 20) + 1, vec![257, 2, 1], 257 * 16 + 32),
+            (70 << 30, vec![70 << 18, 70 << 10, 280, 2, 1], (4 << 20) + 16 * ((70 << 10) + 282)),
+        ] {
+            let sizes = KeyedSizes::new(bytes, bytes).unwrap();
+            let above: u64 = blocks.iter().filter(|count| **count > 1).map(|count| 16 * count).sum();
+            assert_eq!((sizes.blocks, sizes.nodes, sizes.covered), (blocks, nodes, bytes + above), "{bytes} bytes");
+        }
+        assert_eq!(KeyedSizes::new(0, 0), None);
+        assert_eq!(KeyedSizes::new(u64::MAX, u64::MAX), None, "more bytes are read than a u64 counts");
+        assert_eq!(KeyedSizes::new(u64::MAX, 1).unwrap().blocks.len(), 8);
+    }
 
     #[test]
     fn results_decode_word_by_word() {
