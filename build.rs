@@ -29,6 +29,7 @@ const KERNELS_INCLUDED: &[&str] = &[
     "cuda/include/vram_kernels.h",
     "cuda/kernels/all_zero.cu",
     "cuda/kernels/common.cuh",
+    "cuda/kernels/keyed.cu",
     "cuda/kernels/sha256.cuh",
     "cuda/kernels/verity_tree.cu",
 ];

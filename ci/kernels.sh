@@ -30,12 +30,13 @@ for arch in $architectures; do
             bad += used > 64 || lost > 0; seen++ }
         END { exit bad || !seen }'
     diff <(echo "$entries") <(cuobjdump -res-usage "$image" 2>&1 | sed -n 's/^ *Function \(.*\):$/\1/p' | sort)
-    # Two sets of four in each level (the first 64 bytes, and the prefetch), five in the count.
+    # Two sets of four in each level (the first 64 bytes, and the prefetch), five in the count; of a keyed
+    # level two of data, two of key with each.
     cuobjdump -sass "$image" | awk '
         /Function : / { name = $3 }
         / LDG\.[A-Z0-9.]*128/ { wide[name]++ }
         / (LDL|STL)[. ]/ { bad = 1 }
-        END { exit bad || wide["vram_verity_leaves"] < 8 || wide["vram_verity_nodes"] < 8 || wide["vram_count_nonzero"] < 5 }'
+        END { exit bad || wide["vram_verity_leaves"] < 8 || wide["vram_verity_nodes"] < 8 || wide["vram_count_nonzero"] < 5 || wide["vram_keyed_level"] < 8 }'
     (cd "$out/elsewhere" && TMPDIR=$out/elsewhere/tmp compile "$arch" 1 again.cubin >/dev/null 2>&1)
     cmp "$image" "$out/elsewhere/again.cubin"
     compile "$arch" 0 "$out/plain.cubin" >"$out/plain.txt" 2>&1 || { cat "$out/plain.txt"; exit 1; }

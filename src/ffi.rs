@@ -36,7 +36,7 @@ mod types;
 
 pub(crate) use context::{Api, Context};
 pub(crate) use host::HostBuffer;
-pub(crate) use kernels::{CountArgs, FinishArgs, Kernels, LeavesArgs, NodesArgs, ONE, Region};
+pub(crate) use kernels::{CountArgs, FinishArgs, Kernels, KeyedArgs, LeavesArgs, NodesArgs, ONE, Region};
 pub(crate) use memory::{Attributes, Mapping, Unmapped};
 pub(crate) use pinned::Pinned;
 pub(crate) use status::{INVALID_HANDLE, INVALID_VALUE, failure};

@@ -16,6 +16,6 @@ pub use device::{DeviceKind, DriverError, DriverErrorKind, MemoryInfo};
 pub use digest::{Digest, DigestKind};
 pub(crate) use identity::Identity;
 pub use identity::{Origin, SealedDevice};
-pub(crate) use launch::{DigestJob, LaunchResult};
+pub(crate) use launch::{DigestJob, KeyedJob, KeyedSizes, LaunchResult};
 pub use raw::{RawDevicePtr, RawRegion, RawStream};
 pub use uuid::DeviceUuid;

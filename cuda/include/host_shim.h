@@ -13,6 +13,7 @@
 #define VRAM_DEVICE_FN static inline
 #define VRAM_UNROLL
 #define VRAM_NO_UNROLL
+#define VRAM_UNROLL_BY_2
 #define __launch_bounds__(...)
 #define __grid_constant__
 

@@ -15,7 +15,7 @@
 #define VRAM_HOST_NOT_FOUND 500u
 
 /* In the order of the numbers below. Their uses are the mock's own knowledge. */
-enum { VRAM_HOST_LEAVES, VRAM_HOST_NODES, VRAM_HOST_FINISH, VRAM_HOST_COUNT, VRAM_HOST_KERNELS };
+enum { VRAM_HOST_LEAVES, VRAM_HOST_NODES, VRAM_HOST_FINISH, VRAM_HOST_COUNT, VRAM_HOST_KEYED, VRAM_HOST_KERNELS };
 extern const vram_mock_kernel vram_host_kernels[VRAM_HOST_KERNELS];
 
 /*

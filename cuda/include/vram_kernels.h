@@ -10,6 +10,7 @@
  *   2. for each chunk of the image: VRAM_LEAVES, then VRAM_NODES over the same scratch;
  *   3. VRAM_FINISH.
  * A count of the bytes that are not zero: zero the counters, VRAM_COUNT_NONZERO, VRAM_FINISH.
+ * A keyed hash: zero the counters; VRAM_KEYED for each level, over sums that were zeroed; VRAM_FINISH.
  * The counters may be the two words of the result that they end up in (result + 8).
  */
 #ifndef VRAM_KERNELS_H
@@ -23,6 +24,7 @@
 #define VRAM_NODES "vram_verity_nodes"
 #define VRAM_FINISH "vram_finish"
 #define VRAM_COUNT_NONZERO "vram_count_nonzero"
+#define VRAM_KEYED "vram_keyed_level"
 
 /*
  * Launch shapes: one-dimensional grids and blocks, no dynamic shared memory.
@@ -30,6 +32,7 @@
  *   vram_verity_nodes    ceil(entries / VRAM_NODES_THREADS): one thread hashes one block of leaf hashes
  *   vram_finish          1 thread block of 1 thread
  *   vram_count_nonzero   any number from 1; best ceil(bytes / VRAM_COUNT_SHARE), at most VRAM_COUNT_MOST_BLOCKS
+ *   vram_keyed_level     ceil(block_count / (share * VRAM_KEYED_WARPS)): one warp hashes `share` blocks, one after the other
  */
 #define VRAM_LEAVES_THREADS 128u
 #define VRAM_NODES_THREADS 32u
@@ -38,12 +41,20 @@
 /* Bytes that a thread block of the count should have to read, and the most thread blocks that are of use. */
 #define VRAM_COUNT_SHARE 32768u
 #define VRAM_COUNT_MOST_BLOCKS 4096u
+#define VRAM_KEYED_THREADS 128u
+#define VRAM_KEYED_WARPS (VRAM_KEYED_THREADS / 32u)
+/* The most warps that are of use to a keyed level: beyond that, each takes a larger share. */
+#define VRAM_KEYED_MOST_WARPS 32768u
 
 #define VRAM_HASH_BYTES 32u
 #define VRAM_RESULT_BYTES 32u
 #define VRAM_COUNTERS_BYTES 16u
 #define VRAM_LEAST_BLOCK_SIZE 1024u
 #define VRAM_MOST_BLOCK_SIZE 65536u
+/* Of the keyed hash: a block, whatever the tree's block size is; what it comes to; and a level's key, 257 times 16 bytes. */
+#define VRAM_KEYED_BLOCK_BYTES 4096u
+#define VRAM_KEYED_SUMS_BYTES 16u
+#define VRAM_KEYED_KEY_BYTES 4112u
 /* The value of every `one`: the compiler must not know it (see sha256.cuh). */
 #define VRAM_ONE 1u
 
@@ -56,8 +67,8 @@ typedef struct vram_region {
 
 /* Two counters, zeroed before the first kernel of a launch. */
 typedef struct vram_counters {
-    uint64_t covered; /* digest: blocks hashed; count: bytes read */
-    uint64_t found;   /* digest: table entries written; count: bytes that are not zero */
+    uint64_t covered; /* digest: blocks hashed; count: bytes read; keyed hash: bytes read, on all levels */
+    uint64_t found;   /* digest: table entries written; count: bytes that are not zero; keyed hash: blocks, on all levels */
 } vram_counters;
 
 /* What a launch leaves behind. */
@@ -110,6 +121,21 @@ typedef struct vram_count_args {
     uint64_t counters; /* vram_counters, 8-byte aligned: adds to both */
 } vram_count_args;
 
+/* vram_keyed_level: one level of the keyed hash, of blocks first_block to first_block + block_count of the image or of what the
+ * level below left. */
+typedef struct vram_keyed_args {
+    uint64_t regions;      /* vram_region[region_count], 8-byte aligned; or, where region_count is 0, `bytes` bytes, 16-byte aligned */
+    uint64_t region_count;
+    uint64_t bytes;
+    uint64_t first_block;  /* of VRAM_KEYED_BLOCK_BYTES, unlike those that regions begin at */
+    uint64_t block_count;
+    uint64_t key;          /* the level's: VRAM_KEYED_KEY_BYTES, 16-byte aligned */
+    uint64_t sums;         /* in, out: adds two sums of 64 bits for each block, 8-byte aligned */
+    uint64_t counters;     /* vram_counters, 8-byte aligned: adds to both */
+    uint32_t block_shift;  /* of the image's block size: 10 to 16 */
+    uint32_t share;        /* blocks that a warp takes, from 1 */
+} vram_keyed_args;
+
 #if defined(__cplusplus)
 #define VRAM_KERNELS_ASSERT(condition, text) static_assert(condition, text)
 #else
@@ -153,5 +179,15 @@ VRAM_KERNELS_FIELD(vram_finish_args, nonce, 16);
 VRAM_KERNELS_ASSERT(sizeof(vram_count_args) == 24, "vram_count_args");
 VRAM_KERNELS_FIELD(vram_count_args, bytes, 8);
 VRAM_KERNELS_FIELD(vram_count_args, counters, 16);
+VRAM_KERNELS_ASSERT(sizeof(vram_keyed_args) == 72, "vram_keyed_args");
+VRAM_KERNELS_FIELD(vram_keyed_args, region_count, 8);
+VRAM_KERNELS_FIELD(vram_keyed_args, bytes, 16);
+VRAM_KERNELS_FIELD(vram_keyed_args, first_block, 24);
+VRAM_KERNELS_FIELD(vram_keyed_args, block_count, 32);
+VRAM_KERNELS_FIELD(vram_keyed_args, key, 40);
+VRAM_KERNELS_FIELD(vram_keyed_args, sums, 48);
+VRAM_KERNELS_FIELD(vram_keyed_args, counters, 56);
+VRAM_KERNELS_FIELD(vram_keyed_args, block_shift, 64);
+VRAM_KERNELS_FIELD(vram_keyed_args, share, 68);
 
 #endif

@@ -39,6 +39,7 @@ enum {
     VRAM_MOCK_EVENT,  /* make, record, wait, query */
     VRAM_MOCK_PROTECT,
     VRAM_MOCK_HOST_ALLOC,
+    VRAM_MOCK_KEYED,
     VRAM_MOCK_PART, /* calls that are a part of something: no operation's faults meet them, and they are not counted */
     VRAM_MOCK_OPERATIONS
 };
@@ -83,7 +84,7 @@ enum {
     VRAM_MOCK_LATE,             /* operations run when something orders them, else at once */
     VRAM_MOCK_REFUSE_READ_ONLY, /* the number with which a switch to read-only is refused; 0: it is not */
     VRAM_MOCK_STRICT,           /* as a GPU: an illegal access ends the context, and nothing is registered */
-    VRAM_MOCK_BODIES,           /* digests and counts run the kernels' bodies, else the host's own hash */
+    VRAM_MOCK_BODIES,           /* digests, counts and keyed hashes run the kernels' bodies, else the host's own hash */
     VRAM_MOCK_BACKWARDS,        /* the bodies' threads run last to first */
     VRAM_MOCK_OVERHEAD,         /* bytes of each device that the driver takes for itself */
     VRAM_MOCK_VERSION,          /* CUDA version: 1000 × major + 10 × minor */
@@ -156,16 +157,20 @@ typedef struct vram_mock_kernel {
 typedef void (*vram_mock_hasher)(const uint32_t start[8], uint32_t salted, const uint8_t *data, uint64_t blocks,
                                  uint32_t block_size, uint8_t *out);
 
+/* Adds the two sums of the keyed hash of whole blocks, which lie one after the other at `data`, to `sums`; `key` is the level's. */
+typedef void (*vram_mock_keyed_hasher)(const uint8_t *key, const uint8_t *data, uint64_t blocks, uint64_t *sums);
+
 _Static_assert(sizeof(void *) == 8, "the mock needs 64-bit addresses");
-_Static_assert(VRAM_MOCK_OPERATIONS == 16 && VRAM_MOCK_SETTINGS == 16 && VRAM_MOCK_CRASH == 15, "numbers have moved: src/ffi/mock.rs has them too");
+_Static_assert(VRAM_MOCK_OPERATIONS == 17 && VRAM_MOCK_SETTINGS == 16 && VRAM_MOCK_CRASH == 15, "numbers have moved: src/ffi/mock.rs has them too");
 _Static_assert(sizeof(vram_mock_fault) == 40 && offsetof(vram_mock_fault, value) == 16, "vram_mock_fault");
-_Static_assert(sizeof(vram_mock_stats) == 256 && offsetof(vram_mock_stats, runs) == 128, "vram_mock_stats");
+_Static_assert(sizeof(vram_mock_stats) == 264 && offsetof(vram_mock_stats, runs) == 128, "vram_mock_stats");
 
 /*
- * A machine with so many devices, and defaults for all settings. `seed` makes its devices' UUIDs its own. NULL when the host has no
- * memory. `drop` frees everything; no other call on the machine may be in progress.
+ * A machine with so many devices, and defaults for all settings. `seed` makes its devices' UUIDs its own. Without a keyed hasher
+ * keyed hashes always run the kernel's body. NULL when the host has no memory. `drop` frees everything; no other call on the machine may be in progress.
  */
-vram_mock_machine *vram_mock_machine_new(uint32_t devices, const uint8_t seed[16], vram_mock_hasher hasher);
+vram_mock_machine *vram_mock_machine_new(uint32_t devices, const uint8_t seed[16], vram_mock_hasher hasher,
+                                         vram_mock_keyed_hasher keyed);
 void vram_mock_machine_drop(vram_mock_machine *machine);
 /* From now on this thread's calls of the API are to this machine. */
 void vram_mock_enter(vram_mock_machine *machine);

@@ -14,6 +14,7 @@
 #define VRAM_DEVICE_FN static __device__ __forceinline__
 #define VRAM_UNROLL _Pragma("unroll")
 #define VRAM_NO_UNROLL _Pragma("unroll 1")
+#define VRAM_UNROLL_BY_2 _Pragma("unroll 2")
 
 typedef uint32_t vram_word;
 
@@ -77,6 +78,22 @@ VRAM_DEVICE_FN void *vram_at(uint64_t address)
 VRAM_DEVICE_FN vram_counters *vram_counters_at(uint64_t address)
 {
     return (vram_counters *)vram_at(address);
+}
+
+/* The last region that begins at or before `block`. */
+VRAM_DEVICE_FN vram_region vram_find_region(const vram_region *regions, uint64_t count, uint64_t block)
+{
+    uint64_t low = 0;
+    uint64_t high = count;
+    while (high - low > 1) {
+        const uint64_t middle = low + (high - low) / 2;
+        if (regions[middle].first_block <= block) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    return regions[low];
 }
 
 #endif

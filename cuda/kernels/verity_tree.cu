@@ -107,22 +107,6 @@ VRAM_DEVICE_FN void vram_store_hash(uint8_t *out, const uint32_t state[8])
     }
 }
 
-/* The last region that begins at or before `block`. */
-VRAM_DEVICE_FN vram_region vram_find_region(const vram_region *regions, uint64_t count, uint64_t block)
-{
-    uint64_t low = 0;
-    uint64_t high = count;
-    while (high - low > 1) {
-        const uint64_t middle = low + (high - low) / 2;
-        if (regions[middle].first_block <= block) {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    return regions[low];
-}
-
 /*
  * vram_verity_leaves: the leaf hashes of one chunk of the image.
  *

@@ -2,3 +2,5 @@
 #include "verity_tree.cu"
 
 #include "all_zero.cu"
+
+#include "keyed.cu"

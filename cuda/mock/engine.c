@@ -171,3 +171,32 @@ uint64_t vram_mock_mapping(vram_mock_machine *in, uint64_t n, uint64_t *bytes, u
     pthread_mutex_unlock(&in->lock);
     return found;
 }
+
+static uint64_t word_of(const op *what, uint32_t at)
+{
+    uint64_t word = 1;
+    if (at != VRAM_MOCK_NO_WORD) {
+        memcpy(&word, what->args + 8 * at, sizeof word);
+    }
+    return word;
+}
+
+/* A make-believe engine's kernel. */
+static status run_engine(machine *in, device *on, op *what)
+{
+    const vram_mock_kernel *of = what->runs;
+    _Alignas(16) uint8_t args[MOST_ARGS];
+    memcpy(args, what->args, sizeof args);
+    for (uint32_t i = 0; i < of->use_count; i++) {
+        const vram_mock_use *use_of = &of->uses[i];
+        uint64_t ptr = word_of(what, use_of->word);
+        const uint64_t bytes = use_of->unit * word_of(what, use_of->by[0]) * word_of(what, use_of->by[1]);
+        const status result = translate(in, on, &ptr, bytes, use_of->writes != 0, use_of->alignment, NULL);
+        if (result != OK) {
+            return result;
+        }
+        memcpy(args + 8 * use_of->word, &ptr, sizeof ptr);
+    }
+    body(in, what, args, what->grid);
+    return OK;
+}

@@ -188,6 +188,7 @@ typedef struct device {
 struct vram_mock_machine {
     pthread_mutex_t lock; /* over all below */
     vram_mock_hasher hasher;
+    vram_mock_keyed_hasher keyed; /* NULL: the kernel's body */
     uint64_t settings[VRAM_MOCK_SETTINGS];
     uint8_t seed[16];
     uint32_t device_count;
@@ -248,5 +249,8 @@ static void streams_drop(machine *in);
 static void memory_drop(machine *in);
 static status op_run(machine *in, device *on, op *what);
 static status launch_run(machine *in, device *on, op *what);
+static status translate(machine *in, device *on, uint64_t *ptr, uint64_t bytes, bool writes, uint64_t alignment, memory **of);
+static void body(const machine *in, const op *what, const void *args, uint64_t grid);
+static status run_keyed(machine *in, device *on, const op *what);
 
 #endif

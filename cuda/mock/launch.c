@@ -1,5 +1,5 @@
 /*
- * Modules, kernels, and the faults of digests. A kernel is its own body, run on the CPU, or, for digests and counts where the setting
+ * Modules, kernels, and the faults of digests. A kernel is its own body, run on the CPU, or, for digests, counts and keyed hashes where the setting
  * BODIES is off, what the host has for the same. Either way it is launched with the arguments that a GPU would get, and counts
  * what it did as the body does.
  */
@@ -84,6 +84,7 @@ static void note_uses(op *what)
     vram_leaves_args leaves;
     vram_nodes_args nodes;
     vram_count_args count;
+    vram_keyed_args keyed;
     what->use_count = 0;
     if (what->runs == &vram_host_kernels[VRAM_HOST_LEAVES]) {
         memcpy(&leaves, what->args, sizeof leaves);
@@ -102,6 +103,12 @@ static void note_uses(op *what)
         what->uses[0] = (range){count.ptr, count.bytes, 0};
         what->use_count = 1;
         step.claim.covered += count.bytes;
+    } else if (what->runs == &vram_host_kernels[VRAM_HOST_KEYED]) {
+        memcpy(&keyed, what->args, sizeof keyed);
+        what->uses[0] = (range){keyed.regions, keyed.region_count * sizeof(vram_region) + keyed.bytes, 0};
+        what->uses[1] = (range){keyed.key, VRAM_KEYED_KEY_BYTES, 0};
+        what->uses[2] = (range){keyed.sums, keyed.block_count * VRAM_KEYED_SUMS_BYTES, 0};
+        what->use_count = 3;
     }
 }
 
@@ -213,6 +220,28 @@ static void leaves_by_stretch(machine *in, const op *what, vram_leaves_args *a, 
     }
 }
 
+/*
+ * A list of regions as the host has it: in place of `*list` a copy, with addresses of the host, and the memory of each region.
+ * Whoever asks frees both.
+ */
+static status translate_regions(machine *in, device *on, uint64_t *list, uint64_t count, memory ***memories)
+{
+    status result = translate(in, on, list, count * sizeof(vram_region), false, 8, NULL);
+    vram_region *regions = result != OK ? NULL : malloc((count + 1) * sizeof *regions);
+    *memories = result != OK ? NULL : malloc((count + 1) * sizeof **memories);
+    if (result == OK && (regions == NULL || *memories == NULL)) {
+        result = OUT_OF_MEMORY;
+    }
+    if (result == OK) {
+        memcpy(regions, (const void *)(uintptr_t)*list, count * sizeof *regions);
+    }
+    for (uint64_t i = 0; result == OK && i < count; i++) {
+        result = translate(in, on, &regions[i].ptr, regions[i].bytes, false, 1, &(*memories)[i]);
+    }
+    *list = (uint64_t)(uintptr_t)regions;
+    return result;
+}
+
 static status run_leaves(machine *in, device *on, const op *what)
 {
     vram_leaves_args a;
@@ -220,29 +249,20 @@ static status run_leaves(machine *in, device *on, const op *what)
     if (what->hit.kind == VRAM_MOCK_DIGEST_SHORT || what->hit.kind == VRAM_MOCK_DIGEST_SHORT_LIES) {
         a.block_count /= 2;
     }
-    status result = translate(in, on, &a.regions, a.region_count * sizeof(vram_region), false, 8, NULL);
+    memory **memories = NULL;
+    status result = translate_regions(in, on, &a.regions, a.region_count, &memories);
     result = result != OK ? result : translate(in, on, &a.hashes, a.block_count * VRAM_HASH_BYTES, true, 16, NULL);
     result = result != OK ? result : translate(in, on, &a.counters, sizeof(vram_counters), true, 8, NULL);
-    vram_region *regions = result != OK ? NULL : malloc((a.region_count + 1) * sizeof *regions);
-    memory **memories = result != OK ? NULL : malloc((a.region_count + 1) * sizeof *memories);
-    if (result == OK && (regions == NULL || memories == NULL)) {
-        result = OUT_OF_MEMORY;
-    }
     bool sparse = false;
-    if (result == OK) {
-        memcpy(regions, (const void *)(uintptr_t)a.regions, a.region_count * sizeof *regions);
-        a.regions = (uint64_t)(uintptr_t)regions;
-    }
     for (uint64_t i = 0; result == OK && i < a.region_count; i++) {
-        result = translate(in, on, &regions[i].ptr, regions[i].bytes, false, 1, &memories[i]);
-        sparse = sparse || (result == OK && memories[i]->touched != NULL);
+        sparse = sparse || memories[i]->touched != NULL;
     }
     if (result == OK && setting(in, VRAM_MOCK_BODIES) != 0 && !sparse) {
         body(in, what, &a, what->grid);
     } else if (result == OK) {
         leaves_by_stretch(in, what, &a, memories);
     }
-    free(regions);
+    free((void *)(uintptr_t)a.regions);
     free(memories);
     return result;
 }
@@ -346,35 +366,6 @@ static status run_finish(machine *in, device *on, const op *what)
     }
 }
 
-static uint64_t word_of(const op *what, uint32_t at)
-{
-    uint64_t word = 1;
-    if (at != VRAM_MOCK_NO_WORD) {
-        memcpy(&word, what->args + 8 * at, sizeof word);
-    }
-    return word;
-}
-
-/* A make-believe engine's kernel. */
-static status run_engine(machine *in, device *on, op *what)
-{
-    const vram_mock_kernel *of = what->runs;
-    _Alignas(16) uint8_t args[MOST_ARGS];
-    memcpy(args, what->args, sizeof args);
-    for (uint32_t i = 0; i < of->use_count; i++) {
-        const vram_mock_use *use_of = &of->uses[i];
-        uint64_t ptr = word_of(what, use_of->word);
-        const uint64_t bytes = use_of->unit * word_of(what, use_of->by[0]) * word_of(what, use_of->by[1]);
-        const status result = translate(in, on, &ptr, bytes, use_of->writes != 0, use_of->alignment, NULL);
-        if (result != OK) {
-            return result;
-        }
-        memcpy(args + 8 * use_of->word, &ptr, sizeof ptr);
-    }
-    body(in, what, args, what->grid);
-    return OK;
-}
-
 static status launch_run(machine *in, device *on, op *what)
 {
     const bool repeats = what->hit.kind == VRAM_MOCK_DIGEST_STALE || what->hit.kind == VRAM_MOCK_DIGEST_REPLAYED;
@@ -392,6 +383,9 @@ static status launch_run(machine *in, device *on, op *what)
     }
     if (what->runs == &vram_host_kernels[VRAM_HOST_FINISH]) {
         return run_finish(in, on, what);
+    }
+    if (what->runs == &vram_host_kernels[VRAM_HOST_KEYED]) {
+        return run_keyed(in, on, what);
     }
     return what->runs == &vram_host_kernels[VRAM_HOST_COUNT] ? run_count(in, on, what) : run_engine(in, on, what);
 }

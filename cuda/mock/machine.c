@@ -7,11 +7,12 @@
  * faults.c       faults to order
  * sparse.c       reading and writing physical memory
  * memory.c       the virtual-memory API
- * engine.c       engines' allocations, host buffers, registered memory
+ * engine.c       engines' allocations and kernels, host buffers, registered memory
  * answers.c      what is said of addresses
  * stream.c       queues, events, and the order in which operations run
  * operations.c   copies and fills
  * launch.c       modules, kernels, and the faults of digests
+ * keyed.c        keyed hashes
  */
 #include "internal.h"
 
@@ -102,7 +103,8 @@ static status end(const api_call *c, status result)
     return result;
 }
 
-vram_mock_machine *vram_mock_machine_new(uint32_t devices, const uint8_t seed[16], vram_mock_hasher hasher)
+vram_mock_machine *vram_mock_machine_new(uint32_t devices, const uint8_t seed[16], vram_mock_hasher hasher,
+                                         vram_mock_keyed_hasher keyed)
 {
     static const uint64_t DEFAULTS[VRAM_MOCK_SETTINGS] = {
         [VRAM_MOCK_CAPACITY] = (uint64_t)1 << 30, [VRAM_MOCK_GRANULARITY] = 256, [VRAM_MOCK_POISON] = 1,
@@ -125,6 +127,7 @@ vram_mock_machine *vram_mock_machine_new(uint32_t devices, const uint8_t seed[16
     made->settings[VRAM_MOCK_DEVICES] = devices;
     made->device_count = devices;
     made->hasher = hasher;
+    made->keyed = keyed;
     made->next_id = 0x10000;
     for (uint32_t i = 0; i < devices; i++) {
         made->devices[i].ordinal = i;
@@ -304,6 +307,8 @@ uint32_t vram_mock_stats_of_device(vram_mock_machine *in, uint32_t ordinal, vram
 #include "operations.c"
 
 #include "launch.c"
+
+#include "keyed.c"
 
 void *vram_mock_function(const char *name)
 {

@@ -4,7 +4,9 @@
 
 use sha2::block_api::compress256;
 
-use crate::ffi::{CountArgs, FinishArgs, INVALID_VALUE, Kernels, LeavesArgs, NodesArgs, ONE, Region, Stream, failure};
+use crate::ffi::{
+    CountArgs, FinishArgs, HostBuffer, INVALID_VALUE, Kernels, LeavesArgs, NodesArgs, ONE, Region, Stream, failure,
+};
 use crate::types::{DevicePtr, DigestJob, DriverError, LaunchResult, Span};
 
 /// The call that errors of a launch are named after.
@@ -13,7 +15,7 @@ pub(super) const OPERATION: &str = "cuLaunchKernel";
 const HASH_BYTES: u64 = 32;
 /// Image bytes whose leaf hashes are in scratch at one time, at most.
 const CHUNK_BYTES: u64 = 1 << 30;
-const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 1024..=65536;
+pub(super) const BLOCK_SIZES: std::ops::RangeInclusive<u32> = 1024..=65536;
 /// FIPS 180-4, 5.3.3.
 const INITIAL: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
@@ -35,7 +37,7 @@ pub(super) struct Plan {
     nonce: u64,
 }
 
-fn invalid() -> DriverError {
+pub(super) fn invalid() -> DriverError {
     failure(OPERATION, INVALID_VALUE)
 }
 
@@ -52,7 +54,7 @@ pub(super) fn spans(job: &DigestJob<'_>) -> Vec<Span> {
 }
 
 /// The two counters of a launch: words 1 and 2 of its result.
-fn counters(result: Span) -> Result<Span, DriverError> {
+pub(super) fn counters(result: Span) -> Result<Span, DriverError> {
     Ok(Span { ptr: result.ptr.checked_add(8).ok_or_else(invalid)?, bytes: 16 })
 }
 
@@ -67,6 +69,33 @@ fn start(salt: &[u8]) -> Option<[u32; 8]> {
     Some(state)
 }
 
+/// An image's regions with the blocks before each, and how many blocks there are. None may be empty.
+pub(super) fn regions(spans: &[Span], block: u64) -> Option<(Vec<Region>, u64)> {
+    let mut blocks = 0_u64;
+    let mut regions = Vec::with_capacity(spans.len());
+    for span in spans {
+        regions.push(Region {
+            ptr: span.ptr.0,
+            bytes: Some(span.bytes).filter(|bytes| *bytes > 0)?,
+            first_block: blocks,
+        });
+        blocks = blocks.checked_add(span.bytes.div_ceil(block))?;
+    }
+    (blocks > 0).then_some((regions, blocks))
+}
+
+/// Puts a list of regions where it can be copied from. Waits for an earlier copy from there, if there still is one.
+pub(super) fn stage(list: &[u8], staging: &mut HostBuffer, from: usize) -> Result<(), DriverError> {
+    let staged = staging.bytes_mut()?.get_mut(from..).and_then(|rest| rest.get_mut(..list.len()));
+    staged.ok_or_else(invalid)?.copy_from_slice(list);
+    Ok(())
+}
+
+/// The list of the regions as kernels read it.
+pub(super) fn list(regions: &[Region]) -> Vec<u8> {
+    regions.iter().flat_map(|region| region.to_bytes()).collect()
+}
+
 impl Plan {
     pub(super) fn new(job: &DigestJob<'_>) -> Result<Self, DriverError> {
         Self::check(job).ok_or_else(invalid)
@@ -76,13 +105,7 @@ impl Plan {
         let block_size = Some(job.block_size).filter(|size| size.is_power_of_two() && BLOCK_SIZES.contains(size))?;
         let block = u64::from(block_size);
         let arity = block.checked_div(HASH_BYTES)?;
-        let mut leaves = 0_u64;
-        let mut regions = Vec::with_capacity(job.regions.len());
-        for span in job.regions.iter().filter(|span| span.bytes > 0) {
-            regions.push(Region { ptr: span.ptr.0, bytes: span.bytes, first_block: leaves });
-            leaves = leaves.checked_add(span.bytes.div_ceil(block))?;
-        }
-        let whole = regions.len() == job.regions.len() && leaves > 0;
+        let (regions, leaves) = regions(job.regions, block)?;
         let entries = leaves.div_ceil(arity);
         let room = job.scratch.bytes.checked_div(HASH_BYTES)?.min(CHUNK_BYTES.checked_div(block)?.max(arity));
         let chunk = if room >= leaves { leaves } else { room.checked_sub(room.checked_rem(arity)?)? };
@@ -98,7 +121,7 @@ impl Plan {
         let salted = if job.salt.is_empty() { 0 } else { 64 };
         let message_bits = block_size.checked_add(salted)?.checked_mul(8)?;
         let start = start(job.salt)?;
-        (whole && aligned && listed && apart && sized).then_some(Self {
+        (aligned && listed && apart && sized).then_some(Self {
             regions,
             leaves,
             chunk,
@@ -115,7 +138,7 @@ impl Plan {
     }
 
     pub(super) fn region_list(&self) -> Vec<u8> {
-        self.regions.iter().flat_map(|region| region.to_bytes()).collect()
+        list(&self.regions)
     }
 
     /// Enqueues everything, behind the copy of the list of regions.
@@ -166,7 +189,13 @@ impl Plan {
     }
 }
 
-fn finish(kernels: &Kernels, stream: &Stream, result: Span, counters: Span, nonce: u64) -> Result<(), DriverError> {
+pub(super) fn finish(
+    kernels: &Kernels,
+    stream: &Stream,
+    result: Span,
+    counters: Span,
+    nonce: u64,
+) -> Result<(), DriverError> {
     kernels.finish(stream, FinishArgs { result: result.ptr.0, counters: counters.ptr.0, nonce })
 }
 

@@ -6,6 +6,7 @@ mod contract;
 mod digests;
 mod engine;
 mod faults;
+mod keyed;
 mod life;
 mod machines;
 mod opening;

@@ -85,6 +85,24 @@ pub(crate) struct CountArgs {
     pub(crate) counters: u64,
 }
 
+/// Of `vram_keyed_level`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct KeyedArgs {
+    /// A list of regions; or, where `region_count` is 0, `bytes` bytes.
+    pub(crate) regions: u64,
+    pub(crate) region_count: u64,
+    pub(crate) bytes: u64,
+    pub(crate) first_block: u64,
+    pub(crate) block_count: u64,
+    pub(crate) key: u64,
+    pub(crate) sums: u64,
+    pub(crate) counters: u64,
+    pub(crate) block_shift: u32,
+    /// Blocks of a warp; [`Kernels::keyed`] decides it.
+    pub(crate) share: u32,
+}
+
 macro_rules! layout {
     ($type:ty, $bytes:literal, $($field:ident = $offset:literal),*) => {
         const _: () = assert!(size_of::<$type>() == $bytes && align_of::<$type>() == 8);
@@ -99,6 +117,8 @@ layout!(NodesArgs, 80, hashes = 0, leaf_count = 8, table = 16, counters = 24);
 layout!(NodesArgs, 80, start = 32, block_size = 64, message_bits = 68, one = 72, single = 76);
 layout!(FinishArgs, 24, result = 0, counters = 8, nonce = 16);
 layout!(CountArgs, 24, ptr = 0, bytes = 8, counters = 16);
+layout!(KeyedArgs, 72, regions = 0, region_count = 8, bytes = 16, first_block = 24, block_count = 32, key = 40);
+layout!(KeyedArgs, 72, sums = 48, counters = 56, block_shift = 64, share = 68);
 
 const LEAVES_THREADS: u32 = 128;
 const NODES_THREADS: u32 = 32;
@@ -106,6 +126,10 @@ const COUNT_THREADS: u32 = 256;
 /// Bytes that a thread block of the count should have to read, and the most thread blocks that are of use.
 const COUNT_SHARE: u64 = 32768;
 const COUNT_MOST_BLOCKS: u64 = 4096;
+const KEYED_THREADS: u32 = 128;
+const KEYED_WARPS: u64 = 4;
+/// Beyond this, each warp takes a larger share.
+const KEYED_MOST_WARPS: u64 = 32768;
 /// The thread blocks of a grid: all that are needed, or none where the driver would not take so many.
 fn grid(blocks: u64) -> Option<u32> {
     u32::try_from(blocks).ok().filter(|grid| (1..=0x7fff_ffff).contains(grid))
@@ -120,6 +144,7 @@ pub(crate) struct Kernels {
     nodes: usize,
     finish: usize,
     count: usize,
+    keyed: usize,
 }
 
 impl Kernels {
@@ -143,11 +168,13 @@ impl Kernels {
         // SAFETY: the driver writes one handle to the local and reads an image that says its own length: in shipped code one
         // that nvcc made and build.rs embedded whole.
         unsafe { (context.table().module_load)(&raw mut module, aligned.as_ptr().cast()) }.check(OPERATION)?;
-        let mut kernels = Self { context: Arc::clone(context), module, leaves: 0, nodes: 0, finish: 0, count: 0 };
+        let mut kernels =
+            Self { context: Arc::clone(context), module, leaves: 0, nodes: 0, finish: 0, count: 0, keyed: 0 };
         kernels.leaves = kernels.function(c"vram_verity_leaves")?;
         kernels.nodes = kernels.function(c"vram_verity_nodes")?;
         kernels.finish = kernels.function(c"vram_finish")?;
         kernels.count = kernels.function(c"vram_count_nonzero")?;
+        kernels.keyed = kernels.function(c"vram_keyed_level")?;
         Ok(kernels)
     }
 
@@ -179,6 +206,14 @@ impl Kernels {
     pub(crate) fn count(&self, stream: &Stream, args: CountArgs) -> Result<(), DriverError> {
         let blocks = args.bytes.div_ceil(COUNT_SHARE).clamp(1, COUNT_MOST_BLOCKS);
         self.launch(self.count, stream, blocks, COUNT_THREADS, args)
+    }
+
+    /// Enqueues a level of a keyed hash, or a chunk of it. The caller has checked every address in `args`.
+    pub(crate) fn keyed(&self, stream: &Stream, args: KeyedArgs) -> Result<(), DriverError> {
+        let share = args.block_count.div_ceil(KEYED_MOST_WARPS).max(1);
+        let blocks = args.block_count.div_ceil(share.saturating_mul(KEYED_WARPS));
+        let share = u32::try_from(share).map_err(|_| failure("cuLaunchKernel", INVALID_VALUE))?;
+        self.launch(self.keyed, stream, blocks, KEYED_THREADS, KeyedArgs { share, ..args })
     }
 
     /// `args` is the one parameter of `function`: each caller above passes the structure that its kernel is declared with.

@@ -15,7 +15,7 @@ use crate::digest::blocks::BlockHasher;
 use crate::digest::pool::default_threads;
 use crate::types::{Access, DevicePtr, DriverError, Span};
 
-pub(crate) const OPERATIONS: usize = 16;
+pub(crate) const OPERATIONS: usize = 17;
 
 /// What can go wrong to order: `VRAM_MOCK_FAIL` and so on.
 #[repr(u32)]
@@ -99,7 +99,7 @@ pub(crate) struct RawStats {
 }
 
 const _: () = assert!(size_of::<RawFault>() == 40 && core::mem::offset_of!(RawFault, value) == 16);
-const _: () = assert!(size_of::<RawStats>() == 256 && core::mem::offset_of!(RawStats, runs) == 128);
+const _: () = assert!(size_of::<RawStats>() == 264 && core::mem::offset_of!(RawStats, runs) == 128);
 #[allow(clippy::as_conversions, reason = "the discriminants of enums that cross to C")]
 const _: () = assert!(
     Kind::Crash as u32 == 15 && Setting::Traced as u32 == 15,
@@ -114,9 +114,15 @@ struct RawMachine {
 }
 
 type Hasher = extern "C" fn(&[u32; 8], u32, *const u8, u64, u32, *mut u8);
+type KeyedHasher = extern "C" fn(*const u8, *const u8, u64, *mut u64);
 
 unsafe extern "C" {
-    fn vram_mock_machine_new(devices: u32, seed: &[u8; 16], hasher: Hasher) -> *mut RawMachine;
+    fn vram_mock_machine_new(
+        devices: u32,
+        seed: &[u8; 16],
+        hasher: Hasher,
+        keyed: Option<KeyedHasher>,
+    ) -> *mut RawMachine;
     fn vram_mock_machine_drop(machine: *mut RawMachine);
     fn vram_mock_enter(machine: *const RawMachine);
     fn vram_mock_function(name: *const c_char) -> *mut c_void;
@@ -153,8 +159,9 @@ unsafe impl Sync for Machine {}
 impl Machine {
     /// Makes one; `seed` makes its devices' UUIDs its own.
     pub(crate) fn new(devices: u32, seed: [u8; 16]) -> Result<Arc<Self>, DriverError> {
-        // SAFETY: the seed is a local that is copied during the call; `hash` is a function of the declared type.
-        let raw = unsafe { vram_mock_machine_new(devices, &seed, hash) };
+        // SAFETY: the seed is a local that is copied during the call; `hash` and `KEYED`, if there is one, are functions of the
+        // declared types.
+        let raw = unsafe { vram_mock_machine_new(devices, &seed, hash, KEYED) };
         let raw = NonNull::new(raw).ok_or_else(|| failure("vram_mock_machine_new", UNKNOWN))?;
         Ok(Arc::new(Self { raw }))
     }
@@ -243,6 +250,12 @@ impl Drop for Machine {
     }
 }
 
+/// `vram_mock_keyed_hasher`: while the host has no keyed hash, the kernel's body runs.
+#[cfg(not(test))]
+const KEYED: Option<KeyedHasher> = None;
+#[cfg(test)]
+const KEYED: Option<KeyedHasher> = Some(tests::keyed);
+
 /// `vram_mock_hasher`: the host digest's hash of whole blocks.
 extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, block_size: u32, out: *mut u8) {
     let (Ok(count), Ok(block)) = (usize::try_from(blocks), usize::try_from(block_size)) else { return };
@@ -255,6 +268,7 @@ extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, 
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 pub(crate) mod tests {
     use super::*;
 
@@ -264,6 +278,27 @@ pub(crate) mod tests {
         safe fn vram_mock_mapping(machine: &RawMachine, n: u64, bytes: &mut u64, access: &mut u32) -> u64;
         safe fn vram_mock_calls(machine: &RawMachine, function: u32) -> u64;
         safe fn vram_mock_contexts(top: &mut u64) -> u64;
+    }
+
+    /// The sums of whole blocks, as `.specs/keyed.py` has them.
+    pub(super) extern "C" fn keyed(key: *const u8, data: *const u8, blocks: u64, sums: *mut u64) {
+        let blocks = usize::try_from(blocks).unwrap();
+        // SAFETY: the C side passes `blocks` blocks that it has looked up in live memory, which nobody writes during the call.
+        let data = unsafe { std::slice::from_raw_parts(data, 4096 * blocks) };
+        // SAFETY: as above, a level's key.
+        let key = unsafe { std::slice::from_raw_parts(key, 4112) };
+        // SAFETY: as above, two sums for each block, aligned as the C side has asked for, which overlap none of what is read
+        // (driver/keyed.rs checks the job).
+        let sums = unsafe { std::slice::from_raw_parts_mut(sums, 2 * blocks) };
+        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[4 * at..4 * at + 4].try_into().unwrap());
+        for (block, sums) in data.chunks(4096).zip(sums.chunks_mut(2)) {
+            for at in (0..1024).filter(|at| at % 4 < 2) {
+                for (sum, shift) in sums.iter_mut().zip([0, 4]) {
+                    let with_key = |at: usize| u64::from(word(block, at).wrapping_add(word(key, at + shift)));
+                    *sum = sum.wrapping_add(with_key(at).wrapping_mul(with_key(at + 2)));
+                }
+            }
+        }
     }
 
     /// The number of a function; 0 when there is none.

@@ -13,7 +13,8 @@ use crate::types::{Access, DriverError, Span};
 pub(crate) enum Operation {
     Digest = 6,
     CountNonzero = 7,
-    Part = 15,
+    Keyed = 15,
+    Part = 16,
 }
 
 #[must_use]

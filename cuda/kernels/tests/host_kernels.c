@@ -15,6 +15,7 @@ VRAM_RUNS(vram_verity_leaves, vram_leaves_args)
 VRAM_RUNS(vram_verity_nodes, vram_nodes_args)
 VRAM_RUNS(vram_finish, vram_finish_args)
 VRAM_RUNS(vram_count_nonzero, vram_count_args)
+VRAM_RUNS(vram_keyed_level, vram_keyed_args)
 
 const vram_mock_kernel vram_host_kernels[VRAM_HOST_KERNELS] = {
     {.name = VRAM_LEAVES, .args_bytes = sizeof(vram_leaves_args), .threads = VRAM_LEAVES_THREADS, .run = run_vram_verity_leaves},
@@ -22,6 +23,7 @@ const vram_mock_kernel vram_host_kernels[VRAM_HOST_KERNELS] = {
     {.name = VRAM_FINISH, .args_bytes = sizeof(vram_finish_args), .threads = VRAM_FINISH_THREADS, .run = run_vram_finish},
     {.name = VRAM_COUNT_NONZERO, .args_bytes = sizeof(vram_count_args), .threads = VRAM_COUNT_THREADS,
      .run = run_vram_count_nonzero},
+    {.name = VRAM_KEYED, .args_bytes = sizeof(vram_keyed_args), .threads = VRAM_KEYED_THREADS, .run = run_vram_keyed_level},
 };
 
 uint32_t vram_host_launch(const char *name, const void *args, uint64_t args_bytes, uint32_t grid, uint32_t block,

@@ -1,11 +1,12 @@
 /*
  * The kernels' bodies under sanitizers: every region is an allocation of exactly its bytes, so that a read past its end is found.
- * One answer is known, and two layouts of one image must agree; src/ffi/tests has the reference for the rest. Prints what
+ * A few answers are known, and two layouts of one image must agree; src/ffi/tests has the reference for the rest. Prints what
  * failed; exits 1 if anything did.
  */
 // covers: DIG-1 VER-11
 #include "../../include/vram_host_kernels.h"
 #include "../../include/vram_kernels.h"
+#include "../sha256.cuh"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -129,6 +130,138 @@ static void digest(uint64_t seed, uint32_t block_size, bool salted, uint32_t cou
     free(result);
 }
 
+/* RFC 8439, 2.3: a block of ChaCha20's stream, under the key 00 01 … 1f. */
+static void chacha20(uint32_t counter, uint32_t level, uint32_t x[16])
+{
+    static const uint8_t ROUND[8][4] = {{0, 4, 8, 12}, {1, 5, 9, 13}, {2, 6, 10, 14}, {3, 7, 11, 15},
+                                        {0, 5, 10, 15}, {1, 6, 11, 12}, {2, 7, 8, 13}, {3, 4, 9, 14}};
+    static const uint32_t BY[4] = {16, 12, 8, 7};
+    uint32_t from[16] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
+    for (uint32_t i = 0; i < 8; i++) {
+        from[4 + i] = 0x03020100 + 0x04040404 * i;
+    }
+    from[12] = counter;
+    from[13] = level;
+    memcpy(x, from, sizeof from);
+    for (uint32_t i = 0; i < 80; i++) {
+        const uint8_t *q = ROUND[i % 8];
+        for (uint32_t j = 0; j < 4; j++) {
+            uint32_t *into = &x[q[j % 2 == 0 ? 0 : 2]], *other = &x[q[j % 2 == 0 ? 3 : 1]];
+            *into += x[q[j % 2 == 0 ? 1 : 3]];
+            *other ^= *into;
+            *other = *other << BY[j] | *other >> (32 - BY[j]);
+        }
+    }
+    for (uint32_t i = 0; i < 16; i++) {
+        x[i] += from[i];
+    }
+}
+
+/* The keyed hash of one image, its first level in chunks of 256 blocks where `chunked`. */
+static void keyed(const vram_region *regions, uint32_t count, uint64_t bytes, uint32_t block_shift, bool chunked,
+                  uint64_t top[2], vram_counters *counted)
+{
+    uint64_t blocks = (bytes + VRAM_KEYED_BLOCK_BYTES - 1) / VRAM_KEYED_BLOCK_BYTES;
+    uint64_t *below = NULL;
+    *counted = (vram_counters){0, 0};
+    for (uint32_t n = 0; n == 0 || blocks > 1; n++) {
+        uint32_t *key = space(65 * 64);
+        for (uint32_t i = 0; i < 65; i++) {
+            chacha20(i, n, key + 16 * i);
+        }
+        const uint64_t data = n == 0 ? 0 : blocks * VRAM_KEYED_SUMS_BYTES;
+        blocks = n == 0 ? blocks : (data + VRAM_KEYED_BLOCK_BYTES - 1) / VRAM_KEYED_BLOCK_BYTES;
+        uint64_t *sums = space(blocks * VRAM_KEYED_SUMS_BYTES);
+        memset(sums, 0, (size_t)(blocks * VRAM_KEYED_SUMS_BYTES));
+        const uint64_t chunk = chunked && n == 0 ? 256 : blocks;
+        for (uint64_t from = 0; from < blocks; from += chunk) {
+            const vram_keyed_args args = {
+                .regions = n == 0 ? address(regions) : address(below), .region_count = n == 0 ? count : 0, .bytes = data,
+                .first_block = from, .block_count = least(chunk, blocks - from), .key = address(key),
+                .sums = address(sums + 2 * from), .counters = address(counted), .block_shift = block_shift,
+                .share = chunked ? 3 : 1};
+            const uint32_t grid = (uint32_t)(args.block_count / (args.share * VRAM_KEYED_WARPS) + 1);
+            expect(vram_host_launch(VRAM_KEYED, &args, sizeof args, grid, VRAM_KEYED_THREADS, chunked) == 0, "keyed", bytes, n);
+        }
+        free(key);
+        free(below);
+        below = sums;
+    }
+    memcpy(top, below, VRAM_KEYED_SUMS_BYTES);
+    free(below);
+}
+
+/* Random regions, and the same image laid out whole. */
+static void keyed_regions(uint64_t seed, uint32_t block_shift, uint32_t count)
+{
+    const uint64_t block_size = (uint64_t)1 << block_shift;
+    uint8_t *memory[MOST_REGIONS];
+    vram_region *regions = space(count * sizeof(vram_region));
+    uint8_t *image = space(3 * (uint64_t)count * block_size);
+    uint64_t blocks = 0, held = 0, end = 0, top[2], expected[2];
+    vram_counters counted, whole_counted;
+    memset(image, 0, 3 * (size_t)count * block_size);
+    for (uint32_t r = 0; r < count; r++) {
+        const uint64_t bytes = 1 + number(&seed) % (3 * block_size);
+        const uint64_t skew = number(&seed) % 3 == 0 ? 0 : number(&seed) % 16;
+        memory[r] = malloc((size_t)(skew + bytes)); /* 16-byte aligned, and not a byte longer */
+        if (memory[r] == NULL) {
+            exit(2);
+        }
+        for (uint64_t i = 0; i < skew + bytes; i++) {
+            memory[r][i] = (uint8_t)(number(&seed) & 0xff);
+        }
+        memcpy(image + blocks * block_size, memory[r] + skew, (size_t)bytes);
+        regions[r] = (vram_region){address(memory[r] + skew), bytes, blocks};
+        end = blocks * block_size + bytes;
+        held += bytes;
+        blocks += (bytes + block_size - 1) / block_size;
+    }
+    const vram_region whole = {address(image), end, 0};
+    keyed(&whole, 1, end, block_shift, false, expected, &whole_counted);
+    keyed(regions, count, end, block_shift, true, top, &counted);
+    expect(memcmp(top, expected, sizeof top) == 0, "top", block_size, count);
+    expect(counted.covered - held == whole_counted.covered - end, "bytes", counted.covered, held);
+    expect(counted.found == whole_counted.found, "blocks", counted.found, whole_counted.found);
+    for (uint32_t r = 0; r < count; r++) {
+        free(memory[r]);
+    }
+    free(regions);
+    free(image);
+}
+
+/* Of tests/data/keyed_vectors.txt, which says what the image is. */
+static void keyed_vectors(void)
+{
+    static const struct { uint64_t bytes; uint64_t read; uint64_t blocks; uint8_t top[16]; } VECTORS[] = {
+        {17, 17, 1, {0x7c, 0x19, 0x65, 0x39, 0xe5, 0x85, 0x08, 0x3b, 0x65, 0x84, 0xa1, 0x01, 0x1c, 0x97, 0x68, 0xe4}},
+        {4097, 4097 + 32, 3, {0x65, 0xbe, 0xbd, 0x04, 0x18, 0x76, 0xd6, 0x7c, 0x30, 0x65, 0xbb, 0x87, 0x00, 0xdf, 0x86, 0xec}},
+        {1048577, 1048577 + 257 * 16 + 32, 260, {0x0e, 0x9c, 0x4b, 0xc4, 0x75, 0xf2, 0x52, 0xeb, 0x14, 0x5b, 0x95, 0xfa, 0x6f, 0x17, 0x34, 0xdf}},
+    };
+    for (size_t v = 0; v < sizeof VECTORS / sizeof *VECTORS; v++) {
+        const uint64_t bytes = VECTORS[v].bytes;
+        uint8_t *image = space(bytes + 32);
+        for (uint64_t at = 0; at < bytes; at += 32) {
+            uint32_t state[8], w[16] = {__builtin_bswap32((uint32_t)(at / 32)), 0, 0x80000000u};
+            w[15] = 64;
+            memcpy(state, SHA256, sizeof state);
+            vram_sha256_rounds(state, w, 1);
+            for (uint32_t i = 0; i < 32; i++) {
+                image[at + i] = (uint8_t)(state[i / 4] >> (24 - 8 * (i % 4)));
+            }
+        }
+        const vram_region region = {address(image), bytes, 0};
+        uint64_t top[2];
+        vram_counters counted;
+        for (uint32_t chunked = 0; chunked < 2; chunked++) {
+            keyed(&region, 1, bytes, 12, chunked != 0, top, &counted);
+            expect(memcmp(top, VECTORS[v].top, sizeof top) == 0, "vector", bytes, chunked);
+            expect(counted.covered == VECTORS[v].read && counted.found == VECTORS[v].blocks, "counted", counted.covered, counted.found);
+        }
+        free(image);
+    }
+}
+
 static void count_nonzero(uint64_t seed, uint64_t bytes, uint64_t skew, uint32_t grid)
 {
     uint8_t *memory = malloc((size_t)(skew + bytes + (skew + bytes == 0)));
@@ -182,6 +315,11 @@ int main(void)
     }
     count_nonzero(seed++, 100001, 7, 3);
     count_nonzero(seed++, 70000, 0, 1);
+    keyed_vectors();
+    for (uint32_t block_shift = 10; block_shift <= 16; block_shift++) {
+        keyed_regions(seed++, block_shift, 1);
+        keyed_regions(seed++, block_shift, block_shift <= 12 ? MOST_REGIONS : 7);
+    }
     puts(failures == 0 ? "kernels: all agree" : "kernels: see above");
     return failures == 0 ? 0 : 1;
 }

@@ -150,7 +150,7 @@ int main(void)
 {
     static const uint8_t SEED[16] = {1};
     for (uint64_t kind = 0; kind < 8; kind++) {
-        vram_mock_machine *machine = vram_mock_machine_new(2, SEED, hasher);
+        vram_mock_machine *machine = vram_mock_machine_new(2, SEED, hasher, NULL);
         vram_mock_set(machine, VRAM_MOCK_GRANULARITY, GRANULE);
         vram_mock_set(machine, VRAM_MOCK_BODIES, kind & 1);
         vram_mock_set(machine, VRAM_MOCK_SPARSE, (kind >> 1) & 1);

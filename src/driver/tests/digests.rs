@@ -9,7 +9,7 @@ use crate::digest::{TreeHasher, TreeParams};
 /// An image in one allocation, regions one after another at odd offsets, with room for its checks in another.
 pub(super) struct Laid {
     pub(super) regions: Vec<Span>,
-    list: Span,
+    pub(super) list: Span,
     scratch: Span,
     pub(super) table: Span,
     pub(super) result: DevicePtr,
@@ -18,13 +18,13 @@ pub(super) struct Laid {
     holders: [Span; 2],
 }
 
-fn pattern(bytes: usize, seed: usize) -> Vec<u8> {
+pub(super) fn pattern(bytes: usize, seed: usize) -> Vec<u8> {
     (0..bytes)
         .map(|at| u8::try_from((at.wrapping_mul(2_654_435_761).wrapping_add(seed * 97) >> 7) & 0xff).unwrap())
         .collect()
 }
 
-fn wide(value: usize) -> u64 {
+pub(super) fn wide(value: usize) -> u64 {
     u64::try_from(value).unwrap()
 }
 
@@ -85,7 +85,7 @@ impl Laid {
         assert_eq!(on.peek(self.table.ptr, self.expected.len()), self.expected);
     }
 
-    fn free(self, on: &Bench) {
+    pub(super) fn free(self, on: &Bench) {
         for span in self.holders {
             on.driver.free(span.ptr).unwrap();
         }
