@@ -182,3 +182,48 @@ impl Plan {
         Ok(KeyedArgs { regions: below.sums.0, region_count: 0, bytes, ..args })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+mod tests {
+    use super::*;
+
+    fn plan(bytes: u64, keys: u64, nodes: u64) -> Option<Plan> {
+        Plan::check(&KeyedJob {
+            regions: &[Span { ptr: DevicePtr(1 << 20), bytes }],
+            block_size: 4096,
+            region_list: Span { ptr: DevicePtr(8192), bytes: 24 },
+            keys: Span { ptr: DevicePtr(65_536), bytes: keys * KeyedJob::KEY_BYTES },
+            nodes: Span { ptr: DevicePtr(1 << 60), bytes: nodes },
+            top: DevicePtr(4096),
+            result: DevicePtr(2048),
+            nonce: 1,
+        })
+    }
+
+    #[test]
+    fn chunks_are_what_scratch_allows_and_at_most_1_gib() {
+        // covers: RES-7
+        const BYTES: u64 = (70 << 30) + 5;
+        let sizes = KeyedSizes::new(BYTES, BYTES).unwrap();
+        let between = sizes.nodes - 16 * KeyedSizes::CHUNK_BLOCKS;
+        for (nodes, chunk) in [
+            (sizes.nodes, Some(1 << 18)),
+            (u64::MAX - (1 << 60), Some(1 << 18)),
+            (sizes.nodes - 1, Some((1 << 18) - 256)),
+            (between + 4096, Some(256)),
+            (between + 4095, None),
+            (0, None),
+        ] {
+            assert_eq!(plan(BYTES, 5, nodes).map(|plan| plan.chunk), chunk, "{nodes} bytes");
+        }
+        assert!(plan(BYTES, 4, sizes.nodes).is_none() && plan(BYTES, 6, sizes.nodes).is_none(), "other keys");
+        let (levels, used) = plan(BYTES, 5, sizes.nodes).unwrap().levels().unwrap();
+        let ends = levels.iter().map(|level| level.sums.0 + 16 * level.blocks.min(KeyedSizes::CHUNK_BLOCKS));
+        let begins = levels.iter().map(|level| level.sums.0);
+        assert!(ends.take(3).eq(begins.skip(1).take(3)), "one behind the other");
+        assert_eq!((used.bytes, levels[4].sums), (sizes.nodes, DevicePtr(4096)));
+        assert_eq!(plan(1, 1, 0).unwrap().levels().unwrap().1.bytes, 0, "one block needs no scratch");
+        assert!(plan(0, 1, 0).is_none() && plan(u64::MAX, 8, 1 << 59).is_none());
+    }
+}
