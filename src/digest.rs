@@ -11,7 +11,6 @@ use crate::error::VramError;
 
 pub(crate) mod blocks;
 mod descriptor;
-#[cfg_attr(not(test), expect(dead_code, reason = "no check asks for it yet"))]
 pub(crate) mod keyed;
 mod lanes;
 pub(crate) mod layout;

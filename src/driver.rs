@@ -279,7 +279,6 @@ impl Driver {
 
     /// Enqueues a keyed hash, with the list of the regions as for a [`digest`](Self::digest); says which result shows that all of
     /// it ran. `top` counts only with that.
-    #[cfg_attr(not(all(test, feature = "mock")), expect(dead_code, reason = "no check is keyed yet"))]
     pub(crate) fn keyed(
         &self,
         stream: StreamId,

@@ -23,6 +23,7 @@ mod builder;
 mod cross_check;
 pub(crate) mod execution;
 pub(crate) mod inner;
+mod keyed;
 #[cfg(feature = "mock")]
 mod mock;
 mod patrol;

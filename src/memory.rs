@@ -17,6 +17,7 @@ use crate::types::{Access, DeviceInfo, DriverError, DriverErrorKind, MemoryInfo,
 mod check;
 mod cross_check;
 mod image;
+mod keyed;
 mod part;
 mod reader;
 mod region;

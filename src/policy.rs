@@ -47,7 +47,7 @@ impl Policy {
             audit: AuditRequirement::Durable,
             clean_environment: true,
             verify_after: true,
-            weakest_check: Check::Digest,
+            weakest_check: Check::Keyed,
             full_check_within: Some(Duration::from_secs(60)),
         }
     }
@@ -83,8 +83,8 @@ impl Policy {
         fn require_verify_after(required: bool) => verify_after = required;
         /// The weakest check that an execute may ask for.
         fn weakest_check(check: Check) => weakest_check = check;
-        /// How long the last check of all bytes may be ago, if that is bounded: a weaker one that is asked for later than that becomes one of
-        /// all bytes.
+        /// How long the last check by digest may be ago, if that is bounded: a weaker one that is asked for later than that becomes one by
+        /// digest.
         fn full_check_within(most: Option<Duration>) => full_check_within = most;
     }
 
@@ -111,8 +111,8 @@ impl Policy {
                 "preloads, injection variables and libraries that others than root may change are allowed",
             ),
             (self.verify_after, "results may leave without a check after the work"),
-            (self.weakest_check.is_full(), "checks may look at parts only"),
-            (self.full_check_within.is_some(), "the last check of all bytes may be any time ago"),
+            (!self.weakest_check.is_weaker_than(Check::Keyed), "checks may look at parts only"),
+            (self.full_check_within.is_some(), "the last check by digest may be any time ago"),
         ]
         .into_iter()
         .filter_map(|(required, words)| (!required).then_some(words))

@@ -16,7 +16,7 @@ use crate::types::Span;
 mod record;
 mod spans;
 
-pub(crate) use record::{Patrolled, Record, Resident, is_signed};
+pub(crate) use record::{Enrolled, Patrolled, Record, Resident, is_signed};
 use spans::Spans;
 
 #[derive(Debug, Default)]

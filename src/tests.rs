@@ -52,6 +52,17 @@ fn narrow(value: u128) -> Option<u64> {
     u64::try_from(value).ok()
 }
 
+/// What a keyed hash takes: head, a key a level, list, outputs of a chunk of the image and of the levels between.
+fn keyed(bytes: u128, regions: u128) -> u128 {
+    let mut levels = vec![bytes.max(1).div_ceil(4096)];
+    while levels[levels.len() - 1] > 1 {
+        levels.push(levels[levels.len() - 1].div_ceil(256));
+    }
+    let chunk = if levels.len() > 1 { levels[0].min(1 << 18) } else { 0 };
+    let between: u128 = levels.iter().skip(1).filter(|blocks| **blocks > 1).sum();
+    64 + 4112 * levels.len() as u128 + (24 * regions).next_multiple_of(32) + 16 * (chunk + between)
+}
+
 #[test]
 fn trees_and_their_check_space() {
     for params in all_params() {
@@ -65,7 +76,8 @@ fn trees_and_their_check_space() {
             assert_eq!(params.padded(bytes), narrow(blocks * block));
             for regions in [0_usize, 1, 2, 3, 4, 100_000] {
                 let list = (wide(u64::try_from(regions + 1).unwrap()) * 24).next_multiple_of(32);
-                let room = (entries + 1) * 32 + blocks.min((1 << 30) / block) * 32 + list;
+                let digest = (entries + 1) * 32 + blocks.min((1 << 30) / block) * 32 + list;
+                let room = digest.max(keyed(wide(bytes), wide(u64::try_from(regions).unwrap())));
                 let found = CheckSizes::new(&params, bytes, regions).and_then(CheckSizes::bytes);
                 assert_eq!(found, narrow(room), "{bytes}, {regions} regions");
             }

@@ -59,6 +59,7 @@ enum {
     VRAM_MOCK_FREE_BYTES,        /* memory information reports `value` bytes free */
     VRAM_MOCK_RESIDENCY_LIE,     /* an answer about an address tells lie `value` */
     VRAM_MOCK_UNCONFIRMED,       /* a switch of access takes effect, but is not confirmed */
+    VRAM_MOCK_FLIP,              /* bit `code` of the byte at address `value` changes at rest before the call */
     VRAM_MOCK_ANSWER,            /* a question about an address or an allocation: member `code` is answered with `value` */
     VRAM_MOCK_CRASH              /* a launch runs into an illegal address */
 };
@@ -161,7 +162,7 @@ typedef void (*vram_mock_hasher)(const uint32_t start[8], uint32_t salted, const
 typedef void (*vram_mock_keyed_hasher)(const uint8_t *key, const uint8_t *data, uint64_t blocks, uint64_t *sums);
 
 _Static_assert(sizeof(void *) == 8, "the mock needs 64-bit addresses");
-_Static_assert(VRAM_MOCK_OPERATIONS == 17 && VRAM_MOCK_SETTINGS == 16 && VRAM_MOCK_CRASH == 15, "numbers have moved: src/ffi/mock.rs has them too");
+_Static_assert(VRAM_MOCK_OPERATIONS == 17 && VRAM_MOCK_SETTINGS == 16 && VRAM_MOCK_CRASH == 16, "numbers have moved: src/ffi/mock.rs has them too");
 _Static_assert(sizeof(vram_mock_fault) == 40 && offsetof(vram_mock_fault, value) == 16, "vram_mock_fault");
 _Static_assert(sizeof(vram_mock_stats) == 264 && offsetof(vram_mock_stats, runs) == 128, "vram_mock_stats");
 

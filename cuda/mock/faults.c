@@ -1,6 +1,9 @@
 /* Faults to order: which call they meet, and how often. What a fault then does is up to the call that met it. */
 #include "internal.h"
 
+static place *place_of(const machine *in, uint64_t ptr, uint64_t bytes);
+static status flip(place *at, uint64_t offset, uint32_t bit);
+
 /* Which calls know how to do it wrong: those from `first` to `last`, and `also`. Any call can fail. */
 static const struct {
     uint32_t kind, first, last, also;
@@ -27,6 +30,9 @@ static bool fault_fits(const vram_mock_fault *order)
 {
     if (order->kind == VRAM_MOCK_FAIL || order->kind == VRAM_MOCK_STICKY) {
         return order->call < VRAM_MOCK_FUNCTIONS_END && order->code != OK;
+    }
+    if (order->kind == VRAM_MOCK_FLIP) {
+        return order->call < VRAM_MOCK_FUNCTIONS_END && order->code < 8;
     }
     for (size_t i = 0; i < sizeof FITS / sizeof *FITS; i++) {
         const bool within = order->call >= FITS[i].first && order->call <= FITS[i].last;
@@ -66,6 +72,11 @@ static status faults_meet(machine *in, const device *on, uint32_t function, uint
             /* A dead context runs nothing any more. */
             streams_purge(in, at->ordinal);
             result = order->code;
+        } else if (order->kind == VRAM_MOCK_FLIP) {
+            place *there = place_of(in, order->value, 1);
+            if (there != NULL && there->of != NULL) {
+                (void)flip(there, order->value - there->base, order->code);
+            }
         } else if (order->kind == VRAM_MOCK_FAIL) {
             result = result == OK ? order->code : result;
         } else if (what->kind == 0) {

@@ -217,6 +217,9 @@ events! {
         first_bad: Option<BadRange>,
         /// Why.
         reason: VerificationFailure,
+        /// Weaker checks that had passed since the last good one by digest: they may have missed the change, and what ran behind them is
+        /// suspect.
+        weaker_checks: u64,
     }
     /// Verified work begins.
     ExecuteStarted = "execute_started": Info, of shard {}

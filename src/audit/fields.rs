@@ -36,6 +36,8 @@ pub enum QuarantineCause {
 pub enum VerificationFailure {
     /// The bytes in device memory have another digest.
     DigestMismatch,
+    /// The bytes in device memory have another keyed hash; the event's digest is theirs where that, too, is another.
+    KeyedMismatch,
     /// What was loaded does not have the digest that was expected of it.
     NotExpected,
     /// The file that was loaded does not have the plain SHA-256 that was expected of it; the event's digests are of that kind.

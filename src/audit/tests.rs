@@ -86,6 +86,7 @@ fn samples() -> Vec<EventKind> {
         },
         EventKind::SealRefused { shard: Some(shard()), reason: RefusalReason::Forged, suppressed: 3 },
         EventKind::SealVerificationFailed {
+            weaker_checks: 2,
             shard: shard(),
             expected: digest,
             actual: Some(digest),
@@ -94,6 +95,7 @@ fn samples() -> Vec<EventKind> {
             suppressed: 0,
         },
         EventKind::SealVerificationFailed {
+            weaker_checks: 2,
             shard: shard(),
             expected: digest,
             actual: None,
@@ -190,15 +192,16 @@ fn the_specification_names_exactly_the_words_that_fields_take() {
     }
     let failures = {
         use VerificationFailure::{
-            DeviceUntrusted, DigestMismatch, NotExpected, NotExpectedLayout, NotExpectedSha256, Quarantined,
-            RecordMismatch,
+            DeviceUntrusted, DigestMismatch, KeyedMismatch, NotExpected, NotExpectedLayout, NotExpectedSha256,
+            Quarantined, RecordMismatch,
         };
         let expected = [NotExpected, NotExpectedSha256, NotExpectedLayout];
-        let all = [&expected[..], &[DigestMismatch, RecordMismatch, Quarantined, DeviceUntrusted]].concat();
+        let all =
+            [&expected[..], &[DigestMismatch, KeyedMismatch, RecordMismatch, Quarantined, DeviceUntrusted]].concat();
         // A variant that is missing above is missing here, and does not compile.
         all.iter().for_each(|each| match each {
             NotExpectedSha256 | NotExpectedLayout => {}
-            DigestMismatch | NotExpected | RecordMismatch | Quarantined | DeviceUntrusted => {}
+            DigestMismatch | KeyedMismatch | NotExpected | RecordMismatch | Quarantined | DeviceUntrusted => {}
         });
         all
     };
@@ -257,7 +260,8 @@ fn an_event_is_one_flat_object() {
         "sequence": 1, "at_ns": 1_700_000_000_000_000_001_u64, "worker": "worker-7", "epoch": "e0".repeat(16),
         "device_kind": "mock", "device_uuid": "GPU-01010101-0101-0101-0101-010101010101", "severity": "critical",
         "event": "seal_verification_failed", "shard": "llama-8b", "expected": digest, "actual": digest,
-        "first_bad": { "offset": 4096, "bytes": 8192, "tensor": "a.weight" }, "reason": "digest_mismatch", "suppressed": 0,
+        "first_bad": { "offset": 4096, "bytes": 8192, "tensor": "a.weight" }, "reason": "digest_mismatch", "weaker_checks": 2,
+        "suppressed": 0,
     });
     assert_eq!(serde_json::Value::Object(json(&event)), expected);
 }
@@ -455,7 +459,7 @@ proptest! {
         // covers: AUD-6
         let digest = Digest::from_bytes([5; 32]);
         let place = BadRange { offset: 0, bytes: 1, tensor: Some(text.clone()) };
-        let line = traced(EventKind::SealVerificationFailed {
+        let line = traced(EventKind::SealVerificationFailed { weaker_checks: 2,
             shard: shard(),
             expected: digest,
             actual: None,

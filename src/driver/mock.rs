@@ -47,6 +47,11 @@ impl MockDevice {
         Ok(self.machine.flip(at, bit)?)
     }
 
+    /// As [`flip_bit`](Self::flip_bit), when the `nth` call from now begins.
+    pub(crate) fn flip_bit_later(&self, at: DevicePtr, bit: u8, nth: u64) -> Result<(), VramError> {
+        fault::flip(&self.machine, self.ordinal, at, bit, nth)
+    }
+
     /// Reads device memory as it is now. Unlike a copy it runs no queued operation.
     pub(crate) fn peek(&self, ptr: DevicePtr, out: &mut [u8]) -> Result<(), VramError> {
         Ok(self.machine.look(ptr, out)?)

@@ -8,10 +8,13 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::status::{Status, UNKNOWN, failure};
 use super::step::Operation;
 use super::wide;
 use crate::digest::blocks::BlockHasher;
+use crate::digest::keyed::{self as hash_keyed, LevelKey, hash_level};
 use crate::digest::pool::default_threads;
 use crate::types::{Access, DevicePtr, DriverError, Span};
 
@@ -35,6 +38,7 @@ pub(crate) enum Kind {
     FreeBytes,
     ResidencyLie,
     Unconfirmed,
+    Flip,
     Answer,
     Crash,
 }
@@ -102,7 +106,7 @@ const _: () = assert!(size_of::<RawFault>() == 40 && core::mem::offset_of!(RawFa
 const _: () = assert!(size_of::<RawStats>() == 264 && core::mem::offset_of!(RawStats, runs) == 128);
 #[allow(clippy::as_conversions, reason = "the discriminants of enums that cross to C")]
 const _: () = assert!(
-    Kind::Crash as u32 == 15 && Setting::Traced as u32 == 15,
+    Kind::Crash as u32 == 16 && Setting::Traced as u32 == 15,
     "numbers have moved: cuda/include/vram_mock.h has them too"
 );
 
@@ -114,7 +118,7 @@ struct RawMachine {
 }
 
 type Hasher = extern "C" fn(&[u32; 8], u32, *const u8, u64, u32, *mut u8);
-type KeyedHasher = extern "C" fn(*const u8, *const u8, u64, *mut u64);
+type KeyedHasher = extern "C" fn(&LevelKey, *const u8, u64, *mut u64);
 
 unsafe extern "C" {
     fn vram_mock_machine_new(
@@ -159,8 +163,7 @@ unsafe impl Sync for Machine {}
 impl Machine {
     /// Makes one; `seed` makes its devices' UUIDs its own.
     pub(crate) fn new(devices: u32, seed: [u8; 16]) -> Result<Arc<Self>, DriverError> {
-        // SAFETY: the seed is a local that is copied during the call; `hash` and `KEYED`, if there is one, are functions of the
-        // declared types.
+        // SAFETY: the seed is a local that is copied during the call; `hash` and `KEYED` are functions of the declared types.
         let raw = unsafe { vram_mock_machine_new(devices, &seed, hash, KEYED) };
         let raw = NonNull::new(raw).ok_or_else(|| failure("vram_mock_machine_new", UNKNOWN))?;
         Ok(Arc::new(Self { raw }))
@@ -250,12 +253,6 @@ impl Drop for Machine {
     }
 }
 
-/// `vram_mock_keyed_hasher`: while the host has no keyed hash, the kernel's body runs.
-#[cfg(not(test))]
-const KEYED: Option<KeyedHasher> = None;
-#[cfg(test)]
-const KEYED: Option<KeyedHasher> = Some(tests::keyed);
-
 /// `vram_mock_hasher`: the host digest's hash of whole blocks.
 extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, block_size: u32, out: *mut u8) {
     let (Ok(count), Ok(block)) = (usize::try_from(blocks), usize::try_from(block_size)) else { return };
@@ -265,6 +262,25 @@ extern "C" fn hash(start: &[u32; 8], salted: u32, data: *const u8, blocks: u64, 
     // SAFETY: as above, 32 bytes for each block, which overlap none of what is read (driver/digest.rs checks the job).
     let out = unsafe { std::slice::from_raw_parts_mut(out.cast::<[u8; 32]>(), count) };
     BlockHasher::after(*start, salted != 0, block).hash_all(default_threads(), data, out);
+}
+
+/// Without optimisation the kernel's body, in C, is the faster one.
+const KEYED: Option<KeyedHasher> = if cfg!(debug_assertions) { None } else { Some(keyed) };
+
+/// `vram_mock_keyed_hasher`: the host's keyed hash of whole blocks.
+extern "C" fn keyed(key: &LevelKey, data: *const u8, blocks: u64, sums: *mut u64) {
+    let Ok(count) = usize::try_from(blocks) else { return };
+    // SAFETY: as above, `blocks` blocks of 4,096 bytes.
+    let data = unsafe { std::slice::from_raw_parts(data, count.saturating_mul(hash_keyed::BLOCK_BYTES)) };
+    // SAFETY: as above, two sums for each block, aligned, which overlap none of what is read (driver/keyed.rs checks the job).
+    let sums = unsafe { std::slice::from_raw_parts_mut(sums.cast::<[u64; 2]>(), count) };
+    let mut outputs = Zeroizing::new(vec![[0; 16]; count]);
+    hash_level(default_threads(), key, data, &mut outputs);
+    for (sums, output) in sums.iter_mut().zip(outputs.iter()) {
+        for (sum, output) in sums.iter_mut().zip(output.as_chunks::<8>().0) {
+            *sum = sum.wrapping_add(u64::from_le_bytes(*output));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -278,27 +294,6 @@ pub(crate) mod tests {
         safe fn vram_mock_mapping(machine: &RawMachine, n: u64, bytes: &mut u64, access: &mut u32) -> u64;
         safe fn vram_mock_calls(machine: &RawMachine, function: u32) -> u64;
         safe fn vram_mock_contexts(top: &mut u64) -> u64;
-    }
-
-    /// The sums of whole blocks, as `.specs/keyed.py` has them.
-    pub(super) extern "C" fn keyed(key: *const u8, data: *const u8, blocks: u64, sums: *mut u64) {
-        let blocks = usize::try_from(blocks).unwrap();
-        // SAFETY: the C side passes `blocks` blocks that it has looked up in live memory, which nobody writes during the call.
-        let data = unsafe { std::slice::from_raw_parts(data, 4096 * blocks) };
-        // SAFETY: as above, a level's key.
-        let key = unsafe { std::slice::from_raw_parts(key, 4112) };
-        // SAFETY: as above, two sums for each block, aligned as the C side has asked for, which overlap none of what is read
-        // (driver/keyed.rs checks the job).
-        let sums = unsafe { std::slice::from_raw_parts_mut(sums, 2 * blocks) };
-        let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[4 * at..4 * at + 4].try_into().unwrap());
-        for (block, sums) in data.chunks(4096).zip(sums.chunks_mut(2)) {
-            for at in (0..1024).filter(|at| at % 4 < 2) {
-                for (sum, shift) in sums.iter_mut().zip([0, 4]) {
-                    let with_key = |at: usize| u64::from(word(block, at).wrapping_add(word(key, at + shift)));
-                    *sum = sum.wrapping_add(with_key(at).wrapping_mul(with_key(at + 2)));
-                }
-            }
-        }
     }
 
     /// The number of a function; 0 when there is none.

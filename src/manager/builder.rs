@@ -265,6 +265,8 @@ impl VramManagerBuilder {
         let inner = Inner {
             identity,
             key,
+            secret: self.secret,
+            enrolments: 0.into(),
             policy: self.policy,
             on_failure: self.on_failure,
             check: self.check,

@@ -14,12 +14,13 @@ use crate::capacity::{Ledger, Quarantined, Reservation};
 use crate::clock::Clock;
 use crate::error::{BadRange, ManagerState, StopReason, VramError};
 use crate::id::ShardId;
-use crate::keys::SealKey;
+use crate::keys::{SealKey, WorkerSecret};
 use crate::memory::{Device, DeviceFailure, Owners, Retired, ScratchMemory, ShardMemory, Unretired};
 use crate::metrics::{Gauges, Metrics};
 use crate::policy::Policy;
 use crate::shards::{Record, Resident, ShardTable};
 use crate::spec::Check;
+use crate::sync::atomic::AtomicU64;
 use crate::sync::{Mutex, lock};
 use crate::types::{Digest, DriverError, Identity};
 
@@ -62,6 +63,9 @@ pub struct WipeReport {
 pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) key: SealKey,
+    /// What the keys of keyed checks are derived from, one for each of these enrolments.
+    pub(crate) secret: WorkerSecret,
+    pub(crate) enrolments: AtomicU64,
     pub(crate) policy: Policy,
     pub(crate) on_failure: OnIntegrityFailure,
     /// How executes are checked that do not ask for more or less.

@@ -112,14 +112,24 @@ impl<'a> MockControls<'a> {
     /// `INVALID_PARAMS` when the position leaves the image, or is an engine's memory that was not adopted as writable; those of a
     /// seal that is not live.
     pub fn flip_bit(&self, shard: &SealedShard, byte: u64, bit: u8) -> Result<(), VramError> {
+        let at = self.place(shard, byte, bit)?;
+        self.device.flip_bit(at, 0, bit).map_err(|error| not_ours(shard, error))
+    }
+
+    /// As [`flip_bit`](Self::flip_bit), when the `nth` [`MockCall`](crate::MockCall) from now begins; 1 is the next.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flip_bit_later(&self, shard: &SealedShard, byte: u64, bit: u8, nth: u64) -> Result<(), VramError> {
+        self.device.flip_bit_later(self.place(shard, byte, bit)?, bit, nth)
+    }
+
+    fn place(&self, shard: &SealedShard, byte: u64, bit: u8) -> Result<DevicePtr, VramError> {
         let record = self.manager.inner.admit(shard)?;
-        match record.image.address(byte).filter(|_| bit < 8) {
-            Some(at) => self.device.flip_bit(at, 0, bit).map_err(|error| not_ours(shard, error)),
-            None => Err(VramError::InvalidParams {
-                field: "bit position",
-                problem: format!("byte {byte}, bit {bit} is no bit of the image of {} bytes", record.image.bytes()),
-            }),
-        }
+        record.image.address(byte).filter(|_| bit < 8).ok_or_else(|| VramError::InvalidParams {
+            field: "bit position",
+            problem: format!("byte {byte}, bit {bit} is no bit of the image of {} bytes", record.image.bytes()),
+        })
     }
 
     /// Flips one bit of the byte at a device address.

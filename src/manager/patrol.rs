@@ -106,8 +106,8 @@ impl Inner {
         let late = age > bound && !std::mem::replace(&mut resident.patrol.late, age > bound);
         let found = slice(resident, record.subtrees());
         resident.patrol.done = match found {
-            Ok(Found::All(_)) => SLICES,
             Ok(Found::Part(..)) => resident.patrol.done.saturating_add(1),
+            Ok(_) => SLICES,
             Err(_) => 0, // the round begins anew
         };
         let round = (resident.patrol.done >= SLICES).then_some(resident.patrol.began);

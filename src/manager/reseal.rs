@@ -9,6 +9,7 @@ use crate::seal::{SealMessage, SealedShard};
 use crate::shards::{Absent, Record, Resident};
 use crate::spec::Check;
 use crate::sync::Mutex;
+use crate::sync::atomic::Ordering;
 
 impl Inner {
     pub(crate) fn reseal(&self, sealed: &SealedShard) -> Result<SealedShard, VramError> {
@@ -43,7 +44,8 @@ impl Inner {
                 image: record.image.clone(),
                 room: record.room,
                 // Ticks begin anew, so what they said of the last good check is void.
-                resident: Mutex::new(Some(Resident { good_since: 0, ..record.lock().take()? })),
+                resident: Mutex::new(Some(Resident { good_since: 0, enrolled: None, ..record.lock().take()? })),
+                weaker: record.weaker.load(Ordering::Relaxed).into(),
                 ticks: 0.into(),
                 sealed_at: Instant::now(),
                 max_age: record.max_age,

@@ -158,7 +158,9 @@ impl Inner {
                 full_at: started,
                 cursor: 0,
                 patrol: Patrolled::at(started),
+                enrolled: None,
             })),
+            weaker: 0.into(),
             ticks: 0.into(),
             sealed_at: Instant::now(),
             max_age: spec.max_age,
@@ -304,6 +306,7 @@ impl Inner {
         let first_bad = first_difference(self.device.params(), image_bytes, &sealed.table, &again.table)
             .map(|(offset, bytes)| BadRange { offset, bytes, tensor: None });
         self.trail.emit(EventKind::SealVerificationFailed {
+            weaker_checks: 0,
             shard: spec.id.clone(),
             reason: VerificationFailure::DigestMismatch,
             expected: sealed.digest,
@@ -332,6 +335,7 @@ impl Inner {
     pub(crate) fn not_expected(&self, spec: &ShardSpec, mismatch: Mismatch) -> VramError {
         // Nothing of it was ever sealed: whoever gives the wrong model again and again must not fill the trail.
         self.trail.refused(EventKind::SealVerificationFailed {
+            weaker_checks: 0,
             shard: spec.id.clone(),
             reason: match mismatch.wanted.of {
                 DigestKind::FsVerity | DigestKind::Image => VerificationFailure::NotExpected,

@@ -11,12 +11,14 @@ use crate::digest::{Hash, TreeDigest, TreeParams, first_difference};
 use crate::error::{BadRange, RefusalReason, VramError};
 use crate::id::ShardId;
 use crate::manager::inner::Inner;
+use crate::manager::keyed;
 use crate::memory::{DeviceFailure, DigestFailure, Event, Part};
 use crate::metrics::Outcome;
 use crate::seal::SealedShard;
-use crate::shards::{Absent, Pinned, Record, Resident, is_signed};
+use crate::shards::{Absent, Enrolled, Pinned, Record, Resident, is_signed};
 use crate::spec::Check;
 use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
 use crate::types::Digest;
 
 /// What a successful check found. Plain data: holding one permits nothing.
@@ -49,10 +51,12 @@ struct Digesting<'a> {
 }
 
 enum Launch {
-    /// Nothing: a check that began after the call had found everything as sealed.
-    Shared,
-    /// This call's own launch, begun at this tick and time.
-    Begun(u64, Instant),
+    /// Nothing: a check that began after the call, and was no weaker, had found everything as sealed.
+    Shared(Check),
+    /// This call's own launch, begun at this tick and time, beside an enrolment if there is one.
+    Begun(u64, Instant, Option<Enrolled>),
+    /// This call's own keyed launch, begun at this tick.
+    Keyed(u64),
     /// This call's own launch over a part.
     Part(Check, Part),
     /// The launch failed.
@@ -60,8 +64,8 @@ enum Launch {
 }
 
 enum Digested {
-    /// A check that began after the call had found everything as sealed.
-    Shared,
+    /// As for a launch.
+    Shared(Check),
     /// This call's own launch.
     Found(Result<Found, DigestFailure>),
 }
@@ -69,6 +73,10 @@ enum Digested {
 /// What device memory holds.
 pub(super) enum Found {
     All(TreeDigest),
+    /// What was enrolled.
+    Keyed,
+    /// Something else than what was enrolled; a digest of it, if there could be one.
+    NotKeyed(Option<TreeDigest>),
     /// The entries of the level-1 table over a part.
     Part(Check, Part, Vec<Hash>),
 }
@@ -79,14 +87,15 @@ impl Found {
         let bytes = record.image.bytes();
         match self {
             Self::All(_) => (Check::Digest, record.subtrees(), bytes),
+            Self::Keyed | Self::NotKeyed(_) => (Check::Keyed, record.subtrees(), bytes),
             Self::Part(check, part, _) => (*check, part.count(), part.bytes(params, bytes)),
         }
     }
 }
 
 impl<'a> Digesting<'a> {
-    /// Launches a digest of the image, or of the part that `check` looks at, behind `after` if that is given; or finds that a check
-    /// which began after tick `call` has just made one of all bytes.
+    /// Launches a hash of the image, or of the part that `check` looks at, behind `after` if that is given; or finds that a check
+    /// which began after tick `call` has just made one of all bytes that is no weaker.
     ///
     /// A check is shared by whoever called before it began: what a caller's own stream held has to have run by then, and an
     /// execute that is closed has waited for its work before it calls. It is counted by ticks, which are drawn after both.
@@ -102,15 +111,21 @@ impl<'a> Digesting<'a> {
             return Err(VramError::StaleHandle { shard: record.id.clone() });
         };
         if after.is_none() && found.good_since > call {
-            return Ok(Self { record, resident, launch: Launch::Shared });
+            return Ok(Self { record, resident, launch: Launch::Shared(Check::Digest) });
         }
         let due = inner.policy.full_check_is_due(found.full_at.elapsed());
+        let keyed = found.enrolled.as_ref().filter(|_| check == Check::Keyed && !due);
+        if after.is_none() && keyed.is_some_and(|enrolled| enrolled.good_since > call) {
+            return Ok(Self { record, resident, launch: Launch::Shared(Check::Keyed) });
+        }
         let part = if due { None } else { part(check, found, record.subtrees())? };
         let launched = if let Some(part) = part {
             found.memory.launch_part(&part, after).map(|()| Launch::Part(check, part))
+        } else if let Some(enrolled) = found.enrolled.as_ref().filter(|_| check == Check::Keyed && !due) {
+            let tick = record.tick();
+            found.memory.launch_keyed(enrolled.key.levels(), after).map(|()| Launch::Keyed(tick))
         } else {
-            let (tick, now) = (record.tick(), Instant::now());
-            found.memory.launch_digest(after).map(|()| Launch::Begun(tick, now))
+            launch_digest(inner, record, found, check, after)
         };
         Ok(Self { record, resident, launch: launched.unwrap_or_else(Launch::Failed) })
     }
@@ -121,14 +136,16 @@ impl<'a> Digesting<'a> {
             return Digested::Found(Err(DeviceFailure::Unproven("digest").into()));
         };
         Digested::Found(match self.launch {
-            Launch::Shared => return Digested::Shared,
+            Launch::Shared(check) => return Digested::Shared(check),
             Launch::Failed(failure) => Err(failure),
             Launch::Part(check, part) => {
                 resident.memory.collect_part(&part).map(|entries| Found::Part(check, part, entries))
             }
-            Launch::Begun(tick, at) => resident.memory.collect_digest().map(|found| {
+            Launch::Keyed(tick) => keyed::collect(self.record, resident, tick),
+            Launch::Begun(tick, at, enrolled) => resident.memory.collect_digest().map(|found| {
                 if found == self.record.sealed {
                     (resident.good_since, resident.full_at) = (tick, at);
+                    resident.enrolled = enrolled.or_else(|| resident.enrolled.take());
                 } else {
                     resident.good_since = 0;
                 }
@@ -138,12 +155,29 @@ impl<'a> Digesting<'a> {
     }
 }
 
+/// Launches a digest of the image, for a keyed check behind an enrolment.
+fn launch_digest(
+    inner: &Inner,
+    record: &Record,
+    resident: &mut Resident,
+    check: Check,
+    after: Option<&Event>,
+) -> Result<Launch, DigestFailure> {
+    let enrolled = match check {
+        Check::Keyed => Some(inner.enrol(record, resident, after)?),
+        _ => None,
+    };
+    let (tick, now) = (record.tick(), Instant::now());
+    resident.memory.launch_digest(after)?;
+    Ok(Launch::Begun(tick, now, enrolled))
+}
+
 /// The part that a check looks at; `None` for all.
 fn part(check: Check, resident: &mut Resident, of: u64) -> Result<Option<Part>, VramError> {
     match check {
         Check::Sample(count) => Part::sample(count.into(), of),
         Check::Rotating(n) => Ok(Part::rotate(&mut resident.cursor, n.into(), of)),
-        Check::Digest => Ok(None),
+        Check::Digest | Check::Keyed => Ok(None),
     }
 }
 
@@ -268,7 +302,7 @@ impl Inner {
     fn judge(&self, record: &Record, digested: Digested, started: Instant) -> Result<VerifyReport, VramError> {
         let (bytes, of) = (record.image.bytes(), record.subtrees());
         let (looked, hashed, cross_checked) = match digested {
-            Digested::Shared => ((Check::Digest, of, bytes), 0, 0),
+            Digested::Shared(check) => ((check, of, bytes), 0, 0),
             Digested::Found(Err(failure)) => {
                 let error = VramError::from(failure);
                 self.metrics.verified(None, Outcome::Error, started.elapsed(), 0);
@@ -289,6 +323,10 @@ impl Inner {
             }
         };
         let (check, subtrees, read) = looked;
+        match check {
+            Check::Digest => record.weaker.store(0, Ordering::Relaxed),
+            _ => drop(record.weaker.fetch_add(1, Ordering::Relaxed)),
+        }
         self.metrics.verified(Some(check), Outcome::Ok, started.elapsed(), hashed);
         let (shard, digest, duration) = (record.id.clone(), record.sealed.digest, started.elapsed());
         let report = VerifyReport { shard: shard.clone(), digest, bytes, check, subtrees, of, cross_checked, duration };
@@ -313,12 +351,14 @@ impl Inner {
     ) -> Result<(), (VerificationFailure, Option<Digest>, Option<BadRange>)> {
         const CHANGED: VerificationFailure = VerificationFailure::DigestMismatch;
         match found {
-            Found::All(found) if *found == record.sealed => Ok(()),
-            Found::All(found) => {
-                let params = self.device.params();
-                let range = first_difference(params, record.image.bytes(), &record.sealed.table, &found.table);
-                Err((CHANGED, Some(found.digest), range.map(|range| record.bad_range(range))))
+            Found::Keyed => Ok(()),
+            Found::NotKeyed(found) => {
+                let changed = found.as_ref().filter(|found| **found != record.sealed);
+                let actual = changed.map(|found| found.digest);
+                Err((VerificationFailure::KeyedMismatch, actual, changed.and_then(|found| self.locate(record, found))))
             }
+            Found::All(found) if *found == record.sealed => Ok(()),
+            Found::All(found) => Err((CHANGED, Some(found.digest), self.locate(record, found))),
             Found::Part(_, part, entries) => {
                 // The table lies in this process's memory: it counts as far as it is the one under the signed digest.
                 if !is_signed(self.device.params(), &record.message, &record.sealed) {
@@ -330,6 +370,12 @@ impl Inner {
                 }
             }
         }
+    }
+
+    fn locate(&self, record: &Record, found: &TreeDigest) -> Option<BadRange> {
+        let params = self.device.params();
+        let range = first_difference(params, record.image.bytes(), &record.sealed.table, &found.table)?;
+        Some(record.bad_range(range))
     }
 
     /// Digests a live shard's image in VRAM and gives no verdict. A device that cannot show that it did stops the manager.

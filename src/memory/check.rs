@@ -5,6 +5,7 @@
 //! every block; the host finishes the tree from the level-1 table.
 
 use super::image::ImageMap;
+use super::keyed;
 use super::part::{self, Part};
 use super::region::Region;
 use super::{Device, DeviceFailure, Stream};
@@ -29,6 +30,8 @@ pub(crate) struct CheckSizes {
     /// Of the list of regions.
     pub(super) list: u64,
     pub(super) scratch: u64,
+    /// What a keyed hash of the same image takes in place of a digest.
+    pub(super) keyed: u64,
 }
 
 impl CheckSizes {
@@ -41,7 +44,8 @@ impl CheckSizes {
         // Whole hashes, so that what lies behind the list is aligned as hashes are.
         let list = u64::try_from(regions).ok()?.checked_add(1)?.checked_mul(DigestJob::REGION_BYTES)?;
         let list = list.checked_next_multiple_of(HASH_BYTES)?;
-        Some(Self { entries: params.table_entries(blocks), blocks, list, scratch })
+        let keyed = keyed::bytes(image_bytes, regions)?;
+        Some(Self { entries: params.table_entries(blocks), blocks, list, scratch, keyed })
     }
 
     fn readback(self) -> Option<u64> {
@@ -54,7 +58,7 @@ impl CheckSizes {
     }
 
     pub(crate) fn bytes(self) -> Option<u64> {
-        self.readback()?.checked_add(self.list)?.checked_add(self.scratch)
+        Some(self.readback()?.checked_add(self.list)?.checked_add(self.scratch)?.max(self.keyed))
     }
 }
 
@@ -62,14 +66,18 @@ impl CheckSizes {
 pub(super) struct CheckSpace {
     /// Of the whole image.
     sizes: CheckSizes,
-    all: Span,
+    pub(super) all: Span,
     /// Result and table on their way back; behind them, the list of regions on its way there.
-    readback: HostBuffer,
-    /// The nonce of the launch under way, and its sizes.
+    pub(super) readback: HostBuffer,
+    /// The nonce of the digest under way, and its sizes.
     underway: Option<(u64, CheckSizes)>,
+    /// What shows that the keyed hash under way has run.
+    pub(super) keyed: Option<LaunchResult>,
+    /// The keys of its levels on their way there; none before the first.
+    pub(super) keys: Option<HostBuffer>,
 }
 
-const TOO_SMALL: VramError = VramError::Internal { what: "the check space does not fit its region" };
+pub(super) const TOO_SMALL: VramError = VramError::Internal { what: "the check space does not fit its region" };
 
 impl CheckSpace {
     /// Takes `region`, which holds at least `sizes.bytes()`, for digests of the whole image or of parts.
@@ -79,7 +87,8 @@ impl CheckSpace {
             return Err(TOO_SMALL);
         }
         let host_bytes = sizes.host_bytes().and_then(|bytes| usize::try_from(bytes).ok()).ok_or(TOO_SMALL)?;
-        Ok(Self { sizes, all, readback: device.driver.host_buffer(host_bytes)?, underway: None })
+        let readback = device.driver.host_buffer(host_bytes)?;
+        Ok(Self { sizes, all, readback, underway: None, keyed: None, keys: None })
     }
 
     /// Enqueues a digest of the whole image, poison first, read-back last.
@@ -201,10 +210,16 @@ mod tests {
     #[test]
     fn sizes_follow_the_tree_and_scratch_is_bounded() {
         // covers: DIG-3 RES-7
-        assert_eq!(sizes(4096, 1), CheckSizes { entries: 1, blocks: 1, list: 64, scratch: 32 });
-        assert_eq!(sizes(4096, 4097), CheckSizes { entries: 1, blocks: 2, list: 64, scratch: 64 });
-        assert_eq!(sizes(4096, 512 << 10), CheckSizes { entries: 1, blocks: 128, list: 64, scratch: 4096 });
-        assert_eq!(sizes(4096, (512 << 10) + 1), CheckSizes { entries: 2, blocks: 129, list: 64, scratch: 129 * 32 });
+        assert_eq!(sizes(4096, 1), CheckSizes { entries: 1, blocks: 1, list: 64, scratch: 32, keyed: 4208 });
+        assert_eq!(sizes(4096, 4097), CheckSizes { entries: 1, blocks: 2, list: 64, scratch: 64, keyed: 8352 });
+        assert_eq!(
+            sizes(4096, 512 << 10),
+            CheckSizes { entries: 1, blocks: 128, list: 64, scratch: 4096, keyed: 10_368 }
+        );
+        assert_eq!(
+            sizes(4096, (512 << 10) + 1),
+            CheckSizes { entries: 2, blocks: 129, list: 64, scratch: 129 * 32, keyed: 10_384 }
+        );
         let large = sizes(4096, 130 << 30);
         assert_eq!((large.entries, large.scratch), (130 * 2048, 8 << 20));
         assert_eq!(large.bytes(), Some((130 * 2048 + 3) * 32 + (8 << 20)));

@@ -117,7 +117,7 @@ pub(super) fn sizes(params: &TreeParams, part: &Part, spans: usize, blocks: u64,
     let left = room.checked_sub(entries.checked_add(1)?.checked_mul(HASH_BYTES)?)?.checked_sub(list)?;
     let scratch = blocks.checked_mul(HASH_BYTES)?.min(left);
     let least = blocks.min(params.arity()).checked_mul(HASH_BYTES)?;
-    (scratch >= least).then_some(CheckSizes { entries, blocks, list, scratch })
+    (scratch >= least).then_some(CheckSizes { entries, blocks, list, scratch, keyed: 0 })
 }
 
 #[cfg(test)]

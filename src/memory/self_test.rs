@@ -1,12 +1,13 @@
 //! Known answers: questions whose answers are known, asked of every device before it is trusted with anything.
 //!
 //! An image digested right; the same image with one bit changed, digested right and differently; its bytes that are not zero,
-//! counted right; and, wiped, none left. A device that answers any of them wrongly is refused.
+//! counted right; both hashed right under a key; and, wiped, none left. A device that answers any of them wrongly is refused.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::{CheckSizes, Device, DeviceFailure, Owners, ShardMemory};
+use crate::digest::keyed::{KeyedStream, LevelKeys, Output};
 use crate::digest::{TreeHasher, TreeParams};
 use crate::error::VramError;
 use crate::types::LaunchResult;
@@ -63,16 +64,27 @@ impl Device {
             return Err(WRONG.into());
         }
         self.count(memory, image)?;
+        let top = self.keyed(memory, image)?;
         let middle = image.len().checked_div(2).unwrap_or(0);
         if let Some(byte) = image.get_mut(middle) {
             *byte ^= 1;
         }
         self.write(memory, image)?;
         let changed = memory.digest()?.digest;
-        if changed == sealed.digest || changed != host(image).digest {
+        if changed == sealed.digest || changed != host(image).digest || self.keyed(memory, image)? == top {
             return Err(WRONG.into());
         }
         Ok(())
+    }
+
+    /// The keyed hash must be the host's. Under a key that guards nothing.
+    fn keyed(&self, memory: &mut ShardMemory, image: &[u8]) -> Result<Output, VramError> {
+        let key = LevelKeys::new(Box::default());
+        memory.launch_keyed(&key, None)?;
+        let top = memory.collect_keyed()?;
+        let mut host = KeyedStream::new(&key, NonZeroUsize::MIN);
+        host.update(image);
+        if *host.finish() == *top { Ok(*top) } else { Err(DeviceFailure::Unproven("known-answer keyed hash").into()) }
     }
 
     fn write(&self, memory: &ShardMemory, image: &[u8]) -> Result<(), DeviceFailure> {

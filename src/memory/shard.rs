@@ -7,12 +7,15 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::check::{CheckSizes, CheckSpace, DigestFailure};
 use super::image::ImageMap;
 use super::part::Part;
 use super::region::{Protection, Region, Unallocated};
 use super::{Device, DeviceFailure, Event, Stream};
 use crate::digest::blocks::BlockHasher;
+use crate::digest::keyed::{LevelKeys, Output};
 use crate::digest::{Hash, TreeDigest};
 use crate::driver::HostBuffer;
 use crate::error::VramError;
@@ -240,6 +243,19 @@ impl ShardMemory {
     /// Waits for the digest that was launched last. Blocks; O(bytes) on the device.
     pub(crate) fn collect_digest(&mut self) -> Result<TreeDigest, DigestFailure> {
         self.space.collect(&self.device, &self.stream, self.image.bytes())
+    }
+
+    /// Enqueues a keyed hash of the image, behind `after` if that is given.
+    pub(crate) fn launch_keyed(&mut self, key: &LevelKeys, after: Option<&Event>) -> Result<(), DigestFailure> {
+        if let Some(event) = after {
+            self.device.driver.wait_event(self.stream.id, event)?;
+        }
+        self.space.launch_keyed(&self.device, &self.stream, &self.image, key)
+    }
+
+    /// Waits for the keyed hash that was launched last: its top, a secret. Blocks; O(bytes) on the device.
+    pub(crate) fn collect_keyed(&mut self) -> Result<Zeroizing<Output>, DigestFailure> {
+        self.space.collect_keyed(&self.stream)
     }
 
     /// Enqueues a digest of a part of the image, behind `after` if that is given.

@@ -8,6 +8,7 @@ use crate::digest::layout::Layout;
 use crate::digest::{TreeDigest, TreeParams, digest_from_table};
 use crate::error::{BadRange, VramError};
 use crate::id::ShardId;
+use crate::keys::{KeyedKey, Tag};
 use crate::memory::{ImageMap, ShardMemory};
 use crate::seal::SealMessage;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,8 @@ pub(crate) struct Record {
     pub(crate) room: u64,
     /// What the shard holds on the device, until it is released. Locked for the length of a check.
     pub(crate) resident: Mutex<Option<Resident>>,
+    /// Checks that passed since the last good one by digest: if that finds a change, they may have missed it.
+    pub(crate) weaker: AtomicU64,
     /// Counts calls and launches, so that a check can tell whether it began after a call.
     pub(crate) ticks: AtomicU64,
     /// When it was sealed, and how long that holds.
@@ -48,7 +51,19 @@ pub(crate) struct Resident {
     /// The subtree at which the next check of a part begins that goes around.
     pub(crate) cursor: u64,
     pub(crate) patrol: Patrolled,
+    /// The reference of keyed checks, where there is one.
+    pub(crate) enrolled: Option<Enrolled>,
 }
+
+/// The reference of keyed checks: a key, and the tag of the image under it.
+pub(crate) struct Enrolled {
+    pub(crate) key: KeyedKey,
+    pub(crate) tag: Tag,
+    /// The tick at which the last keyed check began that found everything as sealed; 0 when none has.
+    pub(crate) good_since: u64,
+}
+
+shown!(Enrolled);
 
 /// Whether a level-1 table is the one under the digest in the signed message. O(entries).
 pub(crate) fn is_signed(params: &TreeParams, message: &[u8], sealed: &TreeDigest) -> bool {

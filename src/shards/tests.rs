@@ -28,6 +28,7 @@ fn record(name: &str, ptr: u64) -> Record {
         image: ImageMap::new(&params, &[span(ptr, 100)]).unwrap(),
         room: 256,
         resident: Mutex::new(None),
+        weaker: 0.into(),
         ticks: 0.into(),
         sealed_at: Instant::now(),
         max_age: None,

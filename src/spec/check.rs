@@ -24,6 +24,10 @@ pub enum Check {
     /// All bytes, by the SHA-256 tree.
     #[default]
     Digest,
+    /// All bytes, by a keyed hash at memory speed, under a key that was drawn beside the last check by digest; that is made first where there
+    /// is none yet, or where it is too long ago (`Policy::full_check_within`). Finds every change that was not chosen with knowledge of the
+    /// key, which who can read VRAM or this process has; the next check by digest finds those.
+    Keyed,
     /// A different part at each execute, so that every `n` executes have looked at all bytes: a fault that stays is found by the
     /// `n`-th execute after it.
     Rotating(u32),
@@ -33,11 +37,12 @@ pub enum Check {
 }
 
 impl Check {
-    /// The kind of check in one word: `digest`, `rotating` or `sample`.
+    /// The kind of check in one word: `digest`, `keyed`, `rotating` or `sample`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Digest => "digest",
+            Self::Keyed => "keyed",
             Self::Rotating(_) => "rotating",
             Self::Sample(_) => "sample",
         }
@@ -46,7 +51,7 @@ impl Check {
     /// Whether it looks at all bytes.
     #[must_use]
     pub const fn is_full(self) -> bool {
-        matches!(self, Self::Digest)
+        matches!(self, Self::Digest | Self::Keyed)
     }
 
     /// The check that closes an execute: of all bytes.
@@ -65,7 +70,8 @@ impl Check {
 
     const fn rank(self) -> u8 {
         match self {
-            Self::Digest => 2,
+            Self::Digest => 3,
+            Self::Keyed => 2,
             Self::Rotating(_) => 1,
             Self::Sample(_) => 0,
         }
@@ -90,7 +96,7 @@ impl fmt::Display for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Rotating(number) | Self::Sample(number) => write!(f, "{}:{number}", self.as_str()),
-            Self::Digest => f.write_str(self.as_str()),
+            Self::Digest | Self::Keyed => f.write_str(self.as_str()),
         }
     }
 }
@@ -98,18 +104,19 @@ impl fmt::Display for Check {
 impl FromStr for Check {
     type Err = VramError;
 
-    /// Reads what `Display` prints: `digest`, `rotating:N`, `sample:K`.
+    /// Reads what `Display` prints: `digest`, `keyed`, `rotating:N`, `sample:K`.
     fn from_str(text: &str) -> Result<Self, VramError> {
         let number = |digits: &str| digits.parse().ok().filter(|_| digits.bytes().all(|digit| digit.is_ascii_digit()));
         let check = match text.split_once(':') {
             None if text == "digest" => Some(Self::Digest),
+            None if text == "keyed" => Some(Self::Keyed),
             Some(("rotating", digits)) => number(digits).map(Self::Rotating),
             Some(("sample", digits)) => number(digits).map(Self::Sample),
             _ => None,
         };
         let unknown = || VramError::InvalidParams {
             field: "check",
-            problem: format!("is {}; give digest, rotating:N or sample:K", quote(text)),
+            problem: format!("is {}; give digest, keyed, rotating:N or sample:K", quote(text)),
         };
         check.ok_or_else(unknown)?.admit()
     }
@@ -124,14 +131,24 @@ mod tests {
         // covers: VER-8 VAL-1
         for (text, check) in [
             ("digest", Check::Digest),
+            ("keyed", Check::Keyed),
             ("rotating:1", Check::Rotating(1)),
             ("sample:4294967295", Check::Sample(u32::MAX)),
         ] {
             assert_eq!((text.parse::<Check>().unwrap(), check.to_string().as_str()), (check, text));
         }
-        for wrong in
-            ["", "Digest", "digest:1", "rotating", "rotating:0", "sample:0", "sample:+1", "sample:4294967296", "\u{1b}"]
-        {
+        for wrong in [
+            "",
+            "Digest",
+            "digest:1",
+            "keyed:",
+            "rotating",
+            "rotating:0",
+            "sample:0",
+            "sample:+1",
+            "sample:4294967296",
+            "\u{1b}",
+        ] {
             assert!(
                 matches!(wrong.parse::<Check>(), Err(VramError::InvalidParams { field: "check", .. })),
                 "{wrong:?}"
@@ -142,12 +159,15 @@ mod tests {
     #[test]
     fn strengths_are_in_order() {
         // covers: VER-8
-        let falling = [Check::Digest, Check::Rotating(2), Check::Rotating(3), Check::Sample(9), Check::Sample(8)];
+        let falling =
+            [Check::Digest, Check::Keyed, Check::Rotating(2), Check::Rotating(3), Check::Sample(9), Check::Sample(8)];
         for (at, weaker) in falling.iter().enumerate() {
             for (other, stronger) in falling.iter().enumerate() {
                 assert_eq!(weaker.is_weaker_than(*stronger), other < at, "{weaker} and {stronger}");
             }
         }
-        assert!(falling.iter().all(|check| check.closing() == Check::Digest));
+        assert!(
+            falling.iter().all(|check| check.closing() == if *check == Check::Keyed { *check } else { Check::Digest })
+        );
     }
 }

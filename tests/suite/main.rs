@@ -19,6 +19,7 @@ mod failing_device;
 mod flips;
 mod foreign;
 mod freshness;
+mod keyed;
 mod limits;
 mod lying_device;
 mod patrol;

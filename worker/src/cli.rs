@@ -63,9 +63,9 @@ pub(crate) struct RunOptions {
     /// How many times to verify and execute
     #[arg(long, value_name = "N", default_value = "3", value_parser = executes, allow_negative_numbers = true)]
     pub(crate) executes: NonZeroU64,
-    /// How each check looks at the image: `digest` at all bytes, before and after each execute; `rotating:N` at a different part each
-    /// time, all of them within N; `sample:K` at K random subtrees. Those two find random faults only, and there is no check after
-    /// the execute
+    /// How each check looks at the image: `digest` at all bytes, before and after each execute; `keyed` likewise, after a first digest,
+    /// with a faster hash under a secret key; `rotating:N` at a different part each time, all of them within N; `sample:K` at K random
+    /// subtrees. The last two find random faults only, and there is no check after the execute
     #[arg(long, value_name = "CHECK", default_value = "digest")]
     pub(crate) verify: Check,
     /// Bytes per block of the digest: a power of two from 1024 to 65536

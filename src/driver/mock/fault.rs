@@ -2,6 +2,7 @@
 
 use crate::error::VramError;
 use crate::ffi::mock::{Kind, Machine, RawFault};
+use crate::types::DevicePtr;
 
 /// The calls of the mock that can be ordered to fail, and that are counted; numbered as `cuda/include/vram_mock.h` numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +38,8 @@ pub enum MockCall {
     Protect,
     /// Allocating a host staging buffer.
     HostAlloc,
+    /// The keyed hash.
+    Keyed,
 }
 
 /// How a residency answer is wrong; numbered from 1 as in `cuda/include/vram_mock.h`.
@@ -109,6 +112,8 @@ pub enum Fault {
     /// The digest kernel leaves the previous launch's table under the new nonce and the full count: a lie that only a
     /// change of content since that launch can tell from the truth, and then only by its being missing.
     DigestReplayed,
+    /// The keyed hash does not run: result and top stay as they were.
+    KeyedSkipped,
     /// The zero proof does not run: its result stays as it was.
     CountSkipped,
     /// The zero proof finds nothing, whatever is there.
@@ -174,6 +179,7 @@ impl Fault {
             Self::DigestShortClaimsFull => (Kind::DigestShortLies, Digest, 0, 0),
             Self::DigestStale => (Kind::DigestStale, Digest, 0, 0),
             Self::DigestReplayed => (Kind::DigestReplayed, Digest, 0, 0),
+            Self::KeyedSkipped => (Kind::Skip, MockCall::Keyed, 0, 0),
             Self::CountSkipped => (Kind::Skip, CountNonzero, 0, 0),
             Self::CountFindsNothing => (Kind::CountZero, CountNonzero, 0, 0),
             Self::MemoryInfoFree { free } => (Kind::FreeBytes, MockCall::MemoryInfo, 0, free),
@@ -219,6 +225,13 @@ impl From<Fault> for FaultOrder {
     fn from(fault: Fault) -> Self {
         fault.nth(1)
     }
+}
+
+/// Has one bit change at rest before the `nth` call from now.
+pub(super) fn flip(machine: &Machine, ordinal: u32, at: DevicePtr, bit: u8, nth: u64) -> Result<(), VramError> {
+    let code = u32::from(bit);
+    Ok(machine
+        .order(ordinal, &RawFault { kind: Kind::Flip, call: 0, code, reserved: 0, value: at.0, nth, times: 1 })?)
 }
 
 pub(super) fn order(machine: &Machine, ordinal: u32, order: FaultOrder) -> Result<(), VramError> {

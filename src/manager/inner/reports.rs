@@ -9,6 +9,7 @@ use crate::error::{BadRange, ManagerState, StopReason, VramError};
 use crate::id::ShardId;
 use crate::seal::SealedShard;
 use crate::shards::Record;
+use crate::sync::atomic::Ordering;
 use crate::types::Digest;
 
 /// Whether a presented seal was refused with an event of its own.
@@ -91,7 +92,16 @@ impl Inner {
         let found_again = !first && matches!(reason, VerificationFailure::RecordMismatch);
         let reason = if found_again { VerificationFailure::Quarantined } else { reason };
         let (shard, expected) = (record.id.clone(), record.sealed.digest);
-        let kind = EventKind::SealVerificationFailed { shard, reason, expected, actual, first_bad, suppressed: 0 };
+        let weaker_checks = record.weaker.load(Ordering::Relaxed);
+        let kind = EventKind::SealVerificationFailed {
+            shard,
+            reason,
+            expected,
+            actual,
+            first_bad,
+            weaker_checks,
+            suppressed: 0,
+        };
         match reason {
             VerificationFailure::Quarantined => self.trail.refused(kind),
             _ => self.trail.note(kind),
@@ -110,6 +120,7 @@ impl Inner {
             expected: record.sealed.digest,
             actual: None,
             first_bad,
+            weaker_checks: record.weaker.load(Ordering::Relaxed),
             suppressed: 0,
         };
         match self.state.get() {

@@ -38,7 +38,7 @@ pub use foreign::{Hook, OnDrop, Reads, fill, hook, never, reads, silent};
 pub use machine::{Kind, Machine};
 pub use memory::Memory;
 pub use raw::{Access, EngineKernels, Mapping, Pinned, Raw, Refused};
-pub use rig::{Counts, LIES, Rig, assert_recount, block, builder, execute, name, small, spec};
+pub use rig::{Counts, LIES, Rig, assert_recount, block, builder, check_bytes, execute, name, small, spec};
 pub use stream::EngineStream;
 pub use trail::{assert_clean, assert_contiguous, assert_paired, refusals, until, within};
 

@@ -39,6 +39,23 @@ pub fn block(bytes: u32) -> TreeParams {
     TreeParams::new(bytes, b"").unwrap()
 }
 
+/// What the checks of an image of one region take: result, table, a list of two regions, and the hashes of 1 GiB's leaves; or, where that
+/// is more, a keyed hash: head, a key a level, list, and the outputs of a GiB and of the levels between.
+pub fn check_bytes(bytes: u64, block: u64) -> u64 {
+    let leaves = bytes.div_ceil(block);
+    let digest = (1 + leaves.div_ceil(block / 32)) * 32 + 64 + leaves.min((1 << 30) / block) * 32;
+    let mut levels = vec![bytes.div_ceil(4096)];
+    while levels[levels.len() - 1] > 1 {
+        levels.push(levels[levels.len() - 1].div_ceil(256));
+    }
+    let outputs = levels.iter().enumerate().map(|(level, blocks)| match (blocks, level) {
+        (1, _) => 0,
+        (_, 0) => 16 * blocks.min(&(1 << 18)),
+        _ => 16 * blocks,
+    });
+    digest.max(64 + 4112 * levels.len() as u64 + 32 + outputs.sum::<u64>())
+}
+
 pub fn name(text: &str) -> ShardId {
     ShardId::new(text).unwrap()
 }

@@ -372,7 +372,7 @@ proptest! {
         }
         // What is left is given back, and the manager stops, if it has not: what a fault hits then is tried once more, and what one
         // hit before is being tried again. A second fault may hit that as well, and what is not proven wiped then is never freed.
-        if model.residue > 0 || model.rig.pending() > 1 {
+        if model.residue > 0 || model.rig.config.stats().unmet_faults > 1 {
             model.rig.controls().clear_faults().unwrap();
             model.faulty = false;
         }

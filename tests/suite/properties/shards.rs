@@ -160,8 +160,7 @@ proptest! {
                 // Seals are twice as frequent as releases, so that it fills up.
                 0 | 1 => {
                     // Image and check space, each in allocator units.
-                    let blocks = (length as u64).div_ceil(1024);
-                    let check = (1 + blocks.div_ceil(32)) * 32 + blocks * 32 + 64; // the last for a list of two regions
+                    let check = check_bytes(length as u64, 1024);
                     let room = (length as u64).next_multiple_of(granularity) + check.next_multiple_of(granularity);
                     match rig.try_seal(&format!("shard-{name}"), &noise(length, 1)) {
                         Ok(shard) => {

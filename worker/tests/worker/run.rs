@@ -31,18 +31,18 @@ fn a_check_of_parts_says_what_it_looked_at() {
     let files = Files::new();
     files.with("noise.bin", &vec![7; 2 << 20]);
     // 64 subtrees of 32 KiB.
-    for (check, looked) in [("digest", 64), ("rotating:5", 13), ("sample:9", 9), ("sample:100000", 64)] {
+    for (check, looked) in [("digest", 64), ("keyed", 64), ("rotating:5", 13), ("sample:9", 9), ("sample:100000", 64)] {
         let run = format!("run noise.bin --layout file --block-size 1024 --executes 2 --verify {check}");
         let timing = &files.json(&run)["timing"];
         assert_eq!((&timing["check"], &timing["subtrees"], &timing["of"]), (&check.into(), &looked.into(), &64.into()));
         let ended = files.call(&run).assert_ok();
         let words = match check {
-            "digest" => "Every byte was verified before and after each of 2 executes.".to_owned(),
+            "digest" | "keyed" => "Every byte was verified before and after each of 2 executes.".to_owned(),
             _ => format!("{looked} of 64 subtrees, or more, were verified ({check}) before each of 2 executes."),
         };
         assert!(ended.text().contains(&words), "{}", ended.text());
     }
-    for wrong in ["sample:0", "rotating", "keyed", "sample:-1"] {
+    for wrong in ["sample:0", "rotating", "keyed:1", "sample:-1"] {
         files.refused(&format!("run --verify {wrong}"), 2, "INVALID_PARAMS", &["--verify", "; give "]);
     }
 }
