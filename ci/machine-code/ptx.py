@@ -5,13 +5,13 @@ import re
 # Opcode without its type: its result, of operands a, b, c, d of that type, of `bits` bits. Only those in SIGNED care for a sign.
 RESULTS = {
     "add": "a + b", "sub": "a - b", "neg": "0 - a", "mul.lo": "a * b", "mad.lo": "a * b + c", "min": "a < b ? a : b",
-    "mul.wide": "(wide)a * (wide)b", "and": "a & b", "or": "a | b", "xor": "a ^ b",
+    "max": "a > b ? a : b", "mul.wide": "(wide)a * (wide)b", "and": "a & b", "or": "a | b", "xor": "a ^ b",
     "shl": "b < bits ? a << b : 0", "shr": "b < bits ? a >> b : a < 0 ? -1 : 0", "shf.l.wrap": "pair(a, b) << (c & 31) >> 32",
     "mov": "a", "cvta.global": "a", "selp": "c ? a : b", "popc": "__builtin_popcountll(a)", "prmt": "permute(a, b, c)",
     "bfi": "(b & ~(ones(d) << c)) | ((a & ones(d)) << c)", "setp.eq": "a == b", "setp.ne": "a != b", "setp.lt": "a < b",
     "setp.le": "a <= b", "setp.gt": "a > b", "setp.ge": "a >= b",
 }
-SIGNED = ("setp", "min", "shr", "mul.wide")
+SIGNED = ("setp", "min", "max", "shr", "mul.wide")
 ACCESS = re.compile(r"(ld|st)\.(param|global)(?:\.v([24]))?\.[ub](8|16|32|64)")
 
 

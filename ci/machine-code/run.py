@@ -19,6 +19,9 @@ from pathlib import Path
 import ptx
 import sass
 
+sys.path.append(".specs")
+import keyed
+
 HERE = Path(__file__).parent
 CASES = 150
 POISON = b"\xee"
@@ -125,6 +128,31 @@ def vram_count_nonzero(rng, memory):
     return struct.pack("<3Q", address, len(content), counters), rng.randint(1, 3), 256, 2
 
 
+def vram_keyed_level(rng, memory):
+    """Some blocks of some regions, or of what the level below left."""
+    shift, content = rng.randrange(10, 17), b""
+    regions, read = b"", b""  # `read`: 1 for each byte that is no padding
+    for _ in range(rng.randrange(5)):
+        content, read = (one + bytes(-len(one) % (1 << shift)) for one in (content, read))
+        more = rng.randbytes(rng.randint(1, 20000))
+        address = memory.reads(more, rng.choice([0, rng.randrange(16)]))
+        regions += struct.pack("<QQQ", address, len(more), len(content) >> shift)
+        content, read = content + more, read + b"\1" * len(more)
+    if regions:
+        head = memory.reads(regions), len(regions) // 24, 0
+    else:
+        content = rng.randbytes(16 * rng.randint(1, 1000))
+        head, read = (memory.reads(content), 0, len(content)), b"\1" * len(content)
+    first = rng.randrange(-(-len(content) // keyed.BLOCK))
+    count = min(rng.randint(1, 12), -(-len(content) // keyed.BLOCK) - first)
+    blocks = [content[at * keyed.BLOCK :][: keyed.BLOCK] for at in range(first, first + count)]
+    key, share = rng.randbytes(4112), rng.randint(1, 4)
+    sums = b"".join(keyed.hash_block(struct.unpack("<1028I", key), block) for block in blocks)
+    counters = memory.counters(read[first * keyed.BLOCK :][: count * keyed.BLOCK].count(1), count)
+    given = *head, first, count, memory.reads(key), memory.writes(sums, range(len(sums)), bytes(len(sums))), counters, shift, share
+    return struct.pack("<8QII", *given), -(-count // (4 * share)), 128, 2 * share + 2
+
+
 def vram_finish(rng, memory):
     """The result, from counters beside it or in it."""
     counted, nonce = rng.randbytes(16), rng.randrange(1 << 64)
@@ -136,7 +164,7 @@ def vram_finish(rng, memory):
 
 
 # A random launch of each entry point: (rng, memory) → arguments, thread blocks, threads of each, most atomic operations of a warp.
-KERNELS = {make.__name__: make for make in (vram_verity_leaves, vram_verity_nodes, vram_count_nonzero, vram_finish)}
+KERNELS = {make.__name__: make for make in (vram_verity_leaves, vram_verity_nodes, vram_keyed_level, vram_count_nonzero, vram_finish)}
 
 # What is changed between dump and translation, and what must be found then.
 PLANTED = [
@@ -147,6 +175,7 @@ PLANTED = [
     (ptx, vram_verity_leaves, r"(@%p\d+) bra[^;]*;", r"\1 ret;", "shuffles apart"),
     (ptx, vram_count_nonzero, r"setp\.ge\.u64", "setp.gt.u64", "out of bounds"),
     (ptx, vram_verity_nodes, r"(ld\.global\.v4[^;]*)\+16\]", r"\1+8]", "misaligned"),
+    (ptx, vram_keyed_level, r"(ld\.global\.v4[^;]*)\+16\]", r"\1+0]", "wrong bytes"),
     (ptx, vram_finish, r"(ld\.global[^;]*)\+8\]", r"\1+-8]", "loads what was never stored"),
     (ptx, vram_finish, r"(?s)(ld\.global\.u64[^;]*\[(%rd\d+)\];.*?st\.global\.u64\s+)[^,]*", r"\1[\2]", "stores where"),
     (ptx, vram_verity_nodes, r"(atom\.global[^;]*;)", r"\1 \1", "atomic operations"),
@@ -154,6 +183,7 @@ PLANTED = [
     (sass, vram_verity_leaves, r"0x428a2f98", "0x428a2f99", "wrong bytes"),
     (sass, vram_verity_leaves, r"STG\.E\.128 [^;]*", "NOP", "wrong bytes"),
     (sass, vram_count_nonzero, r"0x10, 0x1f", "0x3, 0x1f", "wrong bytes"),
+    (sass, vram_keyed_level, r"(LDG\.E\.128[^;]*)\+0x10\]", r"\1+0x0]", "wrong bytes"),
     (sass, vram_verity_nodes, r"BSYNC B0", "NOP", "shuffles apart"),
     (sass, vram_finish, r"\[0x220\]", "[0x230]", "out of bounds"),
     (sass, vram_count_nonzero, r"POPC", "BREV", "not known"),

@@ -5,12 +5,13 @@ that are right. An opcode is known with all its modifiers or not at all.
 """
 
 import re
+import struct
 
 # Opcode: its 32-bit result, of the operands a, b, … after the first. A uniform opcode (U…) does the same on uniform registers.
 RESULTS = {
-    "S2R": "a", "S2UR": "a", "LDC": "a", "IMAD.X": "a * b + c + d", "VIADD": "a + b", "SEL": "c ? a : b", "PRMT": "permute(a, c, b)",
+    "MOV": "a", "S2R": "a", "S2UR": "a", "LDC": "a", "IMAD.X": "a * b + c + d", "VIADD": "a + b", "SEL": "c ? a : b", "PRMT": "permute(a, c, b)",
     "POPC": "__builtin_popcount(a)", "SHF.L.W.U32.HI": "pair(a, c) << (b & 31) >> 32", "SHF.R.U64": "pair(a, c) >> b",
-    "SHF.L.U64.HI": "pair(a, c) << b >> 32", "SHF.L.U32": "a << b", "SHF.R.U32.HI": "c >> b",
+    "SHF.L.U64.HI": "pair(a, c) << b >> 32", "SHF.L.U32": "a << b", "SHF.L.U32.HI": "pair(a, c) << b >> 32", "SHF.R.U32.HI": "c >> b",
     "LEA.HI.X": "(u32)(pair(a, c) << d >> 32) + b + e",
     **dict.fromkeys(["IMAD", "IMAD.MOV.U32", "IMAD.U32", "IMAD.SHL.U32", "IMAD.IADD"], "a * b + c"),
 }
@@ -25,6 +26,9 @@ STATEMENTS = {
     "LEA": SUM.format("(u64)({2.word} << {4.word}) + {3.word}") + "{1.out} = sum >> 32 > 0;",
     "IMAD.WIDE.U32": SUM.format("(u64){1.word} * {2.word} + {3.pair}") + "{0.high} = (u32)(sum >> 32);",
     "SHFL.DOWN": "{1.out} = shuffle_down(t, {2.word}, {3.word}, {4.word}, ~0u, {site}); {0.out} = lane_down(t, {3.word}) < WARP;",
+    # Goes where lanes that are apart meet; here they must be together, so that nothing ever gets there.
+    "BRA.DIV": "shuffle_down(t, 0, 0, WARP - 1, {0.word}, {site});",
+    "WARPSYNC.COLLECTIVE": "fail(t, \"shuffles apart\", {site});", "ENDCOLLECTIVE": "",
     "REDG.E.ADD.64.STRONG.GPU": "atomic_add(t, {0.at}, {1.pair});",
     "LDG.E.U8": "u64 v[1]; load(t, {1.at}, 1, 1, v); {0.out} = (u32)v[0];",
     "LDG.E": "u64 v[1]; load(t, {1.at}, 4, 1, v); {0.out} = (u32)v[0];",
@@ -91,6 +95,9 @@ def statement(op, given, site):
             raise ValueError(given[1])
         values = f"{kind} a = ({kind}){given[2].word}, b = ({kind}){given[3].word};"
         return f"{values} {given[0].out} = ({result}) {'&&' if compared[3] == 'AND' else '||'} {given[4].word};"
+    if op == "HFMA2.MMA" and given[1:3] == ["-RZ", "RZ"]:  # two numbers of 16 bits: how a constant is written
+        halves = struct.pack("<ee", float(given[4]), float(given[3]))
+        return f"{given[0].out} = {int.from_bytes(halves, 'little'):#x}u;"
     if op == "LOP3.LUT":
         given = given if re.match("U?P", given[0]) else [Operand("PT"), *given]
         if given[6] not in ("!PT", "!UPT"):
