@@ -84,6 +84,10 @@ step_sbom() { # bills of materials of a production build, in the target folder: 
     done
 }
 step_kernels() { bash ci/kernels.sh; } # nvcc compiles every kernel for every architecture, within its limits
+# covers: ASR-8
+step_machine_code() { # what nvcc makes of the kernels (PTX, sm_90) gives OpenSSL's answers, each access and shuffle checked; no GPU
+    python3 -B ci/machine-code/run.py "${NVCC:-$(bash ci/nvcc.sh)}" "$target/machine-code"
+}
 step_model() { # locks and atomics under chosen orders of threads; VRAM_MODEL_ITERATIONS schedules of each model
     CARGO_TARGET_DIR=$target/model RUSTFLAGS="--cfg vram_model" VRAM_MODEL_ITERATIONS=${VRAM_MODEL_ITERATIONS:-400} \
         tests -p vram-residency --test model
