@@ -113,6 +113,16 @@ fn a_keyed_hash_that_did_not_run_is_no_check() {
 }
 
 #[test]
+fn a_device_that_hashes_wrongly_under_a_key_is_refused_from_the_start() {
+    // covers: VER-11
+    for nth in [1, 2] {
+        let config = small();
+        config.fail(Fault::KeyedSkipped.nth(nth)).unwrap();
+        assert_error!(builder(&config).build(), VramError::DeviceUntrusted { operation: "keyed hash" });
+    }
+}
+
+#[test]
 fn keyed_checks_are_shared_in_a_batch_and_close_what_they_opened() {
     // covers: VER-6 VER-7
     let rig = rig(|builder| builder);
