@@ -60,7 +60,9 @@ fn keyed(bytes: u128, regions: u128) -> u128 {
     }
     let chunk = if levels.len() > 1 { levels[0].min(1 << 18) } else { 0 };
     let between: u128 = levels.iter().skip(1).filter(|blocks| **blocks > 1).sum();
-    64 + 4112 * levels.len() as u128 + (24 * regions).next_multiple_of(32) + 16 * (chunk + between)
+    64 + 4112 * wide(u64::try_from(levels.len()).unwrap())
+        + (24 * regions).next_multiple_of(32)
+        + 16 * (chunk + between)
 }
 
 #[test]
