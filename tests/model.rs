@@ -13,6 +13,7 @@ mod sharing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::sync::Mutex;
 use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use shuttle::thread;
@@ -24,8 +25,10 @@ use vram_residency_harness::{Rig, noise, spec};
 /// Runs a model under random schedules, half of them with few changes of thread (which find other faults).
 fn explore(model: impl Fn() + Send + Sync + Clone + 'static) {
     let wanted = std::env::var("VRAM_MODEL_ITERATIONS").map_or(200, |text| text.parse().expect("a number"));
-    shuttle::check_random(model.clone(), wanted / 2);
-    shuttle::check_pct(model, wanted - wanted / 2, 3);
+    let mut config = shuttle::Config::new();
+    config.stack_size = 256 << 10; // a keyed hash without optimisation takes more than the usual 32 KiB
+    shuttle::Runner::new(RandomScheduler::new(wanted / 2), config.clone()).run(model.clone());
+    shuttle::Runner::new(PctScheduler::new(3, wanted - wanted / 2), config).run(model);
 }
 
 /// Bytes of a shard of which two fit the machine, and three do not.
