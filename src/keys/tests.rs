@@ -109,6 +109,12 @@ fn files_are_judged() {
     assert_eq!(secret().origin(), SecretOrigin::Process);
     let link = folder.path().join("link");
     symlink(&good, &link).unwrap();
+    let to_itself = folder.path().join("to-itself");
+    symlink(&to_itself, &to_itself).unwrap();
+    for (path, mode, is_told) in [(&link, Strict, true), (&to_itself, Strict, true), (&to_itself, Mounted, false)] {
+        let refused = WorkerSecret::from_file_with(path, mode).unwrap_err().to_string();
+        assert_eq!(refused.contains("is not a regular file but a symbolic link"), is_told, "{refused}");
+    }
     let fifo = folder.path().join("fifo");
     assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
 
