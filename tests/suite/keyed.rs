@@ -36,9 +36,11 @@ fn a_digest_comes_first_and_keyed_checks_follow() {
 fn every_byte_of_a_small_shard_is_looked_at() {
     // covers: VER-4 VER-5
     let rig = rig(|builder| builder);
-    let (bytes, mut suspects) = (noise(5000, 1), 0);
-    for byte in (0..5000).step_by(7).chain([4095, 4096, 4999]) {
-        let shard = rig.seal("a", &bytes);
+    let mut suspects = 0;
+    // Of one level, and of two.
+    let all = (0..300).map(|byte| (300, byte));
+    for (bytes, byte) in all.chain((0..5000).step_by(7).chain([4095, 4096, 4999]).map(|byte| (5000, byte))) {
+        let shard = rig.seal("a", &noise(bytes, 1));
         check(&rig, &shard).unwrap();
         for _ in 0..byte % 3 {
             assert_eq!(check(&rig, &shard).unwrap().check, Check::Keyed);
