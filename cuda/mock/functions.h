@@ -52,6 +52,11 @@
     X(cuStreamSynchronize, SYNCHRONIZE, CONTEXT) \
     X(cuStreamQuery, ANY, CONTEXT) \
     X(cuStreamWaitEvent, EVENT, CONTEXT) \
+    X(cuStreamIsCapturing, ANY, CONTEXT) \
+    X(cuStreamBeginCapture_v2, ANY, CONTEXT) \
+    X(cuStreamEndCapture, ANY, CONTEXT) \
+    X(cuGraphDestroy, ANY, CONTEXT) \
+    X(cuThreadExchangeStreamCaptureMode, ANY, NOTHING) \
     X(cuEventCreate, EVENT, CONTEXT) \
     X(cuEventDestroy_v2, ANY, CONTEXT) \
     X(cuEventRecord, EVENT, CONTEXT) \

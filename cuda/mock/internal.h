@@ -25,7 +25,7 @@ typedef uint32_t status;
 enum {
     OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
     INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL_ADDRESS = 700,
-    MISALIGNED_ADDRESS = 716, READ_ONLY = VRAM_MOCK_READ_ONLY
+    MISALIGNED_ADDRESS = 716, READ_ONLY = VRAM_MOCK_READ_ONLY, CAPTURE_INVALIDATED = 901
 };
 
 /* What is mapped may be read, or written too. */
@@ -151,6 +151,7 @@ typedef struct stream {
     uint64_t enqueued;
     uint64_t done;
     status error; /* of an operation that ran; reported once */
+    uint32_t capture; /* as cuStreamIsCapturing says it: 1 active, 2 invalidated */
     /* Among the streams that hold work. */
     struct stream *next_busy;
     struct stream *last_busy;
@@ -203,6 +204,7 @@ struct vram_mock_machine {
     table functions; /* by handle */
     table contexts;  /* created ones, by handle */
     stream *busy;    /* those that hold work */
+    uint64_t captures; /* that a call in another mode than RELAXED ends */
     fault *faults;
     uint64_t violations;
     uint64_t *calls; /* by function */
@@ -230,6 +232,8 @@ typedef struct doing {
     claim claim;
 } doing;
 static _Thread_local doing step;
+#define RELAXED 2u
+static _Thread_local uint32_t capture_mode; /* 0 global, 1 of the thread, RELAXED */
 
 static inline uint64_t least(uint64_t a, uint64_t b)
 {
@@ -241,6 +245,7 @@ static status begin(api_call *c, uint32_t function);
 static status end(const api_call *c, status result);
 static uint64_t setting(const machine *in, uint32_t which);
 static void violation(machine *in, const char *what);
+static void captures_end(machine *in);
 static device *current(const machine *in);
 static status faults_meet(machine *in, const device *on, uint32_t function, uint32_t operation, hit *what);
 static bool in_use(const machine *in, uint64_t ptr, uint64_t bytes);

@@ -83,6 +83,10 @@ static status begin(api_call *c, uint32_t function)
     } else {
         result = faults_meet(in, c->on, function, c->operation, &c->what);
     }
+    if (in->captures != 0 && capture_mode != RELAXED && needs != NOTHING &&
+        (function < NUMBER_cuStreamIsCapturing || function > NUMBER_cuGraphDestroy)) {
+        captures_end(in);
+    }
     if (result != OK) {
         pthread_mutex_unlock(&in->lock);
     } else if (c->what.kind == 0) {

@@ -239,6 +239,67 @@ static status vram_mock_cuStreamQuery(uint64_t handle)
     END(of == NULL ? INVALID_HANDLE : of->head != NULL ? NOT_READY : OK);
 }
 
+/* Captures. What is enqueued meanwhile runs nowhere: a make-believe engine enqueues nothing. */
+static void captures_end(machine *in)
+{
+    for (size_t i = 0; i < in->streams.len; i++) {
+        stream *of = in->streams.at[i].value;
+        of->capture = of->capture == 1 ? 2 : of->capture;
+    }
+}
+
+static status vram_mock_cuStreamIsCapturing(uint64_t handle, uint32_t *out)
+{
+    BEGIN(cuStreamIsCapturing);
+    const stream *of = stream_of(in, on, handle);
+    *out = of == NULL ? 0 : of->capture;
+    END(of == NULL ? INVALID_HANDLE : OK);
+}
+
+static status vram_mock_cuStreamBeginCapture_v2(uint64_t handle, uint32_t mode)
+{
+    BEGIN(cuStreamBeginCapture_v2);
+    stream *of = handle == 0 ? NULL : stream_of(in, on, handle);
+    if (of == NULL || mode != 0 || of->capture != 0) {
+        END(of == NULL ? INVALID_HANDLE : INVALID_VALUE);
+    }
+    of->capture = 1;
+    in->captures++;
+    END(OK);
+}
+
+static status vram_mock_cuStreamEndCapture(uint64_t handle, uint64_t *graph)
+{
+    BEGIN(cuStreamEndCapture);
+    stream *of = stream_of(in, on, handle);
+    if (of == NULL || of->capture == 0) {
+        END(of == NULL ? INVALID_HANDLE : INVALID_VALUE);
+    }
+    const status result = of->capture == 1 ? OK : CAPTURE_INVALIDATED;
+    *graph = result == OK ? 1 : 0;
+    of->capture = 0;
+    in->captures--;
+    END(result);
+}
+
+static status vram_mock_cuGraphDestroy(uint64_t graph)
+{
+    BEGIN(cuGraphDestroy);
+    END(graph == 1 ? OK : INVALID_VALUE);
+}
+
+static status vram_mock_cuThreadExchangeStreamCaptureMode(uint32_t *mode)
+{
+    BEGIN(cuThreadExchangeStreamCaptureMode);
+    const uint32_t before = capture_mode;
+    if (*mode > RELAXED) {
+        END(INVALID_VALUE);
+    }
+    capture_mode = *mode;
+    *mode = before;
+    END(OK);
+}
+
 static status vram_mock_cuEventCreate(uint64_t *out, uint32_t flags)
 {
     BEGIN(cuEventCreate);
@@ -269,6 +330,9 @@ static status vram_mock_cuEventRecord(uint64_t handle, uint64_t stream_handle)
     const stream *of = stream_of(in, on, stream_handle);
     if (at == NULL || of == NULL) {
         END(INVALID_HANDLE);
+    }
+    if (of->capture != 0) {
+        violation(in, "an event in a graph");
     }
     *at = (event){at->ordinal, at->mark, of->id, of->enqueued, 0};
     END(OK);

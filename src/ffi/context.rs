@@ -177,7 +177,12 @@ impl Context {
     pub(super) fn enter(&self) -> Result<Current<'_>, DriverError> {
         // SAFETY: `raw` is the handle that Context::retain got, which lives until this Context's drop releases it.
         unsafe { (self.table().context_push)(self.raw) }.check("cuCtxPushCurrent_v2")?;
-        Ok(Current { context: self, _this_thread: PhantomData })
+        let mut current = Current { context: self, capture_mode: None, _this_thread: PhantomData };
+        let mut mode = CAPTURE_RELAXED;
+        // SAFETY: the driver exchanges the local's value with this thread's.
+        unsafe { (self.table().capture_mode)(&raw mut mode) }.check("cuThreadExchangeStreamCaptureMode")?;
+        current.capture_mode = Some(mode);
+        Ok(current)
     }
 
     pub(crate) fn memory_info(&self) -> Result<MemoryInfo, DriverError> {
@@ -202,14 +207,27 @@ impl Drop for Context {
     }
 }
 
+/// In which a thread's calls leave the captures of others alone (`CU_STREAM_CAPTURE_MODE_RELAXED`): what this crate calls is no part of
+/// an engine's graph, and ends none.
+const CAPTURE_RELAXED: u32 = 2;
+
 /// The context is on top of this thread's stack. Tied to the thread; dropped in the reverse order of entering.
 pub(super) struct Current<'a> {
     context: &'a Context,
+    /// The mode that the thread had before.
+    capture_mode: Option<u32>,
     _this_thread: PhantomData<*const ()>,
 }
 
 impl Drop for Current<'_> {
     fn drop(&mut self) {
+        if let Some(mut mode) = self.capture_mode {
+            // SAFETY: the driver exchanges the local's value with this thread's. The guard is !Send, so this is the same thread.
+            let status = unsafe { (self.context.table().capture_mode)(&raw mut mode) };
+            if let Err(error) = status.check("cuThreadExchangeStreamCaptureMode") {
+                aside!(|| tracing::debug!(%error, "a thread's capture mode could not be restored"));
+            }
+        }
         let mut popped = 0_usize;
         // SAFETY: the driver writes one handle to the local. The guard is !Send, so this is the thread that pushed.
         let status = unsafe { (self.context.table().context_pop)(&raw mut popped) };

@@ -111,8 +111,19 @@ impl Event {
         Ok(Self { context: Arc::clone(context), raw })
     }
 
+    /// # Errors
+    /// [`DriverError::CAPTURING`] where an engine records a graph on the stream: the event would become a part of that.
     pub(crate) fn record(&self, stream: &AnyStream) -> Result<(), DriverError> {
         let _current = self.context.enter()?;
+        if let AnyStream::Engine(_) = stream {
+            let mut status = 0;
+            // SAFETY: the driver writes one number to the local; the stream lives, by AnyStream's invariant.
+            let asked = unsafe { (self.context.table().is_capturing)(stream.raw(), &raw mut status) };
+            asked.check("cuStreamIsCapturing")?;
+            if status != 0 {
+                return Err(status::failure("cuStreamIsCapturing", DriverError::CAPTURING));
+            }
+        }
         // SAFETY: the event lives, because `self` does; the stream lives, by AnyStream's invariant.
         unsafe { (self.context.table().event_record)(self.raw, stream.raw()) }.check("cuEventRecord")
     }

@@ -103,6 +103,8 @@ table! {
         stream_destroy = "cuStreamDestroy_v2"(usize);
         stream_synchronize = "cuStreamSynchronize"(usize);
         stream_wait = "cuStreamWaitEvent"(usize, usize, u32);
+        is_capturing = "cuStreamIsCapturing"(usize, *mut u32);
+        capture_mode = "cuThreadExchangeStreamCaptureMode"(*mut u32);
         event_create = "cuEventCreate"(*mut usize, u32);
         event_destroy = "cuEventDestroy_v2"(usize);
         event_record = "cuEventRecord"(usize, usize);

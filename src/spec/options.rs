@@ -29,7 +29,7 @@ impl ExecuteOptions {
     }
 
     /// The stream on which the engine works: the check runs after what it already holds, and the end of the execution waits
-    /// for what it holds then.
+    /// for what it holds then. A stream that records a graph (stream capture) is refused: check around the graph's launch.
     ///
     /// # Safety
     /// The stream belongs to the manager's device and lives until the execution has ended; after a guard was dropped without

@@ -114,3 +114,8 @@ pub struct DriverError {
     /// What it means to a caller.
     pub kind: DriverErrorKind,
 }
+
+impl DriverError {
+    /// The number of what cannot be done while a stream's work is recorded (`CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED`).
+    pub(crate) const CAPTURING: u32 = 900;
+}

@@ -18,6 +18,7 @@
 mod adopted;
 mod attacks;
 mod bench;
+mod capture;
 mod digests;
 mod engine;
 mod history;
@@ -52,6 +53,7 @@ const TOPICS: &[(&str, &[Case])] = &[
     ("adopted", adopted::CASES),
     ("attacks", attacks::CASES),
     ("digests", digests::CASES),
+    ("capture", capture::CASES),
     ("engine", engine::CASES),
     ("history", history::CASES),
     ("life", life::CASES),

@@ -16,7 +16,7 @@ use crate::memory::Event;
 use crate::seal::SealedShard;
 use crate::shards::Pinned;
 use crate::spec::{Check, ExecuteOptions};
-use crate::types::StreamId;
+use crate::types::{DriverError, StreamId};
 
 pub(super) struct Scope {
     pub(super) inner: Arc<Inner>,
@@ -108,7 +108,7 @@ impl Scope {
     /// The check must see what the engine's stream has still to write.
     fn behind(inner: &Inner, options: &ExecuteOptions) -> Result<Option<Event>, VramError> {
         let after = options.stream.map(|stream| inner.device.event(stream)).transpose();
-        after.map_err(VramError::from).inspect_err(|error| inner.note_device_failure(error))
+        after.map_err(of_stream).inspect_err(|error| inner.note_device_failure(error))
     }
 
     /// Announces the execute over what was just found good.
@@ -241,7 +241,7 @@ impl Scope {
         }
         if let Some(stream) = self.stream {
             let waited = self.inner.device.event(stream).and_then(|event| event.synchronize());
-            waited.map_err(VramError::from).inspect_err(|error| self.inner.note_device_failure(error))?;
+            waited.map_err(of_stream).inspect_err(|error| self.inner.note_device_failure(error))?;
             self.waited = true;
         }
         Ok(())
@@ -274,6 +274,15 @@ impl Scope {
             self.inner.reap_later(self.record.again(), stream);
         }
     }
+}
+
+/// What an engine's stream refused. While a graph is recorded nothing runs that could be checked, or waited for.
+fn of_stream(error: DriverError) -> VramError {
+    if error.code == DriverError::CAPTURING {
+        let problem = "records a graph (stream capture), where nothing can be checked; end the capture, and execute around the graph's launch";
+        return VramError::InvalidParams { field: "stream", problem: problem.to_owned() };
+    }
+    error.into()
 }
 
 const fn outcome<T>(closed: &Result<T, VramError>) -> ExecuteOutcome {

@@ -126,6 +126,9 @@ declare! { inside:
     fn cuStreamCreate(stream: &mut usize, flags: u32);
     fn cuStreamDestroy_v2(stream: usize);
     fn cuStreamQuery(stream: usize);
+    fn cuStreamBeginCapture_v2(stream: usize, mode: u32);
+    fn cuStreamEndCapture(stream: usize, graph: &mut usize);
+    fn cuGraphDestroy(graph: usize);
     fn cuStreamSynchronize(stream: usize);
     [unsafe] fn cuPointerGetAttributes(count: u32, which: *const u32, out: *mut *mut c_void, address: u64);
 }
@@ -306,6 +309,18 @@ impl Raw {
             Err(Refused { code: NOT_READY, .. }) => false,
             other => other.map(|()| true).unwrap(),
         }
+    }
+
+    /// Records what is enqueued on the stream from now on, in the mode that any thread's unsafe call ends.
+    pub fn begin_capture(&self, stream: usize) -> Result<(), Refused> {
+        self.cuStreamBeginCapture_v2(stream, 0)
+    }
+
+    /// Ends the recording, and forgets it; an error where something ended it before.
+    pub fn end_capture(&self, stream: usize) -> Result<(), Refused> {
+        let mut graph = 0;
+        self.cuStreamEndCapture(stream, &mut graph)?;
+        self.cuGraphDestroy(graph)
     }
 
     /// Blocks until everything on the stream has run.
