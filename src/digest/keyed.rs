@@ -68,6 +68,7 @@ impl LevelKeys {
 
 /// Hashes consecutive blocks of one level, of which the last is zero-padded if it is short, into as many outputs, on up to `threads`
 /// threads. It is what a device's kernel computes. The outputs are the caller's to erase.
+#[cfg(any(test, feature = "mock"))]
 pub(crate) fn hash_level(threads: NonZeroUsize, key: &LevelKey, data: &[u8], out: &mut [Output]) {
     hash_with(Lanes::detected(), threads, key, data, out);
 }

@@ -4,7 +4,8 @@
 //! one part at most. A shard whose last check of all bytes is young is left alone. No byte is unseen for longer than the bound, as far
 //! as the device is quick enough; where it is not, `patrol_late` says so.
 //!
-//! It pins nothing: a release is never refused for it. A change that it finds is what it is to any check.
+//! It pins nothing but what it found changed, while that is told: no release of a good shard is refused for it. A change that it finds is
+//! what it is to any check.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use crate::audit::{EventKind, VerificationFailure};
 use crate::capacity::Reservation;
+use crate::digest::TreeDigest;
 use crate::digest::layout::Layout;
-use crate::digest::{TreeDigest, first_difference};
-use crate::error::{BadRange, VramError};
+use crate::error::VramError;
 use crate::id::ShardId;
 use crate::manager::inner::{Inner, Retiring, WipeReport};
 use crate::memory::{CheckSizes, Owners, Protection, ShardMemory, Unallocated, UploadFailed};
@@ -283,39 +283,12 @@ impl Inner {
         })?;
         let image = measure.finish().map_err(|mismatch| self.not_expected(spec, mismatch))?;
         let image = image.ok_or(VramError::Internal { what: "the source was not measured" })?;
-        let sealed = self.expect(memory, spec, Some(image))?;
-        self.protect(memory, spec, sealed)
-    }
-
-    /// Maps the image read-only where the driver can, and digests it again behind the switch: what is signed are the bytes that
-    /// nobody can write any more through this address. Where nothing was switched the first digest stands; where something may
-    /// have been, it is not trusted to have left the bytes alone.
-    fn protect(&self, memory: &mut ShardMemory, spec: &ShardSpec, sealed: TreeDigest) -> Result<TreeDigest, VramError> {
-        let protection = memory.write_protect()?;
-        if protection != Protection::ReadOnly {
+        // Read-only first, where the driver can: what is digested and signed are the bytes that nobody can write any more through this
+        // address.
+        if memory.write_protect()? != Protection::ReadOnly {
             aside!(|| tracing::warn!(shard = %spec.id, "the driver did not confirm that sealed memory is read-only"));
         }
-        if protection == Protection::Writable {
-            return Ok(sealed);
-        }
-        let again = memory.digest()?;
-        if again == sealed {
-            return Ok(again);
-        }
-        let image_bytes = again.image_bytes;
-        let first_bad = first_difference(self.device.params(), image_bytes, &sealed.table, &again.table)
-            .map(|(offset, bytes)| BadRange { offset, bytes, tensor: None });
-        self.trail.emit(EventKind::SealVerificationFailed {
-            weaker_checks: 0,
-            shard: spec.id.clone(),
-            reason: VerificationFailure::DigestMismatch,
-            expected: sealed.digest,
-            actual: Some(again.digest),
-            first_bad,
-            suppressed: 0,
-        });
-        let wanted = Wanted { of: DigestKind::Image, digest: sealed.digest };
-        Err(Mismatch { wanted, found: again.digest }.of_shard(spec.id.clone()))
+        self.expect(memory, spec, Some(image))
     }
 
     /// Digests what VRAM holds, and compares it with what its image is to be, if that is known.

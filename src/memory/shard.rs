@@ -284,11 +284,12 @@ impl ShardMemory {
     }
 
     /// Maps an owned image read-only, where the driver can. The check space stays writable, for kernels write to it; an engine's
-    /// memory is not ours to map. Nothing may be on its way into the image.
+    /// memory is not ours to map. Waits for what is on its way into the image.
     ///
     /// # Errors
     /// The driver's; the memory can still be wiped.
     pub(crate) fn write_protect(&mut self) -> Result<Protection, DeviceFailure> {
+        self.stream.synchronize()?;
         match &mut self.holding {
             Holding::Owned(region) => Ok(region.write_protect()?),
             Holding::Adopted { .. } => Ok(Protection::Writable),

@@ -82,10 +82,10 @@ fn the_event_says_what_the_driver_said_and_a_switch_is_looked_behind() {
     // covers: DEV-5 AUD-1 SEAL-7
     let not_offered = Fault::Call { call: MockCall::Protect, code: NOT_SUPPORTED };
     for (fault, said, writable, digests) in [
-        (None, true, false, 2),
-        (Some(Fault::ProtectUnconfirmed), false, false, 2),
-        (Some(Fault::ProtectSkipped), true, true, 2), // a driver that lies is believed: it is trusted
-        (Some(not_offered), false, true, 2),
+        (None, true, false, 1),
+        (Some(Fault::ProtectUnconfirmed), false, false, 1),
+        (Some(Fault::ProtectSkipped), true, true, 1), // a driver that lies is believed: it is trusted
+        (Some(not_offered), false, true, 1),
     ] {
         let rig = Rig::new();
         let before = rig.digests();
@@ -119,7 +119,7 @@ fn a_switch_that_fails_fails_the_seal_and_leaves_nothing() {
         let refused = rig.try_seal("a", &noise(BYTES, 1));
         let Err(VramError::Device(error)) = refused else { panic!("{refused:?}") };
         assert_eq!((error.code, error.operation), (code, "cuMemSetAccess"));
-        assert_eq!((rig.counts(), rig.digests() - before), (counts, 1));
+        assert_eq!((rig.counts(), rig.digests() - before), (counts, 0));
         assert_eq!(rig.names_since(from), ["vram_allocated", "vram_wiped", "vram_deallocated", "vram_seal_failed"]);
         assert_eq!(rig.manager.state(), ManagerState::Ready);
         execute(&rig, &other).unwrap();
@@ -156,10 +156,9 @@ fn bytes_that_change_with_the_switch_are_never_signed() {
         let names =
             ["vram_allocated", "seal_verification_failed", "vram_wiped", "vram_deallocated", "vram_seal_failed"];
         assert_eq!(rig.names_since(from), names);
-        let said = said!(rig, EventKind::SealVerificationFailed { reason, expected, actual, first_bad, .. } =>
-            ((reason, expected, actual), first_bad.unwrap()));
-        assert_eq!(said[0].0, (VerificationFailure::DigestMismatch, sealed, Some(actual)));
-        assert!((said[0].1.offset..said[0].1.offset + said[0].1.bytes).contains(&at), "{}", said[0].1);
+        let said = said!(rig, EventKind::SealVerificationFailed { reason, expected, actual, .. } =>
+            (reason, expected, actual));
+        assert_eq!(said, [(VerificationFailure::NotExpected, sealed, Some(actual))]);
         assert_eq!(rig.manager.state(), ManagerState::Ready, "the bytes were never resident under a seal");
         rig.close_clean();
     }
@@ -168,10 +167,10 @@ fn bytes_that_change_with_the_switch_are_never_signed() {
     rig.order(Fault::ProtectCorrupts { bit: BYTES as u64 * 8 });
     execute(&rig, &seal(&rig, true).unwrap()).unwrap();
     rig.close_clean();
-    // A second digest that the device cannot show to have made is no digest either.
+    // A digest that the device cannot show to have made is no digest either.
     for fault in [Fault::DigestSkipped, Fault::DigestShort, Fault::DigestStale] {
         let rig = Rig::new();
-        rig.order(fault.nth(2));
+        rig.order(fault);
         let counts = rig.counts();
         assert_error!(seal(&rig, true), VramError::DeviceUntrusted { .. });
         assert_eq!(rig.counts(), counts);
