@@ -13,7 +13,7 @@ use crate::policy::Policy;
 use crate::seal::SealMessage;
 use crate::shards::is_signed;
 
-fn manager(config: &MockConfig, sink: &Arc<MemorySink>) -> VramManager {
+pub(super) fn manager(config: &MockConfig, sink: &Arc<MemorySink>) -> VramManager {
     VramManager::builder(WorkerId::new("worker-1").unwrap(), WorkerSecret::random().unwrap())
         .device(DeviceSelector::Mock(config.clone()))
         .policy(Policy::development())
