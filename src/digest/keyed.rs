@@ -1,6 +1,6 @@
 //! The keyed hash of an image, on the host.
 //!
-//! Owns [`LevelKeys`], one level ([`hash_level`]) and the whole of it ([`KeyedStream`]). Promises what `.specs/keyed.py` prints, for
+//! Owns [`LevelKeys`], one level (`hash_level`, for tests and the mock) and the whole of it ([`KeyedStream`]). Promises what `.specs/keyed.py` prints, for
 //! any chunking, any number of threads and whichever instructions the processor has ([`lanes`]); and that keys and outputs are zeroed
 //! when dropped, and shown nowhere: who knows them can find another image with the same top. Refuses nothing: an image without bytes
 //! counts as a block of zeros. What the hash is for, and what it is worth, is in `.specs/35-keyed-check.md`.
@@ -68,6 +68,7 @@ impl LevelKeys {
 
 /// Hashes consecutive blocks of one level, of which the last is zero-padded if it is short, into as many outputs, on up to `threads`
 /// threads. It is what a device's kernel computes. The outputs are the caller's to erase.
+#[cfg(any(test, feature = "mock"))]
 pub(crate) fn hash_level(threads: NonZeroUsize, key: &LevelKey, data: &[u8], out: &mut [Output]) {
     hash_with(Lanes::detected(), threads, key, data, out);
 }
