@@ -184,7 +184,7 @@ impl VramManager {
     /// `owner` lives and whose address does not change when `owner` is moved. Until it has been released, on every thread:
     ///
     /// - Nobody writes to it while a call that concerns the shard may read it: this one, checks, reads, executions from `begin` to
-    ///   `finish`; on the mock also a `peek` of its controls.
+    ///   `finish`; at any time on a manager with a [`patrol`](VramManagerBuilder::patrol); on the mock also a `peek` of its controls.
     /// - A region that is [`writable`](RawRegion::writable), and with `wipe_adopted` each one, is valid for writes. While it may be
     ///   written nobody else reads or writes it, and no reference to it is in use but to cells (atomics, `UnsafeCell`). It may be
     ///   written by its wipe, during a release, a shutdown or the drop of the manager; on the mock also by the test controls

@@ -13,6 +13,9 @@ use crate::panics::aside;
 use crate::spec::Check;
 use crate::types::{DeviceKind, Origin};
 
+/// How long the last check by digest may be ago in production.
+const PRODUCTION_FULL_CHECK: Duration = Duration::from_secs(60);
+
 /// What a manager demands of its surroundings.
 ///
 /// ```
@@ -48,7 +51,7 @@ impl Policy {
             clean_environment: true,
             verify_after: true,
             weakest_check: Check::Keyed,
-            full_check_within: Some(Duration::from_secs(60)),
+            full_check_within: Some(PRODUCTION_FULL_CHECK),
         }
     }
 
@@ -112,7 +115,10 @@ impl Policy {
             ),
             (self.verify_after, "results may leave without a check after the work"),
             (!self.weakest_check.is_weaker_than(Check::Keyed), "checks may look at parts only"),
-            (self.full_check_within.is_some(), "the last check by digest may be any time ago"),
+            (
+                self.full_check_within.is_some_and(|most| most <= PRODUCTION_FULL_CHECK),
+                "the last check by digest may be more than a minute ago",
+            ),
         ]
         .into_iter()
         .filter_map(|(required, words)| (!required).then_some(words))
@@ -272,6 +278,10 @@ mod tests {
         assert!(Policy::production().relaxed().is_empty());
         assert_eq!(Policy::development().relaxed().len(), 8);
         assert_eq!(Policy::production().require_real_device(false).relaxed(), ["the mock device is allowed"]);
+        for (seconds, relaxed) in [(60, 0), (61, 1)] {
+            let policy = Policy::production().full_check_within(Some(Duration::from_secs(seconds)));
+            assert_eq!(policy.relaxed().len(), relaxed, "{seconds} s");
+        }
         assert_eq!(Policy::default(), Policy::production());
     }
 }

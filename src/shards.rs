@@ -173,11 +173,9 @@ impl ShardTable {
         self.lock().slot(slot).ok_or(Absent::Unknown)?.live(generation).cloned()
     }
 
-    /// Every live shard with its slot and generation, not pinned.
-    pub(crate) fn live(&self) -> Vec<(u32, u64, Arc<Record>)> {
-        let table = self.lock();
-        let slots = (0u32..).zip(table.slots.iter());
-        slots.filter_map(|(slot, entry)| Some((slot, entry.generation, Arc::clone(entry.record.as_ref()?)))).collect()
+    /// Every live shard, not pinned.
+    pub(crate) fn live(&self) -> Vec<Arc<Record>> {
+        self.lock().slots.iter().filter_map(|entry| entry.record.clone()).collect()
     }
 
     pub(crate) fn pin_all(self: &Arc<Self>) -> Vec<Pinned> {
@@ -205,13 +203,14 @@ impl ShardTable {
         self.lock().slot(pinned.slot).is_some_and(|entry| entry.pins > 1)
     }
 
-    /// Puts a live shard that nobody pins under a new generation: `renewed` takes the record's place.
+    /// Puts a live shard that nobody pins under a new generation: `renewed` takes the record's place. The caller holds the lock of its
+    /// memory, so that nobody finds a change in it meanwhile.
     pub(crate) fn renew(
         &self,
         slot: u32,
         generation: u64,
         next: u64,
-        renewed: impl FnOnce(&Record) -> Option<Record>,
+        renewed: impl FnOnce() -> Option<Record>,
     ) -> Result<(), Absent> {
         let mut table = self.lock();
         let entry = table.slot(slot).ok_or(Absent::Unknown)?;
@@ -222,8 +221,7 @@ impl ShardTable {
         if record.failure.get().is_some() {
             return Err(Absent::Failed);
         }
-        // `renewed` may lock the record's memory: nobody pins it, so nobody holds that lock or waits for this one under it.
-        entry.record = Some(Arc::new(renewed(&record).ok_or(Absent::Stale)?));
+        entry.record = Some(Arc::new(renewed().ok_or(Absent::Stale)?));
         entry.generation = next;
         table.names.insert(record.id.clone(), Place { slot, generation: Some(next) });
         Ok(())

@@ -1,6 +1,6 @@
 //! The keyed hash of an image, on the host.
 //!
-//! Owns [`LevelKeys`], one level ([`hash_level`]) and the whole of it ([`KeyedStream`]). Promises what `.specs/keyed.py` prints, for
+//! Owns [`LevelKeys`], one level (`hash_level`, for tests and the mock) and the whole of it ([`KeyedStream`]). Promises what `.specs/keyed.py` prints, for
 //! any chunking, any number of threads and whichever instructions the processor has ([`lanes`]); and that keys and outputs are zeroed
 //! when dropped, and shown nowhere: who knows them can find another image with the same top. Refuses nothing: an image without bytes
 //! counts as a block of zeros. What the hash is for, and what it is worth, is in `.specs/35-keyed-check.md`.

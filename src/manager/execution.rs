@@ -1,7 +1,7 @@
 //! Executions: the scope in which verified bytes may be used.
 //!
 //! Owns [`Execution`] and [`Verified`]. An execution exists only after a check that began after its call found
-//! every byte as sealed; while it exists the shard cannot be released; its result counts only if `finish` says so.
+//! what it looked at as sealed: every byte, unless less was asked for and allowed; while it exists the shard cannot be released; its result counts only if `finish` says so.
 
 use std::marker::PhantomData;
 use std::sync::Arc;

@@ -2,9 +2,8 @@
 //!
 //! Owns [`Inner`] and the steps that protect: stopping, quarantining, retiring memory. Each of them acts first and reports after.
 //!
-//! Locks: of the manager's own, staging, records' memory and the pins to reap are held across calls of the driver; the slot table
-//! is held while the memory of a record that nobody pins is taken for its successor; no others nest. A caller's code runs under
-//! one of them: a source's reads under staging's; sinks have a thread. `.specs/25-lifecycle.md` has the table.
+//! Locks: of the manager's own, staging, records' memory and the pins to reap are held across calls of the driver; a record's memory
+//! while the slot table gives it to its successor; no others nest. A caller's code runs under one of them: a source's reads under staging's; sinks have a thread. `.specs/25-lifecycle.md` has the table.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -188,8 +187,14 @@ impl Inner {
         actual: Option<Digest>,
         first_bad: Option<BadRange>,
     ) -> VramError {
-        // Protect first: from here on nothing executes.
-        let newly_quarantined = record.failure.set(first_bad.clone()).is_ok();
+        let newly = self.quarantine(record, first_bad.as_ref());
+        self.report_integrity(record, newly, reason, actual, first_bad)
+    }
+
+    /// Protects: nothing executes from here on. Waits for nobody and calls nobody's code. Whether shard and manager are out of service
+    /// only now.
+    pub(super) fn quarantine(&self, record: &Record, first_bad: Option<&BadRange>) -> (bool, bool) {
+        let newly_quarantined = record.failure.set(first_bad.cloned()).is_ok();
         let newly_stopped = match self.on_failure {
             OnIntegrityFailure::Stop => self.state.stop(StopReason::IntegrityFailure),
             OnIntegrityFailure::QuarantineShard => false,
@@ -197,6 +202,18 @@ impl Inner {
         if newly_quarantined {
             self.ledger.hold_evidence(record.room);
         }
+        (newly_quarantined, newly_stopped)
+    }
+
+    /// Tells what [`quarantine`](Self::quarantine) did.
+    pub(super) fn report_integrity(
+        &self,
+        record: &Record,
+        (newly_quarantined, newly_stopped): (bool, bool),
+        reason: VerificationFailure,
+        actual: Option<Digest>,
+        first_bad: Option<BadRange>,
+    ) -> VramError {
         self.report_unverified(record, newly_quarantined, reason, actual, first_bad.clone());
         if newly_quarantined {
             self.trail.note(EventKind::ShardQuarantined {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::inner::Inner;
-use super::verify::Found;
+use super::verify::{Found, Mismatch};
 use crate::audit::EventKind;
 use crate::error::{ManagerState, VramError};
 use crate::memory::{DigestFailure, Part};
@@ -64,11 +64,11 @@ fn go_around(inner: &Weak<Inner>, (stop, told): &(Mutex<bool>, Condvar), bound: 
     loop {
         let Some(inner) = inner.upgrade() else { return };
         let mut oldest = Duration::ZERO;
-        for (slot, generation, record) in inner.shards.live() {
-            if *lock(stop) || inner.state.get() != ManagerState::Ready {
-                break;
+        for record in inner.shards.live() {
+            if *lock(stop) {
+                return;
             }
-            oldest = oldest.max(inner.patrol(&record, (slot, generation), bound));
+            oldest = oldest.max(inner.patrol(&record, bound));
         }
         inner.metrics.oldest_check(oldest);
         drop(inner);
@@ -85,8 +85,8 @@ fn go_around(inner: &Weak<Inner>, (stop, told): &(Mutex<bool>, Condvar), bound: 
 }
 
 impl Inner {
-    /// Looks at the next part of a shard, if it is time. Returns how long ago all of its bytes were looked at.
-    fn patrol(&self, record: &Arc<Record>, place: (u32, u64), bound: Duration) -> Duration {
+    /// Looks at the next part of a shard, if it is time and the manager is Ready. Returns how long ago all of its bytes were looked at.
+    fn patrol(&self, record: &Record, bound: Duration) -> Duration {
         let started = Instant::now();
         let mut held = record.lock();
         // What failed is not looked at again, nor what is gone.
@@ -97,6 +97,9 @@ impl Inner {
         }
         let now = Instant::now();
         let age = now.saturating_duration_since(resident.patrol.seen);
+        if self.state.get() != ManagerState::Ready {
+            return age; // which grows
+        }
         if resident.patrol.done == 0 {
             if age < bound.checked_div(ROUNDS).unwrap_or(bound) {
                 resident.patrol.late = false;
@@ -115,11 +118,17 @@ impl Inner {
         if let Some(began) = round {
             (resident.patrol.seen, resident.patrol.done) = (began, 0);
         }
+        let judged = found.map(|found| {
+            let (_, _, bytes) = found.looked(self.device.params(), record);
+            let failed = self.compare(record, &found).err();
+            // Under the lock, so that nobody gives the memory a new seal, or takes it, before the shard is out of service.
+            (bytes, failed.map(|failed| (self.quarantine(record, failed.2.as_ref()), failed)))
+        });
         drop(held);
         if late {
             self.trail.note(EventKind::PatrolLate { shard: record.id.clone(), limit: bound, duration: age });
         }
-        if self.judge_slice(record, place, found, started)
+        if self.report_slice(record, judged, started)
             && let Some(began) = round
         {
             self.trail.note(EventKind::PatrolCompleted { shard: record.id.clone(), duration: began.elapsed() });
@@ -127,39 +136,34 @@ impl Inner {
         age
     }
 
-    /// Whether a part is as sealed. If not, the shard is quarantined, as after any check.
-    fn judge_slice(
-        &self,
-        record: &Record,
-        (slot, generation): (u32, u64),
-        found: Result<Found, DigestFailure>,
-        started: Instant,
-    ) -> bool {
-        let check = Some(Check::Rotating(SLICES));
-        match found {
-            Err(failure) => {
-                let error = VramError::from(failure);
-                self.metrics.verified(check, Outcome::Error, started.elapsed(), 0);
-                self.report_unproven(record, &error, None);
-                self.note_device_failure(&error);
+    /// Whether a part is as sealed; if not, all is told that is told after any check.
+    fn report_slice(&self, record: &Record, judged: Result<Judged, DigestFailure>, started: Instant) -> bool {
+        let count = |outcome, bytes| {
+            self.metrics.verified(Some(Check::Rotating(SLICES)), outcome, started.elapsed(), bytes);
+        };
+        match judged {
+            Ok((bytes, None)) => {
+                count(Outcome::Ok, bytes);
+                true
+            }
+            Ok((bytes, Some((newly, (reason, actual, first_bad))))) => {
+                count(Outcome::Mismatch, bytes);
+                let _told_nobody = self.report_integrity(record, newly, reason, actual, first_bad);
                 false
             }
-            Ok(found) => {
-                let (_, _, bytes) = found.looked(self.device.params(), record);
-                let held = self.compare(record, &found);
-                let outcome = if held.is_ok() { Outcome::Ok } else { Outcome::Mismatch };
-                self.metrics.verified(check, outcome, started.elapsed(), bytes);
-                let Err((reason, actual, first_bad)) = held else { return true };
-                // Quarantined while it is there; what has been released meanwhile is wiped, and only told of.
-                match self.shards.pin(slot, generation) {
-                    Ok(pinned) => drop(self.fail_integrity(&pinned, reason, actual, first_bad)),
-                    Err(_) => self.report_unverified(record, true, reason, actual, first_bad),
-                }
+            Err(failure) => {
+                let error = VramError::from(failure);
+                count(Outcome::Error, 0);
+                self.report_unproven(record, &error, None);
+                self.note_device_failure(&error);
                 false
             }
         }
     }
 }
+
+/// Bytes that were looked at; of a change, what its quarantine did and what is known of it.
+type Judged = (u64, Option<((bool, bool), Mismatch)>);
 
 /// Digests the part that the patrol comes to next.
 fn slice(resident: &mut Resident, of: u64) -> Result<Found, DigestFailure> {
@@ -170,5 +174,36 @@ fn slice(resident: &mut Resident, of: u64) -> Result<Found, DigestFailure> {
             let entries = resident.memory.collect_part(&part)?;
             Ok(Found::Part(Check::Rotating(SLICES), part, entries))
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod tests {
+    use super::*;
+    use crate::driver::mock::MockConfig;
+    use crate::metrics::OLDEST_CHECK;
+    use crate::metrics::tests::Remembered;
+    use crate::source::ShardSource;
+    use crate::spec::ShardSpec;
+
+    #[test]
+    fn what_nobody_looks_at_any_more_grows_old() {
+        // covers: VER-9
+        let manager = crate::manager::tests::manager(&MockConfig::new().capacity_bytes(64 << 20), &Arc::default());
+        let spec = ShardSpec::new(crate::id::ShardId::new("a").unwrap());
+        manager.seal_model(spec, ShardSource::bytes(&[7; 100])).unwrap();
+        manager.inner.stop(crate::error::StopReason::DeviceLost);
+        let (bound, stop) = (Duration::from_millis(10), Arc::<(Mutex<bool>, Condvar)>::default());
+        std::thread::sleep(bound);
+        let (told, inner, seen) = (Arc::clone(&stop), Arc::downgrade(&manager.inner), Remembered::default());
+        let all = seen.clone();
+        let patrol = std::thread::spawn(move || metrics::with_local_recorder(&all, || go_around(&inner, &told, bound)));
+        std::thread::sleep(bound);
+        *lock(&stop.0) = true;
+        stop.1.notify_all();
+        patrol.join().unwrap();
+        let age = seen.get(&format!("{OLDEST_CHECK}{{gpu_device=mock:0}}"));
+        assert!(age.is_some_and(|age| age >= 0.01), "{age:?}");
     }
 }

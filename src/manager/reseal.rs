@@ -35,7 +35,11 @@ impl Inner {
         let renewed = SealedShard::sign(&self.key, message)?;
         self.permit()?; // another shard may have failed meanwhile
         self.announce(&renewed, write_protected, started)?;
-        let renewal = self.shards.renew(old.slot, old.generation, next, |record| {
+        let live = self.shards.peek(old.slot, old.generation);
+        let record = live.map_err(|absent| self.absent(sealed, absent))?;
+        // The patrol pins nothing: what it reads now is waited for here, and what it found is known below.
+        let mut held = record.lock();
+        let renewal = self.shards.renew(old.slot, old.generation, next, || {
             Some(Record {
                 id: record.id.clone(),
                 message: renewed.message_bytes().to_vec(),
@@ -44,7 +48,7 @@ impl Inner {
                 image: record.image.clone(),
                 room: record.room,
                 // Ticks begin anew, so what they said of the last good check is void.
-                resident: Mutex::new(Some(Resident { good_since: 0, enrolled: None, ..record.lock().take()? })),
+                resident: Mutex::new(Some(Resident { good_since: 0, enrolled: None, ..held.take()? })),
                 weaker: record.weaker.load(Ordering::Relaxed).into(),
                 ticks: 0.into(),
                 sealed_at: Instant::now(),
@@ -52,6 +56,7 @@ impl Inner {
                 failure: OnceLock::new(),
             })
         });
+        drop(held);
         match renewal {
             Ok(()) => Ok(renewed),
             Err(Absent::Failed) => {

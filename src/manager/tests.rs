@@ -1,19 +1,21 @@
 //! The main job, end to end, on the mock.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use super::*;
-use crate::audit::MemorySink;
+use crate::audit::{Ack, AuditEvent, AuditRequirement, AuditSink, MemorySink};
 use crate::digest::digest_bytes;
 use crate::driver::mock::MockConfig;
-use crate::error::StopReason;
+use crate::error::{AuditError, StopReason};
 use crate::id::{ShardId, WorkerId};
 use crate::keys::WorkerSecret;
 use crate::policy::Policy;
 use crate::seal::SealMessage;
 use crate::shards::is_signed;
 
-fn manager(config: &MockConfig, sink: &Arc<MemorySink>) -> VramManager {
+pub(super) fn manager(config: &MockConfig, sink: &Arc<MemorySink>) -> VramManager {
     VramManager::builder(WorkerId::new("worker-1").unwrap(), WorkerSecret::random().unwrap())
         .device(DeviceSelector::Mock(config.clone()))
         .policy(Policy::development())
@@ -100,5 +102,46 @@ fn a_table_counts_as_far_as_it_is_the_one_that_was_signed() {
         // Nor does another digest beside it help.
         other.digest = crate::digest::digest_from_table(params, other.image_bytes, &other.table).unwrap();
         assert!(!is_signed(params, message, &other));
+    }
+}
+
+#[test]
+fn a_change_that_is_found_while_a_shard_is_sealed_anew_is_not_lost() {
+    // covers: VER-9 VER-5
+    let (announced, reading) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let sink = Pauses(Arc::clone(&announced), Arc::clone(&reading), AtomicU64::new(0));
+    let manager = VramManager::builder(WorkerId::new("worker-1").unwrap(), WorkerSecret::random().unwrap())
+        .device(DeviceSelector::Mock(MockConfig::new().capacity_bytes(64 << 20)))
+        .policy(Policy::development().require_audit(AuditRequirement::Accepted))
+        .audit(Arc::new(sink))
+        .build()
+        .unwrap();
+    let shard = manager.seal_model(ShardSpec::new(ShardId::new("a").unwrap()), ShardSource::bytes(&[7; 100])).unwrap();
+    let record = manager.inner.shards.live().remove(0);
+    std::thread::scope(|scope| {
+        let renewing = scope.spawn(|| manager.reseal(&shard));
+        announced.wait();
+        let held = record.lock(); // as the patrol while it reads a part
+        reading.wait();
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(manager.inner.shards.live_count(), 1, "nobody else waits for the part");
+        manager.inner.quarantine(&record, None);
+        drop(held);
+        assert!(matches!(renewing.join().unwrap(), Err(VramError::IntegrityFailure { .. })));
+    });
+    assert!(matches!(manager.begin(&shard, ExecuteOptions::default()), Err(VramError::ManagerStopped { .. })));
+    manager.release(&shard).unwrap();
+}
+
+/// Waits for the first barrier at the second seal, and then for the second.
+struct Pauses(Arc<Barrier>, Arc<Barrier>, AtomicU64);
+
+impl AuditSink for Pauses {
+    fn record(&self, event: &AuditEvent) -> Result<Ack, AuditError> {
+        if event.kind.name() == "vram_sealed" && self.2.fetch_add(1, Ordering::SeqCst) == 1 {
+            self.0.wait();
+            self.1.wait();
+        }
+        Ok(Ack::Accepted)
     }
 }

@@ -27,7 +27,7 @@ use crate::types::Digest;
 pub struct VerifyReport {
     /// The shard.
     pub shard: ShardId,
-    /// The digest that VRAM had, equal to the sealed one.
+    /// The sealed digest: that of VRAM where `check` is [`Check::Digest`]; else what was looked at is as it was under it.
     pub digest: Digest,
     /// Bytes of the image.
     pub bytes: u64,
@@ -57,8 +57,8 @@ enum Launch {
     Begun(u64, Instant, Option<Enrolled>),
     /// This call's own keyed launch, begun at this tick.
     Keyed(u64),
-    /// This call's own launch over a part.
-    Part(Check, Part),
+    /// This call's own launch over a part, and where the next one that goes around begins once this has been looked at.
+    Part(Check, Part, u64),
     /// The launch failed.
     Failed(DigestFailure),
 }
@@ -80,6 +80,9 @@ pub(super) enum Found {
     /// The entries of the level-1 table over a part.
     Part(Check, Part, Vec<Hash>),
 }
+
+/// What did not match: why, what was there, and where, as far as that is known.
+pub(super) type Mismatch = (VerificationFailure, Option<Digest>, Option<BadRange>);
 
 impl Found {
     /// What the check was, how many subtrees it looked at, and how many bytes of the image those are.
@@ -118,9 +121,10 @@ impl<'a> Digesting<'a> {
         if after.is_none() && keyed.is_some_and(|enrolled| enrolled.good_since > call) {
             return Ok(Self { record, resident, launch: Launch::Shared(Check::Keyed) });
         }
-        let part = if due { None } else { part(check, found, record.subtrees())? };
+        let mut cursor = found.cursor;
+        let part = if due { None } else { part(check, &mut cursor, record.subtrees())? };
         let launched = if let Some(part) = part {
-            found.memory.launch_part(&part, after).map(|()| Launch::Part(check, part))
+            found.memory.launch_part(&part, after).map(|()| Launch::Part(check, part, cursor))
         } else if let Some(enrolled) = found.enrolled.as_ref().filter(|_| check == Check::Keyed && !due) {
             let tick = record.tick();
             found.memory.launch_keyed(enrolled.key.levels(), after).map(|()| Launch::Keyed(tick))
@@ -138,16 +142,19 @@ impl<'a> Digesting<'a> {
         Digested::Found(match self.launch {
             Launch::Shared(check) => return Digested::Shared(check),
             Launch::Failed(failure) => Err(failure),
-            Launch::Part(check, part) => {
-                resident.memory.collect_part(&part).map(|entries| Found::Part(check, part, entries))
-            }
+            Launch::Part(check, part, cursor) => resident.memory.collect_part(&part).map(|entries| {
+                resident.cursor = cursor;
+                Found::Part(check, part, entries)
+            }),
             Launch::Keyed(tick) => keyed::collect(self.record, resident, tick),
             Launch::Begun(tick, at, enrolled) => resident.memory.collect_digest().map(|found| {
                 if found == self.record.sealed {
                     (resident.good_since, resident.full_at) = (tick, at);
                     resident.enrolled = enrolled.or_else(|| resident.enrolled.take());
+                    // Under the lock: a weaker check that begins after this one counts.
+                    self.record.weaker.store(0, Ordering::Relaxed);
                 } else {
-                    resident.good_since = 0;
+                    (resident.good_since, resident.enrolled) = (0, None);
                 }
                 Found::All(found)
             }),
@@ -173,10 +180,10 @@ fn launch_digest(
 }
 
 /// The part that a check looks at; `None` for all.
-fn part(check: Check, resident: &mut Resident, of: u64) -> Result<Option<Part>, VramError> {
+fn part(check: Check, cursor: &mut u64, of: u64) -> Result<Option<Part>, VramError> {
     match check {
         Check::Sample(count) => Part::sample(count.into(), of),
-        Check::Rotating(n) => Ok(Part::rotate(&mut resident.cursor, n.into(), of)),
+        Check::Rotating(n) => Ok(Part::rotate(cursor, n.into(), of)),
         Check::Digest | Check::Keyed => Ok(None),
     }
 }
@@ -323,9 +330,8 @@ impl Inner {
             }
         };
         let (check, subtrees, read) = looked;
-        match check {
-            Check::Digest => record.weaker.store(0, Ordering::Relaxed),
-            _ => drop(record.weaker.fetch_add(1, Ordering::Relaxed)),
+        if check != Check::Digest {
+            record.weaker.fetch_add(1, Ordering::Relaxed);
         }
         self.metrics.verified(Some(check), Outcome::Ok, started.elapsed(), hashed);
         let (shard, digest, duration) = (record.id.clone(), record.sealed.digest, started.elapsed());
@@ -344,11 +350,7 @@ impl Inner {
     }
 
     /// Holds what a check found against what was sealed: a failure with its digest and place, where they are known.
-    pub(super) fn compare(
-        &self,
-        record: &Record,
-        found: &Found,
-    ) -> Result<(), (VerificationFailure, Option<Digest>, Option<BadRange>)> {
+    pub(super) fn compare(&self, record: &Record, found: &Found) -> Result<(), Mismatch> {
         const CHANGED: VerificationFailure = VerificationFailure::DigestMismatch;
         match found {
             Found::Keyed => Ok(()),
@@ -399,3 +401,7 @@ fn still_ahead(after: Option<&Event>) -> Option<&Event> {
     }
     (!after.has_passed().unwrap_or(false)).then_some(after)
 }
+
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod tests;

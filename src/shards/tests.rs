@@ -80,7 +80,7 @@ fn another_generation_is_stale_or_was_never_given_out() {
         assert_eq!(shards.pin(slot, asked).unwrap_err(), absent);
         assert_eq!(shards.peek(slot, asked).unwrap_err(), absent);
         assert_eq!(shards.remove(slot, asked).unwrap_err(), absent);
-        assert_eq!(shards.renew(slot, asked, 9, |_| Some(record("a", 4096))).unwrap_err(), absent);
+        assert_eq!(shards.renew(slot, asked, 9, || Some(record("a", 4096))).unwrap_err(), absent);
     }
     assert_eq!(shards.pin(1, 1).unwrap_err(), Absent::Unknown);
     assert_eq!(shards.peek(slot, generation).unwrap().id, id("a"));
@@ -97,7 +97,7 @@ fn what_is_pinned_is_neither_removed_nor_renewed() {
     assert_eq!((one.slot(), shards.is_shared(&one)), (1, false));
     let two = shards.pin(slot, generation).unwrap();
     assert!(shards.is_shared(&one) && shards.is_shared(&two));
-    let renew = |next| shards.renew(slot, generation, next, |_| Some(record("a", 8192)));
+    let renew = |next| shards.renew(slot, generation, next, || Some(record("a", 8192)));
     let soon = || Instant::now().checked_add(Duration::from_millis(5));
     for _ in 0..2 {
         assert_eq!(shards.remove(slot, generation).unwrap_err(), Absent::Busy);
@@ -113,7 +113,7 @@ fn what_is_pinned_is_neither_removed_nor_renewed() {
     assert_eq!(shards.find(&id("a")), Some((slot, 9)));
     assert_eq!(shards.remove(slot, generation).unwrap_err(), Absent::Stale);
     shards.peek(slot, 9).unwrap().failure.set(None).unwrap();
-    assert_eq!(shards.renew(slot, 9, 10, |_| Some(record("a", 8192))).unwrap_err(), Absent::Failed);
+    assert_eq!(shards.renew(slot, 9, 10, || Some(record("a", 8192))).unwrap_err(), Absent::Failed);
     let all = shards.pin_all();
     assert_eq!(
         all.iter().map(|pinned| (pinned.slot(), pinned.id.clone())).collect::<Vec<_>>(),

@@ -23,6 +23,7 @@ fn is_found(subtrees: u32, flipped: u64) -> bool {
     if found.is_err() {
         assert_error!(found, VramError::DeviceUntrusted { operation: "cross-check" });
         assert_eq!(rig.manager.state(), ManagerState::Stopped(StopReason::DeviceUntrusted));
+        until("it is told", || rig.count("seal_verification_failed") > 0);
         let EventKind::SealVerificationFailed { reason, first_bad: Some(range), .. } =
             rig.event("seal_verification_failed").kind
         else {

@@ -141,3 +141,19 @@ fn keyed_checks_are_shared_in_a_batch_and_close_what_they_opened() {
     assert_error!(Execution::finish_all(guards), VramError::IntegrityFailure { .. });
     rig.close();
 }
+
+#[test]
+fn executes_that_close_together_are_each_closed_as_strongly_as_they_were_promised() {
+    // covers: VER-15
+    let rig = rig(|builder| builder);
+    let (a, b) = rig.two();
+    [&a, &b].iter().for_each(|shard| drop(check(&rig, shard).unwrap())); // enrolled
+    for asked in [[Check::Keyed, Check::Digest], [Check::Digest, Check::Keyed]] {
+        let begin =
+            |shard, check| rig.manager.begin(shard, ExecuteOptions::default().check(check).verify_after(true)).unwrap();
+        let guards = vec![begin(&a, asked[0]), begin(&b, asked[1])];
+        let closed = Execution::finish_all(guards).unwrap();
+        assert_eq!(closed.iter().map(|report| report.check).collect::<Vec<_>>(), asked);
+    }
+    rig.close_clean();
+}

@@ -102,3 +102,25 @@ fn a_part_that_was_not_looked_at_stops_the_manager() {
     until("it is noticed", || rig.manager.state() == ManagerState::Stopped(StopReason::DeviceUntrusted));
     rig.close();
 }
+
+#[test]
+fn what_the_patrol_found_can_be_released_at_once() {
+    let sealed = Arc::new(Mutex::new(None));
+    let (taken, answers) = (Arc::clone(&sealed), Arc::new(Mutex::new(Vec::new())));
+    let told = Arc::clone(&answers);
+    let rig = Rig::watched(
+        |builder| builder.patrol(Duration::from_millis(50)),
+        move |manager, event| {
+            if event.kind.name() == "shard_quarantined" {
+                let shard: SealedShard = taken.lock().unwrap().take().unwrap();
+                told.lock().unwrap().push(manager.release(&shard).map(drop));
+            }
+        },
+    );
+    let shard = rig.seal("a", &noise(9000, 1));
+    *sealed.lock().unwrap() = Some(shard.clone());
+    rig.flip(&shard, 1);
+    until("it is told of", || !answers.lock().unwrap().is_empty());
+    answers.lock().unwrap().remove(0).unwrap();
+    rig.close_clean();
+}

@@ -166,3 +166,14 @@ fn a_policy_bounds_how_weak_and_how_old_checks_are() {
     assert!(fresh.check == Check::Sample(1) || now > 2 * most, "{fresh:?}");
     rig.close_clean();
 }
+
+#[test]
+fn a_part_that_could_not_be_looked_at_is_still_the_next() {
+    // covers: VER-8
+    let (rig, shard) = shard(2 * SUBTREE as usize, |builder| builder);
+    rig.order(Fault::call(MockCall::Digest));
+    assert_error!(check(&rig, &shard, Check::Rotating(2)), VramError::Device(_));
+    rig.flip(&shard, 0);
+    assert_error!(check(&rig, &shard, Check::Rotating(2)), VramError::IntegrityFailure { .. });
+    rig.close_clean();
+}

@@ -40,8 +40,8 @@ impl Sealed {
     }
 }
 
-/// An image whose every byte has been verified. What was read of it counts once [`renew`](Self::renew) or
-/// [`finish`](Self::finish) has verified it again.
+/// An image that has been verified, as far as was asked for. What was read of it counts once [`renew`](Self::renew) or
+/// [`finish`](Self::finish) says so.
 #[derive(Debug)]
 pub(crate) struct Image<'a> {
     parts: Vec<Execution<'a>>,

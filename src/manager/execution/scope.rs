@@ -205,7 +205,12 @@ impl Scope {
     fn check_after(inner: &Arc<Inner>, scopes: &mut [Self], closing: Closing) -> Result<(), VramError> {
         let wanted = |scope: &&mut Self| Arc::ptr_eq(&scope.inner, inner) && scope.is_checked(closing);
         let mut wanted: Vec<&mut Self> = scopes.iter_mut().filter(wanted).collect();
-        let Some(check) = wanted.first().map(|scope| scope.permitted.check.closing()) else { return Ok(()) };
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        // Each was promised a check of its own strength.
+        let all_keyed = wanted.iter().all(|scope| scope.permitted.check == Check::Keyed);
+        let check = if all_keyed { Check::Keyed } else { Check::Digest };
         // Guards of one shard, taken by several calls, can be closed together: its bytes are read once.
         let mut slots = HashSet::with_capacity(wanted.len());
         let records = wanted.iter().map(|scope| &scope.record);
