@@ -154,7 +154,7 @@ pub enum VramError {
         /// Where the first change lies, if the digest was what disagreed.
         first_bad: Option<BadRange>,
     },
-    /// The bytes that were loaded are not the expected ones. They were wiped.
+    /// What was loaded, or read again, is not the expected model. What was loaded was wiped.
     #[error(
         "shard {shard} is not the expected model: its digest is {}, expected {} (of {}); check the file and the digest that \
          was expected",

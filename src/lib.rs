@@ -70,6 +70,7 @@ pub use error::{AuditError, BadRange, ErrorCategory, ErrorCode, ManagerState, Re
 pub use id::{ModelRef, SetId, ShardId, WorkerId};
 pub use keys::{SecretFileMode, WorkerSecret};
 pub use manager::adopt::{AdoptError, Adopted};
+pub use manager::difference::Difference;
 pub use manager::execution::{Execution, OwnedExecution, Verified, VerifiedRegion};
 pub use manager::inner::{OnIntegrityFailure, WipeReport};
 pub use manager::scratch::{Purpose, Scratch};
@@ -83,8 +84,8 @@ pub use seal::SealedShard;
 pub use source::{ImageReader, ShardSource, SourceDigest, digest_source};
 pub use spec::{Check, ExecuteOptions, Expectation, ShardSpec};
 pub use types::{
-    DeviceKind, DeviceUuid, Digest, DigestKind, DriverError, DriverErrorKind, MemoryInfo, Origin, RawDevicePtr,
-    RawRegion, RawStream, SealedDevice,
+    ChangedBit, DeviceKind, DeviceUuid, Digest, DigestKind, DriverError, DriverErrorKind, MemoryInfo, Origin,
+    RawDevicePtr, RawRegion, RawStream, SealedDevice,
 };
 
 /// The README's example compiles.

@@ -9,6 +9,7 @@ use crate::audit::{EventKind, Operation};
 use crate::digest::{TreeDigest, TreeParams};
 use crate::error::{ManagerState, RefusalReason, VramError};
 use crate::manager::adopt::{AdoptError, Adopted};
+use crate::manager::difference::Difference;
 use crate::manager::execution::{Execution, OwnedExecution, Verified};
 use crate::manager::inner::Inner;
 use crate::manager::scratch::{Purpose, Scratch};
@@ -21,6 +22,7 @@ use crate::types::{DeviceKind, DeviceUuid, Digest, MemoryInfo, RawRegion};
 pub(crate) mod adopt;
 mod builder;
 mod cross_check;
+pub(crate) mod difference;
 pub(crate) mod execution;
 pub(crate) mod inner;
 mod keyed;
@@ -122,6 +124,19 @@ impl VramManager {
                 Err(error)
             }
         }
+    }
+
+    /// Says which bits of the shard are not those that were sealed, by the `source` that it was sealed from: in the same layout, or one
+    /// with the same image. For evidence: it answers in every state, and of a shard that is quarantined. A change that no check had
+    /// found yet acts like a failed execute. Blocks; O(bytes) on the device, and, where something has changed, of the source, all of
+    /// which is read and hashed. The shard is pinned meanwhile; a MiB of each is in host memory at a time, and wiped.
+    ///
+    /// # Errors
+    /// `MODEL_LOAD_FAILED` and `DIGEST_MISMATCH` when the source is not what was sealed: nothing is said of the shard then;
+    /// `INVALID_PARAMS` when it is empty; `SEAL_VERIFICATION_FAILED` when the seal is refused, `STALE_HANDLE`, `CUDA_ERROR`,
+    /// `DEVICE_UNTRUSTED` (also when a copy of what has changed is not what the kernels digested).
+    pub fn difference(&self, shard: &SealedShard, source: ShardSource<'_>) -> Result<Difference, VramError> {
+        self.inner.difference(shard, source)
     }
 
     /// Takes bytes that claim to be a seal of this manager: they decode, and the tag is its own. Whether the shard lives, and

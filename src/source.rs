@@ -237,6 +237,19 @@ impl Opened<'_> {
         self.position
     }
 
+    /// Refuses a source whose image has another length, before anything of it is read.
+    ///
+    /// # Errors
+    /// `MODEL_LOAD_FAILED`.
+    pub(crate) fn expect_length(&self, bytes: u64) -> Result<(), VramError> {
+        if self.image_bytes() == bytes {
+            return Ok(());
+        }
+        let problem =
+            format!("its image is {} bytes long, and the shard's {bytes}; give what was sealed", self.image_bytes());
+        Err(load_error(self.input.name(), &problem, None))
+    }
+
     /// Fills the buffer with the next bytes of the image, padding included, and says how many these are: fewer than the
     /// buffer takes only at the end of the image. After an error the buffer may hold bytes of the source.
     ///

@@ -3,6 +3,7 @@
 //! Owns no behaviour but how a value is written, read and compared.
 
 mod address;
+mod bit;
 mod device;
 mod digest;
 mod identity;
@@ -11,6 +12,7 @@ mod raw;
 mod uuid;
 
 pub(crate) use address::{DevicePtr, Span, StreamId};
+pub use bit::ChangedBit;
 pub(crate) use device::{Access, DeviceInfo, MemoryKind, Residency};
 pub use device::{DeviceKind, DriverError, DriverErrorKind, MemoryInfo};
 pub use digest::{Digest, DigestKind};

@@ -12,7 +12,7 @@ use super::{ExecuteOutcome, Operation, QuarantineCause, Severity, VerificationFa
 use crate::error::{BadRange, ErrorCode, RefusalReason, StopReason};
 use crate::id::{ShardId, WorkerId};
 use crate::spec::Check;
-use crate::types::{DeviceKind, DeviceUuid, Digest, Origin};
+use crate::types::{ChangedBit, DeviceKind, DeviceUuid, Digest, Origin};
 
 /// One step of one manager.
 ///
@@ -198,6 +198,21 @@ events! {
         /// Bytes of the image.
         bytes: u64,
     }
+    /// A shard was held against its source: which bits of it are not those that were sealed.
+    DifferenceFound = "difference_found": Info, of shard, took duration {
+        /// What device memory holds.
+        digest: Digest,
+        /// How many subtrees of the image differ …
+        subtrees: u64,
+        /// … of how many.
+        of: u64,
+        /// Bits that were 0 and are 1.
+        set: u64,
+        /// Bits that were 1 and are 0.
+        cleared: u64,
+        /// The first of them.
+        first: Option<ChangedBit>,
+    }
     /// A presented seal was refused.
     SealRefused = "seal_refused": Warning, limited suppressed {
         /// The shard, if this manager made the seal: what a forged one claims is said nowhere.
@@ -326,6 +341,7 @@ impl EventKind {
             Self::SealVerificationFailed { first_bad: Some(BadRange { tensor: Some(tensor), .. }), .. } => {
                 text::bound(tensor);
             }
+            Self::DifferenceFound { first: Some(ChangedBit { tensor: Some(tensor), .. }), .. } => text::bound(tensor),
             Self::PolicyViolation { problem, .. } => text::bound(problem),
             _ => {}
         }

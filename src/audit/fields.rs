@@ -61,6 +61,8 @@ pub enum Operation {
     Verify,
     /// `compute_vram_digest`.
     ComputeDigest,
+    /// `difference`.
+    Difference,
     /// `release`, `release_by_id`.
     Release,
     /// `allocate_scratch`, refused before any memory was asked for.

@@ -13,7 +13,7 @@ use crate::id::{ShardId, WorkerId};
 use crate::metrics::Metrics;
 use crate::metrics::tests::Remembered;
 use crate::spec::Check;
-use crate::types::{DeviceKind, DeviceUuid, Digest, Identity, Origin};
+use crate::types::{ChangedBit, DeviceKind, DeviceUuid, Digest, Identity, Origin};
 
 fn shard() -> ShardId {
     ShardId::new("llama-8b").unwrap()
@@ -120,6 +120,16 @@ fn samples() -> Vec<EventKind> {
         EventKind::VramSealFailed { shard: shard(), code: ErrorCode::ModelLoadFailed, suppressed: 0 },
         EventKind::ManagerNotStarted { code: ErrorCode::CudaError },
         EventKind::DigestComputed { shard: shard(), digest, bytes, duration },
+        EventKind::DifferenceFound {
+            shard: shard(),
+            digest,
+            subtrees: 1,
+            of: 2,
+            set: 1,
+            cleared: 0,
+            first: Some(ChangedBit { offset: 9, bit: 7, was_set: false, tensor: None }),
+            duration,
+        },
         EventKind::PostureConfirmed { resident_shards: 2, write_protected_shards: 1 },
         EventKind::OperationFailed {
             operation: Operation::Release,
@@ -207,9 +217,9 @@ fn the_specification_names_exactly_the_words_that_fields_take() {
     };
     assert_eq!(words("| `seal_verification_failed`", "`reason` (", ')'), said(&failures));
     let operations = {
-        use Operation::{AllocateScratch, ComputeDigest, EnforcePolicy, Release, Verify};
-        [Verify, ComputeDigest, Release, AllocateScratch, EnforcePolicy].map(|each| match each {
-            Verify | ComputeDigest | Release | AllocateScratch | EnforcePolicy => each,
+        use Operation::{AllocateScratch, ComputeDigest, Difference, EnforcePolicy, Release, Verify};
+        [Verify, ComputeDigest, Difference, Release, AllocateScratch, EnforcePolicy].map(|each| match each {
+            Verify | ComputeDigest | Difference | Release | AllocateScratch | EnforcePolicy => each,
         })
     };
     assert_eq!(words("| `operation_failed`", "`operation` (", ')'), said(&operations));
@@ -489,6 +499,16 @@ fn foreign_text_is_bounded_wherever_it_occurs() {
             total_bytes: 0,
             policy: long(),
             relaxed: vec![long(); 1000],
+        },
+        EventKind::DifferenceFound {
+            shard: shard(),
+            digest: Digest::from_bytes([5; 32]),
+            subtrees: 1,
+            of: 1,
+            set: 0,
+            cleared: 1,
+            first: Some(ChangedBit { offset: 0, bit: 0, was_set: true, tensor: Some(long()) }),
+            duration: Duration::ZERO,
         },
     ] {
         assert!(traced(kind).len() < 128 << 10);

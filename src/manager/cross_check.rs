@@ -20,7 +20,7 @@ impl Inner {
         let part = Part::sample(wanted, of)?;
         let chosen = part.as_ref().map_or_else(|| (0..of).collect(), |part| part.subtrees().to_vec());
         for subtree in chosen {
-            let found = self.device.entry_by_copy(&record.image, subtree);
+            let found = self.device.entry_by_copy(&record.image, subtree, |_| Ok::<(), DeviceFailure>(()));
             let sealed = usize::try_from(subtree).ok().and_then(|at| record.sealed.table.get(at));
             let told = found.map_err(VramError::from).and_then(|found| match sealed {
                 Some(sealed) if *sealed == found => Ok(()),

@@ -374,7 +374,7 @@ impl Inner {
         }
     }
 
-    fn locate(&self, record: &Record, found: &TreeDigest) -> Option<BadRange> {
+    pub(super) fn locate(&self, record: &Record, found: &TreeDigest) -> Option<BadRange> {
         let params = self.device.params();
         let range = first_difference(params, record.image.bytes(), &record.sealed.table, &found.table)?;
         Some(record.bad_range(range))

@@ -11,11 +11,17 @@ use crate::digest::{HASH_BYTES, Hash};
 const CHUNK_BYTES: usize = 1 << 20;
 
 impl Device {
-    /// The entry of the level-1 table over one subtree. Blocks; O(bytes of the subtree), of which a MiB at a time is in host memory, and wiped.
+    /// The entry of the level-1 table over one subtree, whose bytes `look` sees in order, in the very buffer that is hashed. Blocks;
+    /// O(bytes of the subtree), of which a MiB at a time is in host memory, and wiped.
     ///
     /// # Errors
-    /// The driver's.
-    pub(crate) fn entry_by_copy(&self, image: &ImageMap, subtree: u64) -> Result<Hash, DeviceFailure> {
+    /// The driver's, and those of `look`.
+    pub(crate) fn entry_by_copy<E: From<DeviceFailure>>(
+        &self,
+        image: &ImageMap,
+        subtree: u64,
+        mut look: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<Hash, E> {
         const OUTSIDE: DeviceFailure = DeviceFailure::Unproven("cross-check");
         let blocks = BlockHasher::new(&self.params);
         let mut at = subtree.checked_mul(self.params.subtree_bytes()).ok_or(OUTSIDE)?;
@@ -26,13 +32,14 @@ impl Device {
             let now = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
             let bytes = bytes.get_mut(..now).ok_or(OUTSIDE)?;
             self.read(image, at, bytes)?;
+            look(bytes)?;
             let known = leaves.len();
             leaves.resize(known.saturating_add(now.div_ceil(self.params.block_len())), [0; HASH_BYTES]);
             blocks.hash_all(self.staging_threads(), bytes, leaves.get_mut(known..).ok_or(OUTSIDE)?);
             at = at.checked_add(u64::try_from(now).map_err(|_| OUTSIDE)?).ok_or(OUTSIDE)?;
         }
         match leaves.as_slice() {
-            [] => Err(OUTSIDE),
+            [] => Err(OUTSIDE.into()),
             // The table over a single block is that block's hash.
             [only] if image.bytes() <= u64::from(self.params.block_size()) => Ok(*only),
             leaves => Ok(blocks.hash(leaves.as_flattened())),

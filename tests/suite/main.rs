@@ -12,6 +12,7 @@
 mod adoption;
 mod audit;
 mod cross_check;
+mod difference;
 mod errors;
 mod executions;
 mod expectations;

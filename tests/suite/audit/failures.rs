@@ -21,6 +21,8 @@ fn calls_that_fail_in_no_other_way_leave_an_event_too() {
     step(&|| drop(manager.verify_sealed(&shard).unwrap_err()), Operation::Verify, Some("one"), cuda);
     fails(MockCall::Digest);
     step(&|| drop(manager.compute_vram_digest(&shard).unwrap_err()), Operation::ComputeDigest, Some("one"), cuda);
+    let differs = || drop(manager.difference(&shard, ShardSource::bytes(&[1])).unwrap_err());
+    step(&differs, Operation::Difference, Some("one"), ErrorCode::ModelLoadFailed);
     let run = rig.begin(&shard);
     step(&|| drop(manager.release(&shard).unwrap_err()), Operation::Release, Some("one"), busy);
     step(&|| drop(manager.release_by_id(shard.id()).unwrap_err()), Operation::Release, Some("one"), busy);

@@ -43,10 +43,11 @@ fn forged_seals_are_limited_counted_and_not_named_by_any_call_in_every_state() {
     // covers: SEAL-4 AUD-1
     let forged = foreign();
     type Call = fn(&Rig, &SealedShard) -> bool;
-    let calls: [Call; 7] = [
+    let calls: [Call; 8] = [
         |rig, seal| rig.manager.begin(seal, ExecuteOptions::default()).is_err(),
         |rig, seal| rig.manager.verify_sealed(seal).is_err(),
         |rig, seal| rig.manager.compute_vram_digest(seal).is_err(),
+        |rig, seal| rig.manager.difference(seal, ShardSource::reader(100, never())).is_err(),
         |rig, seal| rig.manager.release(seal).is_err(),
         |rig, seal| rig.manager.reseal(seal).is_err(),
         |rig, seal| rig.manager.open_seal(&seal.to_bytes()).is_err(),

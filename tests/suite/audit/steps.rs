@@ -17,13 +17,17 @@ fn every_step_of_an_ordinary_life_leaves_its_event_once() {
     let (run, sealed) = (["seal_verified", "execute_started"], ["vram_allocated", "vram_sealed"]);
     let finished = [&run[..], &["execute_finished"]].concat();
     let gone = ["vram_wiped", "vram_deallocated"];
-    let steps: [(&dyn Fn(), Vec<&str>); 9] = [
+    let steps: [(&dyn Fn(), Vec<&str>); 10] = [
         (&|| drop(manager.verify_sealed(&shard).unwrap()), vec!["seal_verified"]),
         (&|| rig.execute(&shard).0.unwrap(), finished.clone()),
         // Given up.
         (&|| drop(rig.begin(&shard)), finished),
         // A digest without a verdict is no verification.
         (&|| assert_eq!(manager.compute_vram_digest(&shard).unwrap(), shard.digest()), vec!["digest_computed"]),
+        (
+            &|| drop(manager.difference(&shard, ShardSource::reader(shard.byte_len(), never())).unwrap()),
+            vec!["difference_found"],
+        ),
         (&|| drop(manager.enforce_vram_only_policy().unwrap()), vec!["posture_confirmed"]),
         (&|| drop(manager.allocate_scratch(Purpose::KvCache, 100).unwrap()), [&["vram_allocated"][..], &gone].concat()),
         (&|| drop(manager.release(&shard).unwrap()), gone.to_vec()),
