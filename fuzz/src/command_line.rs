@@ -4,7 +4,7 @@ use std::path::Path;
 use clap::{Parser, ValueEnum as _};
 use vram_residency::{DeviceUuid, Digest, ErrorCode, TreeParams};
 
-use crate::cli::{self, Cli, Command, Device};
+use crate::cli::{self, Cli, Command, Device, Place};
 use crate::{assert_presentable, reference};
 
 /// A command line (a word on each line of the input) is refused with a usage error, or means options which, spelt out, mean the
@@ -53,8 +53,8 @@ fn spell(command: &Command) -> Vec<String> {
                     option("secret-file", &path(file));
                     option("secret-file-mode", &run.secret_file_mode.to_possible_value().unwrap().get_name());
                 }
-                run.driver_library.as_ref().inspect(|file| option("driver-library", &path(file)));
-                run.device.inspect(|device| option("device", &spell_device(*device)));
+                option("verify", &run.verify);
+                spell_place(&run.place, &mut option);
                 operands.extend(run.model.as_deref().map(path));
                 if run.json {
                     words.push("--json".to_owned());
@@ -68,11 +68,26 @@ fn spell(command: &Command) -> Vec<String> {
                 operands.extend(digest.files.iter().map(|file| path(file)));
                 words.insert(1, "digest".to_owned());
             }
+            Command::Bench(bench) => {
+                option("sizes", &bench.sizes.iter().map(u64::to_string).collect::<Vec<_>>().join(","));
+                option("runs", &bench.runs);
+                bench.svg.as_ref().inspect(|file| option("svg", &path(file)));
+                spell_place(&bench.place, &mut option);
+                if bench.json {
+                    words.push("--json".to_owned());
+                }
+                words.insert(1, "bench".to_owned());
+            }
         }
     }
     words.push("--".to_owned());
     words.extend(operands);
     words
+}
+
+fn spell_place(place: &Place, option: &mut dyn FnMut(&str, &dyn Display)) {
+    place.driver_library.as_ref().inspect(|file| option("driver-library", &file.to_str().unwrap()));
+    place.device.inspect(|device| option("device", &spell_device(*device)));
 }
 
 fn spell_device(device: Device) -> String {
@@ -94,6 +109,10 @@ fn judged(command: &Command) {
             (run.block_size, None)
         }
         Command::Digest(digest) => (digest.block_size, digest.salt.as_deref()),
+        Command::Bench(bench) => {
+            assert!(bench.sizes.iter().all(|size| (1 << 20..=1 << 30).contains(size)) && !bench.sizes.is_empty());
+            return;
+        }
     };
     let Ok(salt) = cli::salt(salt.unwrap_or("")) else { return };
     let allowed = block_size.is_power_of_two() && (1024..=65536).contains(&block_size) && salt.len() <= 32;

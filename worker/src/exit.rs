@@ -195,10 +195,11 @@ pub(crate) fn usage(error: clap::Error) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-/// Whether the command line, which was not understood as a whole, is one of the command that knows `--json`.
+/// Whether the command line, which was not understood as a whole, is one of a command that knows `--json`.
 fn wants_json(arguments: &[OsString]) -> bool {
     let (command, options) = (arguments.get(1), arguments.iter().skip(2).take_while(|argument| *argument != "--"));
-    command.is_some_and(|command| command == "run") && options.into_iter().any(|option| option == "--json")
+    command.is_some_and(|command| command == "run" || command == "bench")
+        && options.into_iter().any(|option| option == "--json")
 }
 
 /// How much of an argument is shown, in characters.
@@ -294,9 +295,9 @@ mod tests {
     }
 
     #[test]
-    fn only_the_command_that_knows_json_answers_in_it() {
+    fn only_a_command_that_knows_json_answers_in_it() {
         let json = |line: &str| wants_json(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
-        assert!(json("w run --json") && json("w run x --frob --json"));
+        assert!(json("w run --json") && json("w run x --frob --json") && json("w bench --json x"));
         assert!(!json("w run -- --json") && !json("w digest --json x") && !json("w --json") && !json("w run"));
     }
 }

@@ -53,6 +53,7 @@ fn command(columns: usize) -> clap::Command {
         .term_width(columns)
         .after_help(exit_codes(EXIT_CODES, columns))
         .mut_subcommand("run", |run| run.after_help(exit_codes(EXIT_CODES, columns)))
+        .mut_subcommand("bench", |bench| bench.after_help(exit_codes(EXIT_CODES, columns)))
         .mut_subcommand("digest", |digest| digest.after_help(exit_codes(DIGEST_EXIT_CODES, columns)))
 }
 
@@ -95,7 +96,7 @@ mod tests {
     fn the_help_fits_any_width() {
         // covers: ERR-2
         for columns in [30, 34, 40, 60, 80, 110] {
-            for (name, codes) in [("run", EXIT_CODES), ("digest", DIGEST_EXIT_CODES)] {
+            for (name, codes) in [("run", EXIT_CODES), ("digest", DIGEST_EXIT_CODES), ("bench", EXIT_CODES)] {
                 let mut command = command(columns);
                 command.build();
                 let help = command.find_subcommand_mut(name).unwrap().render_long_help().to_string();

@@ -1,10 +1,11 @@
 //! `vram-worker`: the reference client of `vram-residency`.
 //!
-//! Owns nothing but the start: arguments, logging, signals and the exit code. The work is in [`run`] and [`digest`]. Everything
-//! goes through the public API of the library, as any other client's code would.
+//! Owns nothing but the start: arguments, logging, signals and the exit code. The work is in [`run`], [`digest`] and [`mod@bench`].
+//! Everything goes through the public API of the library, as any other client's code would.
 
 #![allow(clippy::disallowed_methods, reason = "a log line of the worker hinders no check")]
 
+mod bench;
 mod cli;
 mod digest;
 mod exit;
@@ -40,18 +41,24 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return exit::usage(error),
     };
-    let json = matches!(&cli.command, Command::Run(options) if options.json);
+    let json = match &cli.command {
+        Command::Run(options) => options.json,
+        Command::Bench(options) => options.json,
+        Command::Digest(_) => false,
+    };
     if let Err(failure) = start_logging() {
         return exit::refuse(&failure, json);
     }
     if let Err(error) = keep_out_of_core_dumps() {
         tracing::warn!(%error, "a crash of this process could leave its memory in a core dump");
     }
+    let wiping = |work: &dyn Fn(&Signals) -> ExitCode| match Signals::listen() {
+        Ok(signals) => work(&signals),
+        Err(failure) => exit::refuse(&failure, json),
+    };
     match cli.command {
-        Command::Run(options) => match Signals::listen() {
-            Ok(signals) => run::run(&options, &signals),
-            Err(failure) => exit::refuse(&failure, options.json),
-        },
+        Command::Run(options) => wiping(&|signals| run::run(&options, signals)),
+        Command::Bench(options) => wiping(&|signals| bench::bench(&options, signals)),
         Command::Digest(options) => digest::digest(&options),
     }
 }

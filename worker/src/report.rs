@@ -15,7 +15,7 @@ use crate::image::{Region, Sealed};
 use crate::output;
 use crate::stats::{Summary, Value, to_f64};
 
-mod table;
+pub(crate) mod table;
 
 /// Shapes of more dimensions than this are not shown. No tensor that anybody computes with has half as many.
 const MOST_DIMENSIONS: usize = 64;
@@ -111,9 +111,9 @@ impl Report {
 #[derive(Debug, Serialize)]
 pub(crate) struct Device {
     pub(crate) kind: DeviceKind,
-    name: String,
+    pub(crate) name: String,
     uuid: String,
-    ordinal: u32,
+    pub(crate) ordinal: u32,
 }
 
 impl Device {

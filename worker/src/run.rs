@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressFinish, ProgressStyle};
-use vram_residency::{Expectation, ShardId, ShardSource, ShardSpec, TreeParams, VramError, digest_source};
+use vram_residency::{
+    AuditRequirement, Expectation, Policy, ShardId, ShardSource, ShardSpec, TreeParams, VramError, digest_source,
+};
 
 use crate::cli::RunOptions;
 use crate::digest;
@@ -20,7 +22,7 @@ use crate::model_index::{self, Files};
 use crate::output;
 use crate::report::{Device, Report, Tensor, Timing, Vram};
 use crate::sample;
-use crate::session::{Session, Wishes};
+use crate::session::{self, Session, Wishes};
 use crate::signals::Signals;
 use crate::split::{self, Split};
 use crate::stats::{self, Summary};
@@ -64,7 +66,14 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
         None => Model::sample(&wanted),
     }?;
     signals.check()?;
-    let wishes = Wishes { options, params: params.clone(), expected: model.is_expected(), model_bytes: model.bytes };
+    let wishes = Wishes {
+        place: &options.place,
+        policy: cuda_policy(options, model.is_expected()),
+        params: params.clone(),
+        secret: options.secret_file.as_deref().map(|path| (path, options.secret_file_mode)),
+        headroom: options.headroom,
+        model_bytes: model.bytes,
+    };
     let session = Session::open(&wishes)?;
     report.device = Some(Device::of(&session.manager));
 
@@ -80,15 +89,16 @@ fn attempt(options: &RunOptions, signals: &Signals, report: &mut Report) -> Resu
     let (used_after, released) = session.end(sealed.as_ref().map_or(&[], |sealed| sealed.shards.as_slice()));
     let (total, used_before) = (session.manager.total_vram(), session.used_before);
     report.vram = Some(Vram { total, used_before, used_sealed, used_after });
-    // Memory that stays behind is the graver news than an interruption.
-    match (sealed.map(drop).and(worked), released.map_err(Failure::from)) {
-        (Err(Failure::Interrupted(signal)), released) => released.and(Err(Failure::Interrupted(signal))),
-        (Err(failure), Err(behind)) => {
-            behind.tell(); // both are news; the report has room for one
-            Err(failure)
-        }
-        (worked, released) => worked.and(released),
-    }
+    session::ended(sealed.map(drop).and(worked), released)
+}
+
+/// Production's rules, as far as the command line gives what they ask for.
+fn cuda_policy(options: &RunOptions, expected: bool) -> Policy {
+    Policy::production()
+        .require_expected_digest(expected)
+        .require_stored_secret(options.secret_file.is_some())
+        // Log lines are all there is here; a journal that acknowledges is not.
+        .require_audit(AuditRequirement::Accepted)
 }
 
 /// What was asked for, understood.

@@ -118,6 +118,14 @@ impl Noise {
     }
 }
 
+/// So many bytes of noise, the same ones in every run.
+pub(crate) fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = Noise(0x5eed_5eed_5eed_5eed);
+    let mut image = vec![0; bytes];
+    image.as_chunks_mut().0.iter_mut().for_each(|word| *word = noise.next().to_le_bytes());
+    image
+}
+
 /// Writes the sample to a temporary file, which vanishes when the returned value is dropped.
 pub(crate) fn write() -> Result<NamedTempFile, Failure> {
     let written = NamedTempFile::with_suffix(".safetensors").and_then(|mut file| {

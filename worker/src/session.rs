@@ -4,14 +4,14 @@
 //! released, the manager shut down, and the memory in use compared with what it was.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use vram_residency::{
-    AuditRequirement, DeviceKind, DeviceSelector, Policy, SealedShard, TreeParams, VramError, VramManager, WorkerId,
-    WorkerSecret,
+    DeviceKind, DeviceSelector, Policy, SealedShard, TreeParams, VramError, VramManager, WorkerId, WorkerSecret,
 };
 
-use crate::cli::{Device, RunOptions};
+use crate::cli::{Device, Place, SecretMode};
 use crate::exit::Failure;
 
 /// The name under which the worker seals.
@@ -36,10 +36,14 @@ pub(crate) struct Session {
 
 /// What has to be known before a manager can be built.
 pub(crate) struct Wishes<'a> {
-    pub(crate) options: &'a RunOptions,
+    pub(crate) place: &'a Place,
+    /// What is demanded on a CUDA device.
+    pub(crate) policy: Policy,
     pub(crate) params: TreeParams,
-    /// Whether a digest is named beforehand.
-    pub(crate) expected: bool,
+    /// The file of the worker's secret, if it has one, and how that is judged.
+    pub(crate) secret: Option<(&'a Path, SecretMode)>,
+    /// Device memory that must stay free, if that is said.
+    pub(crate) headroom: Option<u64>,
     /// Bytes of the image: the mock is made large enough for it.
     #[cfg_attr(not(feature = "mock"), expect(dead_code, reason = "only the mock has to be made"))]
     pub(crate) model_bytes: u64,
@@ -48,7 +52,7 @@ pub(crate) struct Wishes<'a> {
 impl Session {
     /// Builds the manager: on the device that was asked for, else on CUDA, else on the mock.
     pub(crate) fn open(wishes: &Wishes<'_>) -> Result<Self, Failure> {
-        let manager = match wishes.options.device {
+        let manager = match wishes.place.device {
             Some(device) => wishes.build(device),
             None => wishes.build_on_any(),
         }?;
@@ -78,12 +82,25 @@ impl Session {
     }
 }
 
+/// How a command ends whose work came to this, and its release to that.
+pub(crate) fn ended<T>(worked: Result<T, Failure>, released: Result<(), VramError>) -> Result<T, Failure> {
+    // Memory that stays behind is the graver news than an interruption.
+    match (worked, released.map_err(Failure::from)) {
+        (Err(Failure::Interrupted(signal)), released) => released.and(Err(Failure::Interrupted(signal))),
+        (Err(failure), Err(behind)) => {
+            behind.tell(); // both are news; there is room for one
+            Err(failure)
+        }
+        (worked, released) => released.and(worked),
+    }
+}
+
 impl Wishes<'_> {
     fn build(&self, device: Device) -> Result<VramManager, VramError> {
         match device {
-            Device::Auto => self.build_on(DeviceSelector::Auto, self.cuda_policy()),
-            Device::Cuda(ordinal) => self.build_on(DeviceSelector::Cuda(ordinal), self.cuda_policy()),
-            Device::CudaUuid(uuid) => self.build_on(DeviceSelector::CudaUuid(uuid), self.cuda_policy()),
+            Device::Auto => self.build_on(DeviceSelector::Auto, self.policy.clone()),
+            Device::Cuda(ordinal) => self.build_on(DeviceSelector::Cuda(ordinal), self.policy.clone()),
+            Device::CudaUuid(uuid) => self.build_on(DeviceSelector::CudaUuid(uuid), self.policy.clone()),
             #[cfg(feature = "mock")]
             Device::Mock => {
                 let wanted = self.model_bytes.saturating_mul(2).saturating_add(64 << 20).max(MOCK_BYTES);
@@ -96,7 +113,7 @@ impl Wishes<'_> {
 
     #[cfg(all(feature = "mock", feature = "cuda"))]
     const fn names_a_library(&self) -> bool {
-        self.options.driver_library.is_some()
+        self.place.driver_library.is_some()
     }
 
     #[cfg(all(feature = "mock", not(feature = "cuda")))]
@@ -121,20 +138,11 @@ impl Wishes<'_> {
         self.build(Device::Auto)
     }
 
-    /// Production's rules, as far as the command line gives what they ask for.
-    fn cuda_policy(&self) -> Policy {
-        Policy::production()
-            .require_expected_digest(self.expected)
-            .require_stored_secret(self.options.secret_file.is_some())
-            // Log lines are all there is here; a journal that acknowledges is not.
-            .require_audit(AuditRequirement::Accepted)
-    }
-
     fn build_on(&self, device: DeviceSelector, policy: Policy) -> Result<VramManager, VramError> {
         // Before the secret is read: foreign code in this process could take it.
         policy.check_environment()?;
-        let secret = match &self.options.secret_file {
-            Some(path) => WorkerSecret::from_file_with(path, self.options.secret_file_mode.into()),
+        let secret = match self.secret {
+            Some((path, mode)) => WorkerSecret::from_file_with(path, mode.into()),
             None => WorkerSecret::random(),
         }?;
         let builder = VramManager::builder(WorkerId::new(WORKER)?, secret)
@@ -142,11 +150,11 @@ impl Wishes<'_> {
             .policy(policy)
             .tree_params(self.params.clone());
         #[cfg(feature = "cuda")]
-        let builder = match &self.options.driver_library {
+        let builder = match &self.place.driver_library {
             Some(path) => builder.driver_library(path),
             None => builder,
         };
-        match self.options.headroom {
+        match self.headroom {
             Some(bytes) => builder.headroom(bytes),
             None => builder,
         }

@@ -49,7 +49,8 @@ pub(super) fn render(report: &Report, device: &Device, shard: &Shard, complete: 
     text
 }
 
-fn table(columns: Option<u16>) -> Table {
+/// An empty table for so many columns of a terminal.
+pub(crate) fn table(columns: Option<u16>) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).force_no_tty();
     if output::styled(&io::stdout()) {
@@ -201,7 +202,7 @@ fn row(tensor: &Tensor) -> Vec<String> {
 }
 
 /// Foreign text: control characters escaped, the middle left out where it is long.
-fn name(text: &str) -> String {
+pub(crate) fn name(text: &str) -> String {
     let escaped: Vec<char> = text.chars().flat_map(char::escape_debug).collect();
     if escaped.len() <= NAME_CHARS {
         return escaped.into_iter().collect();
@@ -259,7 +260,7 @@ fn bytes(bytes: u64) -> String {
     format!("{:.2} {unit} ({bytes} bytes)", to_f64(bytes) / divisor)
 }
 
-fn seconds(took: Duration) -> String {
+pub(crate) fn seconds(took: Duration) -> String {
     let seconds = took.as_secs_f64();
     if seconds >= 1.0 {
         format!("{seconds:.2} s")
@@ -270,7 +271,7 @@ fn seconds(took: Duration) -> String {
     }
 }
 
-fn speed(bytes: u64, seconds: f64) -> String {
+pub(crate) fn speed(bytes: u64, seconds: f64) -> String {
     if seconds > 0.0 { format!("{:.2} GB/s", to_f64(bytes) / seconds / 1e9) } else { "too short to measure".to_owned() }
 }
 

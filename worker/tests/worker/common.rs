@@ -175,7 +175,7 @@ impl Files {
     #[track_caller]
     pub(crate) fn refused(&self, line: &str, code: i32, word: &str, parts: &[&str]) -> Value {
         self.call(line).assert_refused(code, parts);
-        if !line.starts_with("run") {
+        if line.starts_with("digest") || line == "serve" {
             return Value::Null;
         }
         let told = self.call(&format!("{line} --json"));

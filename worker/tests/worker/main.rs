@@ -8,6 +8,7 @@
     reason = "tests may fail loudly"
 )]
 
+mod bench;
 mod common;
 mod digest;
 mod environment;

@@ -102,7 +102,8 @@ fn help_and_version_are_told_on_standard_output() {
     );
     let run = "--layout --part-bytes --device --executes --block-size --expect --expect-sha256 --expect-file \
                --expect-block-size --secret-file --secret-file-mode --headroom --json";
-    for (command, options) in [("run", run), ("digest", "--block-size --salt --layout")] {
+    let (digest, bench) = ("--block-size --salt --layout", "--device --sizes --runs --svg --json");
+    for (command, options) in [("run", run), ("digest", digest), ("bench", bench)] {
         let help = files.call(&format!("{command} --help")).assert_ok();
         let named = |option| help.text().split_whitespace().any(|word| word == option);
         assert!(options.split_whitespace().all(named), "{}", help.text());

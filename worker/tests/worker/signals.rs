@@ -12,11 +12,12 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::common::{Ended, Files, WORKER, end};
 use crate::models::large_header;
 
-/// Lets a long run execute twice, sends the signal, and returns how it ended.
-fn interrupted(signal: Signal, json: &[&str]) -> Ended {
-    let line = ["run", "--device", "mock", "--executes", "1000000"];
+const RUN: &str = "run --device mock --executes 1000000";
+
+/// Lets a long command execute twice, sends the signal, and returns how it ended.
+fn interrupted(signal: Signal, line: &str) -> Ended {
     let folder = Files::new();
-    let mut command = folder.command(line.iter().chain(json));
+    let mut command = folder.command(line.split(' '));
     command.env("RUST_LOG", "vram_residency::audit=info").env("TMPDIR", folder.path(""));
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
@@ -36,7 +37,7 @@ fn each_signal_wipes_and_releases_first_and_has_its_code() {
         [(Signal::HUP, "SIGHUP", 129), (Signal::INT, "SIGINT", 130), (Signal::TERM, "SIGTERM", 143)]
     {
         let told = format!("ended by {name}; every shard was wiped and released");
-        let ended = interrupted(signal, &["--json"]);
+        let ended = interrupted(signal, &format!("{RUN} --json"));
         let json = ended.json();
         assert_eq!((ended.code, &json["error"]["code"]), (Some(code), &"INTERRUPTED".into()));
         assert_eq!(json["error"]["message"], told.as_str());
@@ -47,11 +48,21 @@ fn each_signal_wipes_and_releases_first_and_has_its_code() {
             assert!(ended.stderr.contains(event), "{event} in {}", ended.stderr);
         }
     }
-    let ended = interrupted(Signal::INT, &[]);
+    let ended = interrupted(Signal::INT, RUN);
     assert_eq!(ended.code, Some(130));
     assert!(ended.stderr.contains("interrupted: ended by SIGINT; every shard was wiped and released"));
     for part in ["executes done", "of 1000000", "VRAM used after release", "released: 0 bytes in use, as before"] {
         assert!(ended.text().contains(part), "{part} in {}", ended.text());
+    }
+}
+
+#[test]
+fn a_bench_that_is_ended_wipes_and_releases_and_leaves_no_drawing() {
+    // covers: SCR-1
+    let ended = interrupted(Signal::INT, "bench --device mock --sizes 1MiB --runs 1000000 --json --svg a.svg");
+    assert_eq!((ended.code, &ended.json()["error"]["code"]), (Some(130), &"INTERRUPTED".into()));
+    for event in ["vram_wiped", "vram_deallocated", "manager_stopped"] {
+        assert!(ended.stderr.contains(event), "{event} in {}", ended.stderr);
     }
 }
 
