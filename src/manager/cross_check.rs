@@ -4,9 +4,10 @@
 //! changes of them; over unchanged bytes its lie and the truth are the same, and nothing tells it.
 
 use super::inner::Inner;
+use crate::audit::VerificationFailure;
 use crate::error::VramError;
 use crate::memory::{DeviceFailure, Part};
-use crate::shards::Record;
+use crate::shards::{Record, is_signed};
 
 impl Inner {
     /// Reads as many random subtrees as this manager was told to back through the copy engine, and holds them against the sealed table.
@@ -17,6 +18,10 @@ impl Inner {
     pub(super) fn cross_check(&self, record: &Record) -> Result<u64, VramError> {
         let of = record.subtrees();
         let wanted = u64::from(self.cross_check).min(of);
+        if wanted > 0 && !is_signed(self.device.params(), &record.message, &record.sealed) {
+            // The table in this process's memory is at fault, not the device.
+            return Err(self.fail_integrity(record, VerificationFailure::RecordMismatch, None, None));
+        }
         let part = Part::sample(wanted, of)?;
         let chosen = part.as_ref().map_or_else(|| (0..of).collect(), |part| part.subtrees().to_vec());
         for subtree in chosen {

@@ -231,8 +231,11 @@ impl Scope {
 
     /// What closes the last execute says how strong the weaker of its two checks was; what opens the next stands for itself.
     fn take_report(&mut self, mut closed: VerifyReport, closing: Closing) {
-        if closing == Closing::Finish && self.report.check.is_weaker_than(closed.check) {
-            (closed.check, closed.subtrees) = (self.report.check, self.report.subtrees);
+        if closing == Closing::Finish {
+            closed.cross_checked = closed.cross_checked.min(self.report.cross_checked);
+            if self.report.check.is_weaker_than(closed.check) {
+                (closed.check, closed.subtrees) = (self.report.check, self.report.subtrees);
+            }
         }
         self.report = closed;
     }
