@@ -268,8 +268,8 @@ impl Inner {
         self.report_violation(error);
     }
 
-    /// Uploads, holds what was read against what is expected of it, digests in VRAM, compares that with the image that was read
-    /// or vouched for, and protects. Blocks; O(bytes), of which the device reads each twice.
+    /// Uploads, holds what was read against what is expected of it, protects, digests in VRAM, and compares that with the image that was
+    /// read or vouched for. Blocks; O(bytes), of which the device reads each once.
     fn load(
         &self,
         memory: &mut ShardMemory,
