@@ -24,7 +24,8 @@ part_coverage() { # at least 95 % of the library's lines and 88 % of its branche
     export CARGO_TARGET_DIR=$target/coverage RUSTC_BOOTSTRAP=1 CARGO_INCREMENTAL=0 PROPTEST_RNG_SEED=1
     cargo llvm-cov clean --workspace
     cargo llvm-cov nextest "${run[@]}" --cargo-profile mutants -p vram-residency -E 'not binary(compile_fail)'
-    cargo llvm-cov test "${run[@]}" --profile mutants -p vram-residency-bdd --test bdd
+    # The scenarios call the worker, which is built with its own tests.
+    cargo llvm-cov test "${run[@]}" --profile mutants -p vram-worker -p vram-residency-bdd --test worker --test bdd
     cargo llvm-cov report --profile mutants --json --summary-only --output-path "$target/deep/coverage.json" \
         --ignore-filename-regex 'tests\.rs$|/(bdd|worker|tests)/' --fail-under-lines 95
     python3 -c 'import json, sys
