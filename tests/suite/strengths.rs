@@ -127,8 +127,8 @@ fn what_a_sample_missed_does_not_leave() {
     // covers: VER-8 VER-6
     let (rig, shard) = shard(8 * SUBTREE as usize, |builder| builder);
     rig.flip(&shard, 8 * SUBTREE - 1);
-    // The first half is looked at first.
-    let guard = rig.manager.begin(&shard, asking(Check::Rotating(2)).verify_after(true)).unwrap();
+    // The first quarter is looked at first; a part that closed the execute would be the second.
+    let guard = rig.manager.begin(&shard, asking(Check::Rotating(4)).verify_after(true)).unwrap();
     assert_error!(guard.finish(), VramError::IntegrityFailure { .. });
     rig.close_clean();
 }
