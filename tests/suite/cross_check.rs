@@ -1,5 +1,4 @@
 //! The cross-check: kernels that hide what has changed, and what hides nothing.
-// covers: VER-14
 
 use crate::*;
 
