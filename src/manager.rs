@@ -79,7 +79,8 @@ pub struct VramManager {
 shown!(VramManager, this: inner = this.inner);
 
 impl VramManager {
-    /// Begins a manager for `worker`; its seal keys are derived from `secret`.
+    /// Begins a manager for `worker`; its keys are derived from `secret`. The manager keeps that until it is dropped: each enrolment of a
+    /// keyed check has a key of its own.
     pub fn builder(worker: crate::id::WorkerId, secret: crate::keys::WorkerSecret) -> VramManagerBuilder {
         VramManagerBuilder::new(worker, secret)
     }
